@@ -1,0 +1,98 @@
+//! A value that does not print itself, and the redaction of texts that may carry one.
+
+use std::fmt;
+
+/// What is shown in place of a secret.
+pub(crate) const HIDDEN: &str = "***";
+
+/// A secret value. `Debug` and `Display` print `***`; only [`Secret::expose`] hands the value out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The value itself: for the client that needs it, never for a log or an error.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// Hides the user and password of each `scheme://user:password@host` in a text: a URL is not a secret option, but people
+/// put secrets there.
+pub(crate) fn without_userinfo(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        out.push_str(head);
+        let end = tail
+            .find(|c: char| matches!(c, '/' | '?' | '#' | ',' | '"' | '`') || c.is_whitespace())
+            .unwrap_or(tail.len());
+        // The last `@`: a password may hold one that nobody escaped.
+        rest = match tail[..end].rfind('@') {
+            Some(sign) => {
+                out.push_str(HIDDEN);
+                &tail[sign..]
+            }
+            None => tail,
+        };
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Secret, without_userinfo};
+
+    #[test]
+    fn a_secret_prints_stars() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(
+            format!("{secret} {secret:?} {:?}", Some(&secret)),
+            "*** *** Some(***)"
+        );
+        assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn user_and_password_of_a_url_are_hidden() {
+        let cases = [
+            ("http://u:p@h:1/x@y", "http://***@h:1/x@y"),
+            (
+                "https://a:1, https://u:p@w@b:2",
+                "https://a:1, https://***@b:2",
+            ),
+            ("`s3://k:s@b`", "`s3://***@b`"),
+            ("a@b http://h/?q=x@y", "a@b http://h/?q=x@y"),
+            ("http://", "http://"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_userinfo(text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_without_an_at_sign_stays_as_it_is(text in "[^@]*") {
+            prop_assert_eq!(without_userinfo(&text), text);
+        }
+    }
+}
