@@ -1,0 +1,180 @@
+//! The filter and projection language: bytes in, verdict and bytes out.
+//!
+//! The language is JMESPath; `docs/dsl.md` describes it for the people who write routes. A [`Program`] is compiled once
+//! and shared by the lanes; each lane makes its own [`Evaluator`]. Events are checked to be JSON to the last byte, also
+//! where there is neither filter nor projection.
+//!
+//! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
+//! is what that becomes, `evaluate` and `function` put the two together. Nothing outside this crate sees any of these,
+//! so another engine can take their place.
+//!
+//! ```
+//! use keystone_dsl::{Limits, Program, Verdict};
+//!
+//! let program = Program::compile(Some("level == 'error'"), Some("{id: id, took: duration_ms}"), Limits::default()).unwrap();
+//! let mut evaluator = program.evaluator();
+//! let mut out = Vec::new();
+//! let verdict = evaluator.apply(br#"{"id": 7, "level": "error", "duration_ms": 1.50}"#, &mut out).unwrap();
+//! assert_eq!((verdict, out.as_slice()), (Verdict::Projected, br#"{"id":7,"took":1.50}"#.as_slice()));
+//! ```
+
+mod error;
+mod evaluate;
+mod function;
+mod json;
+mod node;
+mod number;
+mod parse;
+mod token;
+mod value;
+
+pub use error::{EventError, ExpressionError, Position, Stage};
+
+use node::Node;
+use value::Value;
+
+/// The deepest nesting of an event that can be asked for: values are dropped and written recursively.
+pub const MAX_DEPTH: usize = 1000;
+
+/// What bounds the work that an event may cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Arrays and objects inside each other, the outermost counted as 1. More than [`MAX_DEPTH`] is taken as that.
+    pub max_depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_depth: 128 }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The filter's result is not true.
+    Filtered,
+    /// The projection yielded null.
+    Discarded,
+    /// Kept, and without a projection: the payload goes on byte for byte. Nothing was appended.
+    Unchanged,
+    /// Kept; the projection's result was appended as one line of JSON, without a newline at its end.
+    Projected,
+}
+
+/// A route's filter and projection, compiled. Either or both may be absent.
+#[derive(Debug)]
+pub struct Program {
+    filter: Option<Node>,
+    projection: Option<Node>,
+    max_depth: usize,
+}
+
+impl Program {
+    /// Fails with the errors of both expressions.
+    pub fn compile(
+        filter: Option<&str>,
+        projection: Option<&str>,
+        limits: Limits,
+    ) -> Result<Program, Vec<ExpressionError>> {
+        let mut errors = Vec::new();
+        let mut parse = |which, text: Option<&str>| {
+            text.and_then(|text| parse::parse(which, text).map_err(|e| errors.push(e)).ok())
+        };
+        let filter = parse("filter", filter);
+        let projection = parse("projection", projection);
+        if errors.is_empty() {
+            Ok(Program {
+                filter,
+                projection,
+                max_depth: limits.max_depth,
+            })
+        } else {
+            Err(errors)
+        }
+    }
+
+    pub fn has_filter(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    pub fn has_projection(&self) -> bool {
+        self.projection.is_some()
+    }
+
+    /// What a lane keeps: the program with scratch space of its own.
+    pub fn evaluator(&self) -> Evaluator<'_> {
+        Evaluator { program: self }
+    }
+}
+
+/// Applies a [`Program`] to one event after the other.
+#[derive(Debug)]
+pub struct Evaluator<'p> {
+    program: &'p Program,
+}
+
+impl Evaluator<'_> {
+    /// Decides on one event. `out` is appended to for [`Verdict::Projected`] only; after an error it is as it was.
+    pub fn apply(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Verdict, EventError> {
+        let program = self.program;
+        if program.filter.is_none() && program.projection.is_none() {
+            return validate(payload, program.max_depth).map(|()| Verdict::Unchanged);
+        }
+        let event = json::read(payload, program.max_depth)?;
+        if let Some(filter) = &program.filter
+            && !run(filter, &event, Stage::Filter)?.is_true()
+        {
+            return Ok(Verdict::Filtered);
+        }
+        let Some(projection) = &program.projection else {
+            return Ok(Verdict::Unchanged);
+        };
+        let result = run(projection, &event, Stage::Projection)?;
+        if matches!(result, Value::Null) {
+            return Ok(Verdict::Discarded);
+        }
+        write(&result, out)?;
+        Ok(Verdict::Projected)
+    }
+}
+
+/// One expression by itself, to explore what it yields.
+#[derive(Debug)]
+pub struct Expression {
+    node: Node,
+}
+
+impl Expression {
+    pub fn compile(text: &str) -> Result<Expression, ExpressionError> {
+        Ok(Expression {
+            node: parse::parse("expression", text)?,
+        })
+    }
+
+    /// Appends the result as JSON, `null` included, without a newline. The default [`Limits`] apply.
+    pub fn search(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), EventError> {
+        let event = json::read(payload, Limits::default().max_depth)?;
+        write(&run(&self.node, &event, Stage::Projection)?, out)
+    }
+}
+
+/// Whether the payload is one JSON value (RFC 8259) in UTF-8, to its last byte, nested at most `max_depth` deep.
+pub fn validate(payload: &[u8], max_depth: usize) -> Result<(), EventError> {
+    json::check(payload, max_depth)
+}
+
+fn run<'a>(node: &'a Node, event: &Value<'a>, stage: Stage) -> Result<Value<'a>, EventError> {
+    evaluate::evaluate(node, event).map_err(|reason| EventError { stage, reason })
+}
+
+fn write(result: &Value<'_>, out: &mut Vec<u8>) -> Result<(), EventError> {
+    let start = out.len();
+    result.write(out).map_err(|reason| {
+        out.truncate(start);
+        EventError {
+            stage: Stage::Projection,
+            reason,
+        }
+    })
+}

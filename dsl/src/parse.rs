@@ -1,0 +1,445 @@
+//! Parses an expression: a Pratt parser with the binding powers of the JMESPath grammar.
+//!
+//! An own parser, because the one of the `jmespath` crate overflows the stack on deep expressions, keeps neither the
+//! digits of a literal's numbers nor the order of its keys, and yields a tree that can't be shared between threads.
+//! Tests compare the two.
+
+use std::mem;
+
+use crate::error::{ExpressionError, position};
+use crate::function;
+use crate::node::Node;
+use crate::token::{Fault, Token, tokens};
+use crate::value::Text;
+
+/// The deepest nesting of an expression. Evaluation recurses this deep.
+const MAX_NESTING: usize = 100;
+
+/// The binding power below which a token ends what is applied to each item of a list.
+const PROJECTION_STOP: u8 = 10;
+const EACH_BINDING: u8 = 20;
+const NOT_BINDING: u8 = 45;
+
+pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, ExpressionError> {
+    let tree = tokens(expression).and_then(|tokens| {
+        let mut parser = Parser {
+            expression,
+            tokens,
+            next: 0,
+            depth: 0,
+            height: 0,
+        };
+        let node = parser.expression(0)?;
+        match parser.peek() {
+            Token::End => Ok(node),
+            _ => Err(parser.unexpected("after the end of the expression")),
+        }
+    });
+    tree.map_err(|Fault { at, message, hint }| ExpressionError {
+        which,
+        expression: expression.to_owned(),
+        position: position(expression, at),
+        message,
+        hint,
+    })
+}
+
+struct Parser<'e> {
+    expression: &'e str,
+    tokens: Vec<(usize, Token)>,
+    next: usize,
+    /// Calls of [`Parser::expression`] inside each other.
+    depth: usize,
+    /// The height of the tallest tree made since the innermost call began.
+    height: usize,
+}
+
+impl Parser<'_> {
+    fn peek(&self) -> &Token {
+        &self.tokens[self.next].1
+    }
+
+    fn at(&self) -> usize {
+        self.tokens[self.next].0
+    }
+
+    /// The next token; [`Token::End`] again and again.
+    fn advance(&mut self) -> Token {
+        let last = self.tokens.len() - 1;
+        let token = mem::replace(&mut self.tokens[self.next].1, Token::End);
+        self.next = (self.next + 1).min(last);
+        token
+    }
+
+    fn unexpected(&self, place: &str) -> Fault {
+        Fault::new(
+            self.at(),
+            format!("unexpected {} {place}", self.peek().shown()),
+        )
+    }
+
+    fn expect(&mut self, is_expected: fn(&Token) -> bool, place: &str) -> Result<(), Fault> {
+        if !is_expected(self.peek()) {
+            return Err(self.unexpected(place));
+        }
+        self.advance();
+        Ok(())
+    }
+
+    fn check_nesting(&self, levels: usize) -> Result<(), Fault> {
+        if levels < MAX_NESTING {
+            return Ok(());
+        }
+        Err(Fault::new(
+            self.at(),
+            format!("the expression is nested deeper than {MAX_NESTING}"),
+        ))
+    }
+
+    /// An expression up to the first token that binds no tighter than `binding`.
+    fn expression(&mut self, binding: u8) -> Result<Node, Fault> {
+        self.check_nesting(self.depth)?;
+        self.depth += 1;
+        let outer = mem::take(&mut self.height);
+        let mut left = self.first()?;
+        while binding < self.peek().binding() {
+            let flat = matches!(
+                (&left, self.peek()),
+                (
+                    Node::Chain(_),
+                    Token::Dot | Token::Pipe | Token::LeftBracket
+                ) | (Node::Or(_), Token::Or)
+                    | (Node::And(_), Token::And)
+            );
+            left = self.following(left)?;
+            self.height += usize::from(!flat);
+            self.check_nesting(self.height)?;
+        }
+        self.height = outer.max(self.height + 1);
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    /// What can begin an expression.
+    fn first(&mut self) -> Result<Node, Fault> {
+        let at = self.at();
+        Ok(match self.peek() {
+            Token::Star => {
+                self.advance();
+                self.each(Node::Members(Box::new(Node::Current)), EACH_BINDING)?
+            }
+            Token::Flatten => {
+                self.advance();
+                self.each(
+                    Node::Flatten(Box::new(Node::Current)),
+                    Token::Flatten.binding(),
+                )?
+            }
+            Token::Filter => {
+                self.advance();
+                self.filter(Node::Current)?
+            }
+            Token::LeftBracket => {
+                self.advance();
+                match (self.peek(), &self.tokens.get(self.next + 1)) {
+                    (Token::Number(_) | Token::Colon, _) => self.index()?,
+                    (Token::Star, Some((_, Token::RightBracket))) => self.every(Node::Current)?,
+                    _ => {
+                        Node::List(self.list(|token| matches!(token, Token::RightBracket), "']'")?)
+                    }
+                }
+            }
+            Token::LeftBrace => {
+                self.advance();
+                self.object()?
+            }
+            Token::LeftParenthesis => {
+                self.advance();
+                let inside = self.expression(0)?;
+                self.expect(
+                    |token| matches!(token, Token::RightParenthesis),
+                    "where ')' was expected",
+                )?;
+                inside
+            }
+            Token::Not => {
+                self.advance();
+                Node::Not(Box::new(self.expression(NOT_BINDING)?))
+            }
+            Token::At | Token::Literal(_) | Token::Name(_) | Token::QuotedName(_) => {
+                self.operand()?
+            }
+            Token::Ampersand => {
+                return Err(
+                    Fault::new(at, "'&' is allowed only before a function's argument")
+                        .hint("the logical and is written &&"),
+                );
+            }
+            Token::Number(number) => {
+                let hint = format!("a number is written `{number}`, in backticks");
+                return Err(self.unexpected("where a value was expected").hint(hint));
+            }
+            _ => return Err(self.unexpected("where a value was expected")),
+        })
+    }
+
+    /// A name, a literal, `@` or a call of a function.
+    fn operand(&mut self) -> Result<Node, Fault> {
+        let at = self.at();
+        let token = self.advance();
+        let called = matches!(self.peek(), Token::LeftParenthesis);
+        Ok(match token {
+            Token::Literal(value) => Node::Literal(value),
+            Token::Name(name) if called => self.call(at, &name)?,
+            Token::QuotedName(_) if called => {
+                return Err(Fault::new(at, "a function's name is not quoted"));
+            }
+            Token::Name(name) | Token::QuotedName(name) => Node::Field(name),
+            _ => Node::Current,
+        })
+    }
+
+    /// What can follow a value.
+    fn following(&mut self, left: Node) -> Result<Node, Fault> {
+        let token = self.advance();
+        let binding = token.binding();
+        Ok(match token {
+            Token::Dot if matches!(self.peek(), Token::Star) => {
+                self.advance();
+                self.each(Node::Members(Box::new(left)), EACH_BINDING)?
+            }
+            Token::Dot => then(left, self.after_dot(binding)?),
+            Token::Pipe => then(left, self.expression(binding)?),
+            Token::Or => match left {
+                Node::Or(mut choices) => {
+                    choices.push(self.expression(binding)?);
+                    Node::Or(choices)
+                }
+                left => Node::Or(vec![left, self.expression(binding)?]),
+            },
+            Token::And => match left {
+                Node::And(mut conditions) => {
+                    conditions.push(self.expression(binding)?);
+                    Node::And(conditions)
+                }
+                left => Node::And(vec![left, self.expression(binding)?]),
+            },
+            Token::Compare(operator) => {
+                let right = Box::new(self.expression(binding)?);
+                Node::Compare {
+                    operator,
+                    left: Box::new(left),
+                    right,
+                }
+            }
+            Token::Flatten => self.each(Node::Flatten(Box::new(left)), binding)?,
+            Token::Filter => self.filter(left)?,
+            // Only a bracket binds and is none of the above.
+            _ => match self.peek() {
+                Token::Number(_) | Token::Colon => then(left, self.index()?),
+                Token::Star => self.every(left)?,
+                _ => return Err(self.unexpected("where a number, ':' or '*' was expected")),
+            },
+        })
+    }
+
+    fn after_dot(&mut self, binding: u8) -> Result<Node, Fault> {
+        match self.peek() {
+            Token::LeftBracket => {
+                self.advance();
+                Ok(Node::List(self.list(
+                    |token| matches!(token, Token::RightBracket),
+                    "']'",
+                )?))
+            }
+            Token::Name(_) | Token::QuotedName(_) | Token::Star | Token::LeftBrace => {
+                self.expression(binding)
+            }
+            _ => Err(self
+                .unexpected("after '.'")
+                .hint("a name, a function, '*', '[' or '{' can follow")),
+        }
+    }
+
+    /// A list, with what is to be done to each of its items.
+    fn each(&mut self, list: Node, binding: u8) -> Result<Node, Fault> {
+        let each = Box::new(self.rest_of_each(binding)?);
+        Ok(Node::Each {
+            list: Box::new(list),
+            each,
+        })
+    }
+
+    fn rest_of_each(&mut self, binding: u8) -> Result<Node, Fault> {
+        match self.peek() {
+            Token::Dot => {
+                self.advance();
+                self.after_dot(binding)
+            }
+            Token::LeftBracket | Token::Filter => self.expression(binding),
+            token if token.binding() < PROJECTION_STOP => Ok(Node::Current),
+            _ => Err(self.unexpected("where '.' or '[' was expected")),
+        }
+    }
+
+    /// After `[` and before `*]`.
+    fn every(&mut self, left: Node) -> Result<Node, Fault> {
+        self.advance();
+        self.expect(
+            |token| matches!(token, Token::RightBracket),
+            "where ']' was expected",
+        )?;
+        self.each(left, EACH_BINDING)
+    }
+
+    fn filter(&mut self, list: Node) -> Result<Node, Fault> {
+        let test = Box::new(self.expression(0)?);
+        self.expect(
+            |token| matches!(token, Token::RightBracket),
+            "where ']' was expected",
+        )?;
+        let then = Box::new(self.rest_of_each(Token::Filter.binding())?);
+        Ok(Node::Each {
+            list: Box::new(list),
+            each: Box::new(Node::Where { test, then }),
+        })
+    }
+
+    /// After `[`: an index, or a slice with what is to be done to each of its items.
+    fn index(&mut self) -> Result<Node, Fault> {
+        let start = self.at();
+        let mut parts = [None; 3];
+        let mut colons = 0;
+        loop {
+            if let Token::Number(number) = self.peek() {
+                parts[colons] = Some(*number);
+                self.advance();
+            }
+            match self.peek() {
+                Token::Colon if colons < 2 => colons += 1,
+                Token::RightBracket => break,
+                _ => return Err(self.unexpected("where a number, ':' or ']' was expected")),
+            }
+            self.advance();
+        }
+        self.advance();
+        match (colons, parts) {
+            (0, [Some(index), ..]) => Ok(Node::Index(index)),
+            (_, [.., Some(0)]) => Err(Fault::new(start, "a slice's step can't be 0")),
+            (_, [start, stop, step]) => self.each(
+                Node::Slice {
+                    start,
+                    stop,
+                    step: step.unwrap_or(1),
+                },
+                EACH_BINDING,
+            ),
+        }
+    }
+
+    /// After `{`.
+    fn object(&mut self) -> Result<Node, Fault> {
+        let mut members = Vec::new();
+        loop {
+            let key = match self.peek() {
+                Token::Name(_) | Token::QuotedName(_) => match self.advance() {
+                    Token::Name(key) | Token::QuotedName(key) => key,
+                    _ => String::new(),
+                },
+                _ => return Err(self.unexpected("where a key was expected")),
+            };
+            self.expect(
+                |token| matches!(token, Token::Colon),
+                "where ':' was expected",
+            )?;
+            members.push((Text::Plain(key.into()), self.expression(0)?));
+            match self.peek() {
+                Token::Comma => self.advance(),
+                Token::RightBrace => {
+                    self.advance();
+                    return Ok(Node::Object(members));
+                }
+                _ => return Err(self.unexpected("where ',' or '}' was expected")),
+            };
+        }
+    }
+
+    /// Expressions up to the closing token, at least one.
+    fn list(&mut self, closes: fn(&Token) -> bool, closing: &str) -> Result<Vec<Node>, Fault> {
+        let mut items = Vec::new();
+        loop {
+            items.push(self.expression(0)?);
+            match self.peek() {
+                Token::Comma => self.advance(),
+                token if closes(token) => {
+                    self.advance();
+                    return Ok(items);
+                }
+                _ => return Err(self.unexpected(&format!("where ',' or {closing} was expected"))),
+            };
+        }
+    }
+
+    /// After the function's name.
+    fn call(&mut self, at: usize, name: &str) -> Result<Node, Fault> {
+        let Some(function) = function::find(name) else {
+            let fault = Fault::new(at, format!("there is no function '{name}'"));
+            return Err(match function::nearest(name) {
+                Some(nearest) => fault.hint(format!("did you mean '{nearest}'?")),
+                None => fault.hint(format!(
+                    "the functions are {}",
+                    function::names().join(", ")
+                )),
+            });
+        };
+        self.advance();
+        let mut arguments = Vec::new();
+        if matches!(self.peek(), Token::RightParenthesis) {
+            self.advance();
+        } else {
+            loop {
+                arguments.push(self.argument()?);
+                match self.peek() {
+                    Token::Comma => self.advance(),
+                    Token::RightParenthesis => {
+                        self.advance();
+                        break;
+                    }
+                    _ => return Err(self.unexpected("where ',' or ')' was expected")),
+                };
+            }
+        }
+        function
+            .check_count(arguments.len())
+            .map_err(|message| Fault::new(at, message))?;
+        Ok(Node::Call {
+            function,
+            arguments,
+            position: position(self.expression, at),
+        })
+    }
+
+    fn argument(&mut self) -> Result<Node, Fault> {
+        if !matches!(self.peek(), Token::Ampersand) {
+            return self.expression(0);
+        }
+        self.advance();
+        let reference = Node::Reference(Box::new(self.expression(0)?));
+        self.height += 1;
+        Ok(reference)
+    }
+}
+
+/// `right` on the result of `left`.
+fn then(left: Node, right: Node) -> Node {
+    match left {
+        Node::Chain(mut steps) => {
+            steps.push(right);
+            Node::Chain(steps)
+        }
+        left => Node::Chain(vec![left, right]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use super::*;
+
+fn error(expression: &str) -> ExpressionError {
+    match parse("filter", expression) {
+        Ok(node) => panic!("{expression} was accepted as {node:?}"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn an_error_shows_the_expression_with_a_caret_and_a_hint() {
+    assert_eq!(
+        error("level == 'x' &&").to_string(),
+        "filter: unexpected the end of the expression where a value was expected (line 1, column 16)\n\
+         \x20   level == 'x' &&\n\
+         \x20                  ^"
+    );
+    assert_eq!(
+        error("a ||\n  start_with(b, 'x')").to_string(),
+        "filter: there is no function 'start_with' (line 2, column 3)\n\
+         \x20     start_with(b, 'x')\n\
+         \x20     ^\n\
+         \x20 hint: did you mean 'starts_with'?"
+    );
+}
+
+#[test]
+fn errors_say_what_is_wrong_and_where() {
+    for (expression, position, message) in [
+        ("", (1, 1), "unexpected the end of the expression"),
+        (
+            "a.",
+            (1, 3),
+            "unexpected the end of the expression after '.'",
+        ),
+        (
+            "a b",
+            (1, 3),
+            "unexpected 'b' after the end of the expression",
+        ),
+        ("'é' == b]", (1, 9), "unexpected ']' after the end"),
+        ("a = b", (1, 3), "'=' is no operator"),
+        ("'abc", (1, 1), "the closing ' is missing"),
+        (
+            "a == `x`",
+            (1, 6),
+            "the literal is not JSON: unexpected 'x' where a value was expected at its byte 0",
+        ),
+        ("\"\\x\"", (1, 3), "the quoted name is not a JSON string"),
+        ("a == 5", (1, 6), "unexpected the number 5"),
+        (
+            "a[99999999999]",
+            (1, 3),
+            "the number 99999999999 is out of range",
+        ),
+        (
+            "a[b]",
+            (1, 3),
+            "unexpected 'b' where a number, ':' or '*' was expected",
+        ),
+        ("a[1:2:0]", (1, 3), "a slice's step can't be 0"),
+        ("a[1:2:3:4]", (1, 8), "unexpected ':'"),
+        ("{a: b,}", (1, 7), "unexpected '}' where a key was expected"),
+        (
+            "[a b]",
+            (1, 4),
+            "unexpected 'b' where ',' or ']' was expected",
+        ),
+        (
+            "length(a b)",
+            (1, 10),
+            "unexpected 'b' where ',' or ')' was expected",
+        ),
+        ("(a", (1, 3), "where ')' was expected"),
+        ("a[?b", (1, 5), "where ']' was expected"),
+        ("\"length\"(a)", (1, 1), "a function's name is not quoted"),
+        (
+            "&a",
+            (1, 1),
+            "'&' is allowed only before a function's argument",
+        ),
+        ("ä", (1, 1), "unexpected 'ä'"),
+        ("length()", (1, 1), "length takes 1 argument, found 0"),
+        (
+            "not_null()",
+            (1, 1),
+            "not_null takes at least 1 argument, found 0",
+        ),
+        (
+            "b || contains(a)",
+            (1, 6),
+            "contains takes 2 arguments, found 1",
+        ),
+    ] {
+        let error = error(expression);
+        assert_eq!(error.position, position, "{error}");
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!(
+            (error.which, error.expression.as_str()),
+            ("filter", expression)
+        );
+    }
+}
+
+#[test]
+fn a_misspelt_function_gets_the_nearest_name() {
+    for (written, meant) in [
+        ("lenght", "length"),
+        ("len", "length"),
+        ("startsWith", "starts_with"),
+        ("toString", "to_string"),
+        ("typeof", "type"),
+        ("sortby", "sort_by"),
+        ("notnull", "not_null"),
+        ("contain", "contains"),
+    ] {
+        assert_eq!(
+            error(&format!("{written}(a)")).hint.unwrap(),
+            format!("did you mean '{meant}'?")
+        );
+    }
+    assert!(
+        error("xyzzy(a)")
+            .hint
+            .unwrap()
+            .starts_with("the functions are abs, avg, ")
+    );
+}
+
+#[test]
+fn only_the_surroundings_of_the_place_are_shown_of_a_long_line() {
+    let shown = error(&format!("{}=", "abcdefgh || ".repeat(500))).to_string();
+    let lines: Vec<_> = shown.lines().collect();
+    let caret = lines[2].chars().position(|c| c == '^').unwrap();
+    assert_eq!(lines[1].chars().nth(caret), Some('='), "{shown}");
+    assert!(lines[1].chars().count() < 120, "{shown}");
+}
+
+#[test]
+fn nesting_is_bounded_whatever_its_kind() {
+    let nested: [(&str, &str, &str); 12] = [
+        ("(", "a", ")"),
+        ("[", "a", "]"),
+        ("{a: ", "a", "}"),
+        ("!", "a", ""),
+        ("a[?", "a", "]"),
+        ("length(", "a", ")"),
+        ("map(&", "a", ", a)"),
+        ("", "a", "[]"),
+        ("", "a", " == a"),
+        ("", "a", ".*"),
+        ("a || (b && ", "c", ")"),
+        ("", "a", "[*]"),
+    ];
+    for (before, inside, after) in nested {
+        let text =
+            |depth: usize| format!("{}{inside}{}", before.repeat(depth), after.repeat(depth));
+        assert!(parse("filter", &text(25)).is_ok(), "{}", text(25));
+        for depth in [200, 10_000, 100_000] {
+            let error = error(&text(depth));
+            assert!(error.message.contains("nested deeper"), "{}", error.message);
+        }
+    }
+}
+
+#[test]
+fn long_chains_are_not_nested() {
+    for step in [".a", " | a", " || a", " && a", "[0]"] {
+        assert!(
+            parse("filter", &format!("a{}", step.repeat(10_000))).is_ok(),
+            "{step}"
+        );
+    }
+}
