@@ -1,0 +1,32 @@
+# The two commands that matter: `make demo` and `make test`. Each brings what is missing on Debian and Ubuntu, and names it elsewhere.
+
+CARGO ?= cargo
+EVENTS ?= 100000
+
+.PHONY: demo test lint fmt setup-build setup-test clean-servers
+
+## The whole job in one process: a Rust toolchain and a C compiler are enough.
+demo: setup-build
+	$(CARGO) build --quiet -p keystone --bin keystone
+	./target/debug/keystone demo --events $(EVENTS)
+
+## Everything, end-to-end tests on real Kafka, Elasticsearch and Hive Metastore included.
+test: setup-build setup-test
+	$(CARGO) test --workspace
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+setup-build:
+	@tests/setup.sh build
+
+setup-test:
+	@tests/setup.sh test
+
+## The downloaded test servers; `make test` fetches them again.
+clean-servers:
+	rm -rf .servers

@@ -1,0 +1,184 @@
+//! The admin listener: `/metrics` for Prometheus, `/livez` and `/readyz` for the container platform, `/status` for people and a control plane.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use keystone_sinks::Sink;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::metrics;
+use crate::state::{Shared, lock, now_ms};
+
+/// The consumer thread is taken for stuck after this long. A drain or a rebalance keeps it from polling for less.
+const STUCK: Duration = Duration::from_secs(300);
+/// Trouble that lasts shorter than this does not make the worker unready.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the handlers look at.
+#[derive(Clone)]
+pub struct Admin {
+    pub shared: Arc<Shared>,
+    pub sink: Arc<dyn Sink>,
+    pub exporter: PrometheusHandle,
+}
+
+/// Opens the listener. The text of an error names the option.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("admin.listen = {address} can't be listened on: {error}"))
+}
+
+/// Serves until the runtime ends.
+pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/metrics", get(serve_metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .with_state(admin);
+    axum::serve(listener, app).await
+}
+
+async fn serve_metrics(State(admin): State<Admin>) -> Response {
+    let ready = admin.unready().is_empty();
+    let text = metrics::render(&admin.exporter, &admin.shared, ready);
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}
+
+async fn livez(State(admin): State<Admin>) -> Response {
+    answer(&admin.dead())
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    answer(&admin.unready())
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Value> {
+    Json(admin.status())
+}
+
+/// `ok`, or 503 and what is wrong, a line each.
+fn answer(problems: &[String]) -> Response {
+    if problems.is_empty() {
+        return "ok\n".into_response();
+    }
+    let mut text = problems.join("\n");
+    text.push('\n');
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+impl Admin {
+    /// Why the process should be restarted.
+    fn dead(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let age = now_ms() - self.shared.heartbeat.load(Ordering::Relaxed);
+        if age > STUCK.as_millis() as i64 {
+            problems.push(format!(
+                "the consumer thread has been stuck for {} s",
+                age / 1_000
+            ));
+        }
+        problems.extend(self.shared.failure());
+        problems
+    }
+
+    /// Why the worker does not do its work at the moment.
+    fn unready(&self) -> Vec<String> {
+        let mut problems = self.dead();
+        if !self.shared.joined.load(Ordering::Acquire) {
+            problems.push("the consumer group has not assigned partitions yet".to_owned());
+        }
+        for (part, trouble) in self.shared.troubles() {
+            let lasting = trouble.since.elapsed();
+            if lasting >= PATIENCE {
+                problems.push(format!(
+                    "{part}: {} (for {} s)",
+                    trouble.text,
+                    lasting.as_secs()
+                ));
+            }
+        }
+        problems
+    }
+
+    fn status(&self) -> Value {
+        let shared = &self.shared;
+        let route = &shared.route;
+        let sink = self.sink.state();
+        let facts: serde_json::Map<String, Value> = sink
+            .facts
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .collect();
+        let errors: Vec<Value> = shared
+            .last_errors()
+            .into_iter()
+            .map(|(at, text)| {
+                let ms = at
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_millis() as i64;
+                let time =
+                    chrono::DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339());
+                json!({"time": time, "error": text})
+            })
+            .collect();
+        let unready = self.unready();
+        json!({
+            "route": route.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "config_hash": route.config_hash,
+            "tradeoff": route.tradeoff,
+            "topics": route.topics,
+            "ready": unready.is_empty(),
+            "problems": unready,
+            "ledger": shared.ledger.view(),
+            "partitions": self.partitions(),
+            "lanes": {"count": route.lanes, "paused": shared.paused_lanes.load(Ordering::Relaxed)},
+            "batches": {"pending": shared.pending_batches.load(Ordering::Relaxed), "held": shared.held_batches()},
+            "sink": {"type": route.sink_type, "problems": sink.problems, "facts": facts},
+            "dead_letters": {"topic": route.dead_letter_topic},
+            "last_errors": errors,
+        })
+    }
+
+    fn partitions(&self) -> Vec<Value> {
+        let views = self.shared.offsets().views();
+        let ends = lock(&self.shared.log_ends).clone();
+        views
+            .into_iter()
+            .map(|view| {
+                let end = ends.get(&view.key).map(|end| end.high);
+                json!({
+                    "topic": *view.key.topic,
+                    "partition": view.key.partition,
+                    "generation": view.generation,
+                    "settled": view.settled,
+                    "committed": view.committed,
+                    "read": view.tracked,
+                    "log_end": end,
+                    "lag": end.zip(view.settled).map(|(end, settled)| (end - settled).max(0)),
+                    "unsettled_batches": view.unsettled_claims,
+                    "exposed_events": view.exposed,
+                })
+            })
+            .collect()
+    }
+}

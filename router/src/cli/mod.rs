@@ -1,0 +1,137 @@
+//! The commands and their exit codes: 0 done or drained, 64 bad configuration or expression, 1 failed, with the reason on the last line of
+//! standard error.
+
+mod check;
+mod demo;
+mod eval;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use keystone_config::{Problems, Sources, read_file};
+
+/// Why a command ended without success.
+pub enum Failure {
+    /// Bad configuration, expression or command line: exit code 64.
+    Usage(String),
+    /// Anything else: exit code 1.
+    Failed(String),
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Failure {
+        Failure::Usage(problems.to_string())
+    }
+}
+
+#[derive(Parser)]
+#[command(
+    name = "keystone",
+    version,
+    about = "Routes events from Kafka to Elasticsearch, Parquet files in a Hive layout, or Kafka, at least once"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the worker of a route until SIGTERM
+    Run(RouteArgs),
+    /// Validate a route, print its effective configuration, and ask its servers whether they are there
+    Check {
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Ask no server
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Filter and project events from a file or standard input, one JSON event a line
+    Eval(eval::EvalArgs),
+    /// Run the whole job in this process, on an embedded broker, with nothing else installed
+    Demo(demo::DemoArgs),
+}
+
+/// Where a route's configuration comes from.
+#[derive(Args)]
+pub struct RouteArgs {
+    /// The route's property file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Managed defaults, which the route's file overrides
+    #[arg(long, value_name = "FILE")]
+    defaults: Option<PathBuf>,
+    /// Sets one option, over all files and the environment
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl RouteArgs {
+    /// Reads the files and the environment.
+    fn sources(&self) -> Result<Sources, Failure> {
+        let read =
+            |path: &PathBuf| read_file(path).map_err(|problem| Failure::Usage(problem.to_string()));
+        Ok(Sources {
+            defaults: self.defaults.as_ref().map(read).transpose()?,
+            file: self.config.as_ref().map(read).transpose()?,
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            sets: self.sets.clone(),
+        })
+    }
+}
+
+/// Parses the command line, runs the command, reports its failure.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help and version to standard output, everything else to standard error.
+            let printed = error.print();
+            return match (printed, error.use_stderr()) {
+                (Ok(()), false) => ExitCode::SUCCESS,
+                _ => ExitCode::from(64),
+            };
+        }
+    };
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check { route, offline } => check::check(&route, offline),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Demo(args) => demo::demo(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::from(64)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Names this process among the workers of a route: host and process, and the time against reuse of a process id.
+fn worker_id() -> String {
+    let host: String = std::env::var("HOSTNAME")
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(40)
+        .collect();
+    let now = crate::state::now_ms();
+    let process = std::process::id();
+    if host.is_empty() {
+        format!("{process}-{now:x}")
+    } else {
+        format!("{host}-{process}-{now:x}")
+    }
+}

@@ -1,0 +1,57 @@
+//! `keystone run`: the worker.
+
+use tracing::Level;
+
+use super::{Failure, RouteArgs, worker_id};
+use crate::lane;
+use crate::log::RouteFormat;
+use crate::route::{self, Route};
+use crate::worker::Worker;
+
+pub(super) fn run(args: &RouteArgs) -> Result<(), Failure> {
+    let sources = args.sources()?;
+    let (route, sink) = route::load(&sources, &worker_id())?;
+    start_logging(&route);
+    end_on_panic();
+    for warning in route.settings.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let worker = Worker::new(route, sink).map_err(Failure::Failed)?;
+    worker.stop_on_signals().map_err(Failure::Failed)?;
+    worker.run().map(|_| ()).map_err(Failure::Failed)
+}
+
+/// Logs go to standard error, as text or JSON.
+pub(super) fn start_logging(route: &Route) {
+    let level = match route.settings.get("log.level") {
+        "error" => Level::ERROR,
+        "warn" => Level::WARN,
+        "debug" => Level::DEBUG,
+        "trace" => Level::TRACE,
+        _ => Level::INFO,
+    };
+    let format = RouteFormat {
+        route: route.name.clone(),
+        json: route.settings.get("log.format") == "json",
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .event_format(format)
+        .finish();
+    // Fails only where a subscriber is set already, which then stays.
+    let _first = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// A panic ends the process: a crash is a clean replay, a thread that is gone is a hang.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if lane::EXPECTS_PANIC.get() {
+            return;
+        }
+        report(panic);
+        eprintln!("keystone has a bug and ends; what is not committed is delivered again: {panic}");
+        std::process::exit(1);
+    }));
+}

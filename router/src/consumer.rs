@@ -1,0 +1,446 @@
+//! The consumer thread: takes records from librdkafka, shares them out among the lanes, commits, rewinds and drains.
+//!
+//! It is the only thread that talks to the consumer, and it never waits longer than a moment for a lane: when a lane is behind, its
+//! partitions are paused and the thread keeps polling, so the group never throws the worker out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
+use keystone_sinks::{Cause, Sink};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use crate::backoff::{Backoff, jitter};
+use crate::group::{ASK_TIMEOUT, GroupConsumer};
+use crate::lane::{Assigned, Chunk};
+use crate::offsets::PartitionKey;
+use crate::state::{Shared, now_ms};
+
+/// A chunk is handed over at this many records or bytes, or as soon as librdkafka has no more at hand.
+const CHUNK_RECORDS: usize = 256;
+const CHUNK_BYTES: usize = 256 * 1024;
+/// How long a lane may keep the thread waiting before its partitions are paused. Pausing makes librdkafka fetch again what it had at
+/// hand, so a short wait is cheaper.
+const LANE_PATIENCE: Duration = Duration::from_millis(250);
+/// The longest wait for records; also how late a request to stop is noticed.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How often a seek is tried again.
+const SEEK_ATTEMPTS: usize = 20;
+/// Records taken between two looks at the clock and at requests.
+const RECORDS_A_TURN: usize = 512;
+
+/// One lane as the consumer sees it.
+struct Outlet<'c> {
+    sender: Sender<Chunk<'c>>,
+    filling: Chunk<'c>,
+    /// Chunks that the lane had no room for; its partitions are paused while there are any. Bounded by what librdkafka has prefetched.
+    waiting: VecDeque<Chunk<'c>>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to stop, and everything read was settled and committed.
+    Drained,
+    /// Asked to stop; this much was not settled in time.
+    NotDrained { unsettled_batches: usize },
+    /// `Shared::failure` says why.
+    Failed,
+}
+
+pub struct Intake<'c> {
+    consumer: &'c GroupConsumer,
+    shared: &'c Shared,
+    sink: &'c dyn Sink,
+    runtime: Handle,
+    outlets: Vec<Outlet<'c>>,
+    assigned: HashMap<PartitionKey, Arc<Assigned>>,
+    /// The partition of the last record: records come in runs of one partition.
+    last: Option<Arc<Assigned>>,
+    next_commit: Instant,
+    rewinds: Backoff,
+    /// When the last rewind was, to begin with short pauses again after a quiet time.
+    rewound: Option<Instant>,
+}
+
+impl<'c> Intake<'c> {
+    pub fn new(
+        consumer: &'c GroupConsumer,
+        shared: &'c Shared,
+        sink: &'c dyn Sink,
+        runtime: Handle,
+        lanes: Vec<Sender<Chunk<'c>>>,
+    ) -> Intake<'c> {
+        let outlets = lanes
+            .into_iter()
+            .map(|sender| Outlet {
+                sender,
+                filling: Chunk::default(),
+                waiting: VecDeque::new(),
+            })
+            .collect();
+        Intake {
+            consumer,
+            shared,
+            sink,
+            runtime,
+            outlets,
+            assigned: HashMap::new(),
+            last: None,
+            next_commit: Instant::now() + shared.route.commit_interval,
+            rewinds: Backoff::new(shared.route.backoff_initial, shared.route.backoff_max),
+            rewound: None,
+        }
+    }
+
+    /// Runs until asked to stop or something fails; then drains as far as the time allows.
+    pub fn run(mut self) -> Ended {
+        loop {
+            self.look_around();
+            if self.shared.failure().is_some() {
+                self.consumer.context().commit_now(self.consumer, None);
+                return Ended::Failed;
+            }
+            if self.shared.stop_requested() {
+                return self.drain();
+            }
+            if let Some(cause) = self.shared.take_rewind() {
+                self.rewind(&cause);
+            }
+            self.take_records();
+        }
+    }
+
+    /// What has changed since the last turn: assignment, time, room in the lanes.
+    fn look_around(&mut self) {
+        self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+        if let Some(assigned) = self.consumer.context().take_changed() {
+            self.assigned = assigned;
+            self.last = None;
+            // A rebalance resets pauses.
+            for lane in 0..self.outlets.len() {
+                if !self.outlets[lane].waiting.is_empty() {
+                    self.pause(lane);
+                }
+            }
+        }
+        for lane in 0..self.outlets.len() {
+            self.hand_over_waiting(lane);
+        }
+        let now = Instant::now();
+        if now >= self.next_commit {
+            self.next_commit = now + self.shared.route.commit_interval;
+            self.consumer.context().commit_soon(self.consumer);
+        }
+    }
+
+    fn take_records(&mut self) {
+        for _ in 0..RECORDS_A_TURN {
+            let empty = self
+                .outlets
+                .iter()
+                .all(|outlet| outlet.filling.records.is_empty());
+            let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
+            let wait = match (empty, waiting) {
+                (false, _) => Duration::ZERO,
+                (true, true) => Duration::from_millis(5),
+                (true, false) => IDLE_POLL,
+            };
+            match self.consumer.poll(wait) {
+                Some(Ok(record)) => self.sort_in(record),
+                Some(Err(error)) => self.poll_error(&error),
+                None => {
+                    for lane in 0..self.outlets.len() {
+                        self.hand_over(lane);
+                    }
+                    return;
+                }
+            }
+            if self.consumer.context().has_changed() {
+                return; // Between two records the group may have moved: generations first.
+            }
+        }
+    }
+
+    /// Puts a record into the chunk of its lane.
+    fn sort_in(&mut self, record: BorrowedMessage<'c>) {
+        let Some(assigned) = self.partition_of(&record) else {
+            return; // Given up in the meantime: whoever holds it now reads it.
+        };
+        let lane = assigned.lane;
+        let chunk = &mut self.outlets[lane].filling;
+        chunk.bytes += record.payload_len();
+        chunk.records.push(record);
+        let end = chunk.records.len();
+        match chunk.runs.last_mut() {
+            Some((run, run_end)) if Arc::ptr_eq(run, &assigned) => *run_end = end,
+            _ => chunk.runs.push((assigned, end)),
+        }
+        if end >= CHUNK_RECORDS || chunk.bytes >= CHUNK_BYTES {
+            self.hand_over(lane);
+        }
+    }
+
+    fn partition_of(&mut self, record: &BorrowedMessage<'_>) -> Option<Arc<Assigned>> {
+        let (topic, partition) = (record.topic(), record.partition());
+        if let Some(last) = &self.last
+            && last.key.partition == partition
+            && *last.key.topic == *topic
+        {
+            return Some(last.clone());
+        }
+        let found = self.assigned.get(&PartitionKey::new(topic, partition))?;
+        self.last = Some(found.clone());
+        self.last.clone()
+    }
+
+    /// Hands the filling chunk of a lane over; pauses its partitions where it has no room.
+    fn hand_over(&mut self, lane: usize) {
+        let outlet = &mut self.outlets[lane];
+        if outlet.filling.records.is_empty() {
+            return;
+        }
+        let chunk = std::mem::take(&mut outlet.filling);
+        if !outlet.waiting.is_empty() {
+            outlet.waiting.push_back(chunk);
+            return;
+        }
+        match outlet.sender.send_timeout(chunk, LANE_PATIENCE) {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(chunk)) => {
+                outlet.waiting.push_back(chunk);
+                self.pause(lane);
+                self.count_paused();
+            }
+            Err(SendTimeoutError::Disconnected(_)) => self.lane_ended(lane),
+        }
+    }
+
+    fn hand_over_waiting(&mut self, lane: usize) {
+        let outlet = &mut self.outlets[lane];
+        if outlet.waiting.is_empty() {
+            return;
+        }
+        while let Some(chunk) = outlet.waiting.pop_front() {
+            match outlet.sender.try_send(chunk) {
+                Ok(()) => {}
+                Err(TrySendError::Full(chunk)) => {
+                    outlet.waiting.push_front(chunk);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => return self.lane_ended(lane),
+            }
+        }
+        let list = self.partitions_of_lane(lane);
+        if let Err(error) = self.consumer.resume(&list) {
+            warn!(lane, "partitions could not be resumed: {error}");
+        }
+        self.count_paused();
+    }
+
+    fn lane_ended(&self, lane: usize) {
+        self.shared
+            .fail(format!("lane {lane} has ended unexpectedly"));
+    }
+
+    fn pause(&self, lane: usize) {
+        let list = self.partitions_of_lane(lane);
+        if let Err(error) = self.consumer.pause(&list) {
+            warn!(lane, "partitions could not be paused: {error}");
+        }
+    }
+
+    fn count_paused(&self) {
+        let paused = self
+            .outlets
+            .iter()
+            .filter(|outlet| !outlet.waiting.is_empty());
+        self.shared
+            .paused_lanes
+            .store(paused.count(), Ordering::Relaxed);
+    }
+
+    fn partitions_of_lane(&self, lane: usize) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for entry in self.assigned.values().filter(|entry| entry.lane == lane) {
+            list.add_partition(&entry.key.topic, entry.key.partition);
+        }
+        list
+    }
+
+    fn poll_error(&mut self, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let code = error.rdkafka_error_code();
+        match (error, code) {
+            (KafkaError::MessageConsumptionFatal(code), _) => self.shared.fail(format!(
+                "kafka has ended this consumer: {code}; where kafka.group.instance.id is set, each worker needs its own"
+            )),
+            (_, Some(code)) if keystone_sinks::kafka::client::is_refusal(code) => {
+                self.shared.fail(format!(
+                    "kafka does not let the route read {:?} (source.topics) as group {}: {code}; give its user the rights, or change kafka.sasl.*",
+                    self.shared.route.topics,
+                    self.shared.route.name
+                ));
+            }
+            (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+                self.shared.trouble(
+                    "topics",
+                    format!("a topic of source.topics = {} does not exist (yet)", self.shared.route.topics.join(",")),
+                );
+            }
+            (_, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve)) => {
+                self.shared.trouble(
+                    "source",
+                    format!("no Kafka broker can be reached: {error}; see kafka.bootstrap.servers"),
+                );
+            }
+            (_, Some(Code::PollExceeded)) => {
+                warn!("the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again");
+                self.shared.remember(error.to_string());
+            }
+            _ => self.shared.remember(format!("kafka consumer: {error}")),
+        }
+    }
+
+    /// Reads again from the lowest unsettled offsets, after the sink has dropped what it holds.
+    fn rewind(&mut self, cause: &Cause) {
+        if self
+            .rewound
+            .is_some_and(|at| at.elapsed() > 2 * self.shared.route.backoff_max)
+        {
+            self.rewinds.reset();
+        }
+        self.rewound = Some(Instant::now());
+        warn!(
+            reason = cause.reason,
+            "reading again from the last settled offsets: {}", cause.detail
+        );
+        self.shared.epoch.send_modify(|epoch| *epoch += 1);
+        for outlet in &mut self.outlets {
+            outlet.filling = Chunk::default();
+        }
+        let Some(seeks) = self.abandon_all() else {
+            return;
+        };
+        let pause = self.rewinds.next(jitter(), cause.after);
+        self.pause_for(pause);
+        if let Err(reason) = self.seek_with_patience(&seeks) {
+            self.shared.fail(reason);
+            return;
+        }
+        for (key, generation, _) in seeks {
+            self.consumer.context().renew(&key, generation);
+        }
+    }
+
+    /// New generations for all partitions, with every call of the sink at rest.
+    fn abandon_all(&mut self) -> Option<Vec<(PartitionKey, u64, Option<i64>)>> {
+        let shared = self.shared;
+        let sink = self.sink;
+        let abandoning = async {
+            let _alone = shared.gate.write().await;
+            let seeks: Vec<_> = {
+                let mut offsets = shared.offsets();
+                offsets
+                    .keys()
+                    .into_iter()
+                    .filter_map(|key| {
+                        let (generation, from) = offsets.rewind(&key)?;
+                        Some((key, generation, from))
+                    })
+                    .collect()
+            };
+            sink.abandon().await;
+            shared.abandon_held();
+            seeks
+        };
+        let done = self
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(60), abandoning).await });
+        match done {
+            Ok(seeks) => Some(seeks),
+            Err(_) => {
+                shared.fail("the sink did not drop what it holds within 60 s".to_owned());
+                None
+            }
+        }
+    }
+
+    /// Waits without reading; requests to stop end the wait.
+    fn pause_for(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !self.shared.stop_requested() {
+            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            self.shared.wait_progress(Duration::from_millis(50));
+        }
+    }
+
+    /// A partition that was assigned a moment ago can't be moved yet: tried again for a while.
+    fn seek_with_patience(&self, seeks: &[(PartitionKey, u64, Option<i64>)]) -> Result<(), String> {
+        for _ in 0..SEEK_ATTEMPTS {
+            match self.seek(seeks) {
+                Ok(()) => return Ok(()),
+                Err(reason) => warn!("{reason}; tried again"),
+            }
+            self.pause_for(Duration::from_millis(500));
+        }
+        self.seek(seeks)
+    }
+
+    /// Moves the consumer back. Until the new generations are known to the intake, what it reads is taken for stale and dropped.
+    fn seek(&self, seeks: &[(PartitionKey, u64, Option<i64>)]) -> Result<(), String> {
+        let failed = |error: KafkaError| format!("the consumer could not be moved back: {error}");
+        let mut list = TopicPartitionList::new();
+        for (key, _, from) in seeks {
+            let offset = from.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&key.topic, key.partition, offset)
+                .map_err(failed)?;
+        }
+        if seeks.is_empty() {
+            return Ok(());
+        }
+        let done = self
+            .consumer
+            .seek_partitions(list, ASK_TIMEOUT)
+            .map_err(failed)?;
+        let each: KafkaResult<()> = done
+            .elements()
+            .iter()
+            .try_for_each(|element| element.error());
+        each.map_err(failed)
+    }
+
+    /// After a request to stop: everything read is to be settled and committed.
+    fn drain(mut self) -> Ended {
+        let shared = self.shared;
+        let context = self.consumer.context();
+        info!(
+            "draining, for at most {} ms",
+            shared.route.shutdown_drain.as_millis()
+        );
+        // What the lanes have not taken in yet was not consumed: it is simply read again.
+        for outlet in &mut self.outlets {
+            outlet.filling = Chunk::default();
+            outlet.waiting.clear();
+        }
+        let keys = shared.offsets().keys();
+        let drained = context.drain(&keys, shared.route.shutdown_drain);
+        context.commit_now(self.consumer, None);
+        if drained {
+            return Ended::Drained;
+        }
+        if shared.failure().is_some() {
+            return Ended::Failed;
+        }
+        Ended::NotDrained {
+            unsettled_batches: shared.offsets().unsettled(&keys),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Dead letters: events that can never be delivered, on the dead-letter topic with the reason, durable before their offset is committed.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use keystone_config::Settings;
+use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, is_refusal, properties};
+use keystone_sinks::kafka::producer::{Failure, Outgoing, Producer};
+use keystone_sinks::kafka::producer_config;
+use keystone_sinks::{Batch, Cause, Event, Stage};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::Producer as _;
+use tracing::{info, warn};
+
+use crate::route::Route;
+use crate::state::lock;
+
+/// Why dead letters are not durable yet, or never will be.
+#[derive(Debug)]
+pub enum DeadLetterError {
+    Retry(Cause),
+    Fatal(String),
+}
+
+/// What the record headers of a dead letter are called.
+pub mod header {
+    pub const ROUTE: &str = "keystone.route";
+    pub const STAGE: &str = "keystone.stage";
+    pub const REASON: &str = "keystone.reason";
+    pub const TOPIC: &str = "keystone.source.topic";
+    pub const PARTITION: &str = "keystone.source.partition";
+    pub const OFFSET: &str = "keystone.source.offset";
+    pub const TIMESTAMP: &str = "keystone.source.timestamp";
+}
+
+/// Reasons are cut to this many bytes: a header is not the place for a whole payload.
+const MAX_REASON: usize = 4_096;
+
+pub struct DeadLetters {
+    topic: String,
+    route: String,
+    producer: Producer,
+    settings: Settings,
+    creation: Mutex<Creation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Creation {
+    NotTried,
+    Done,
+}
+
+impl DeadLetters {
+    /// Makes the producer on the source cluster; no connection is waited for.
+    pub fn new(route: &Route) -> KafkaResult<DeadLetters> {
+        let config = producer_config(
+            &route.settings,
+            &[SOURCE_PREFIX],
+            &[
+                ("compression.type", "lz4"),
+                ("queue.buffering.max.kbytes", "131072"),
+                // The broker's limit counts, not the client's: what was readable is to be writable.
+                ("message.max.bytes", "100000000"),
+                // Handed back after this time, so that the reason can be told; the worker sends again for as long as it takes.
+                ("message.timeout.ms", "30000"),
+            ],
+            Duration::from_millis(5),
+        );
+        Ok(DeadLetters {
+            topic: route.dead_letter_topic.clone(),
+            route: route.name.clone(),
+            producer: Producer::new(config, "dead letters")?,
+            settings: route.settings.clone(),
+            creation: Mutex::new(Creation::NotTried),
+        })
+    }
+
+    /// Writes all bad events of a batch to the dead-letter topic; each is durable when this returns without an error.
+    /// May be called again after an error: a dead letter may then be there twice, never missing.
+    pub async fn publish(&self, batch: &Batch) -> Result<(), DeadLetterError> {
+        if batch.dead_len() == 0 {
+            return Ok(());
+        }
+        self.create_topic().await;
+        let mut failures = self.send(batch, None).await;
+        // A topic refuses whole request batches above its limit: only a record that is refused alone is too large.
+        if failures
+            .iter()
+            .any(|(_, code)| *code == RDKafkaErrorCode::MessageSizeTooLarge)
+        {
+            let mut alone = Vec::new();
+            for (index, _) in failures {
+                alone.extend(self.send(batch, Some(index)).await);
+            }
+            failures = alone;
+        }
+        match failures.first() {
+            None => Ok(()),
+            Some((_, code)) => Err(self.error(*code, batch, &failures)),
+        }
+    }
+
+    /// Sends all bad events, or the one at an index. Failures carry the index among the bad events.
+    async fn send(&self, batch: &Batch, only: Option<usize>) -> Vec<Failure> {
+        let chosen: Vec<usize> = match only {
+            Some(index) => vec![index],
+            None => (0..batch.dead_len()).collect(),
+        };
+        let records = batch
+            .dead()
+            .enumerate()
+            .filter(|(index, _)| only.is_none_or(|only| only == *index))
+            .map(|(_, (event, stage, reason))| self.record(event, stage, reason));
+        let failures = self.producer.send_all(records).await;
+        failures
+            .into_iter()
+            .map(|(index, code)| (chosen[index], code))
+            .collect()
+    }
+
+    fn record<'a>(&'a self, event: Event<'a>, stage: Stage, reason: &str) -> Outgoing<'a> {
+        Outgoing {
+            topic: &self.topic,
+            key: event.key,
+            payload: event.original,
+            timestamp: event.timestamp,
+            headers: Some(headers(&self.route, event, stage, reason)),
+        }
+    }
+
+    fn error(
+        &self,
+        code: RDKafkaErrorCode,
+        batch: &Batch,
+        failures: &[Failure],
+    ) -> DeadLetterError {
+        let event = failures
+            .first()
+            .and_then(|(index, _)| batch.dead().nth(*index))
+            .map(|(event, ..)| {
+                let size = event.original.map_or(0, <[u8]>::len);
+                format!(
+                    "{}-{} offset {} ({size} bytes)",
+                    event.topic, event.partition, event.offset
+                )
+            })
+            .unwrap_or_default();
+        let topic = &self.topic;
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => DeadLetterError::Fatal(format!(
+                "the dead letter of {event} is too large for topic {topic} (dead.letter.topic): raise that topic's max.message.bytes to that of the source topic, then start the worker again; nothing is lost"
+            )),
+            code if is_refusal(code) => DeadLetterError::Fatal(format!(
+                "kafka does not let the route write dead letters to topic {topic} (dead.letter.topic): {code}; give its user the right to write, or choose another dead.letter.topic or dead.letter.policy"
+            )),
+            code => {
+                let missing = matches!(
+                    code,
+                    RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition
+                );
+                if missing {
+                    *lock(&self.creation) = Creation::NotTried;
+                }
+                let advice = if missing {
+                    "; create the topic dead.letter.topic names"
+                } else {
+                    ""
+                };
+                DeadLetterError::Retry(Cause {
+                    reason: if missing {
+                        "unknown_topic"
+                    } else {
+                        "kafka_error"
+                    },
+                    detail: format!(
+                        "the dead letter of {event} is not in topic {topic} yet: {code}{advice}"
+                    ),
+                    after: None,
+                })
+            }
+        }
+    }
+
+    /// Whether the topic is there. Asks for all topics: asking for one by name could create it, with the brokers' defaults.
+    async fn exists(&self) -> bool {
+        let client = self.producer.client();
+        let topic = self.topic.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = client
+                .client()
+                .fetch_metadata(None, Duration::from_secs(10));
+            metadata
+                .is_ok_and(|metadata| metadata.topics().iter().any(|found| found.name() == topic))
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    /// Creates the topic before the first dead letter, if the brokers let us. Whether it worked shows when we write.
+    async fn create_topic(&self) {
+        {
+            let mut creation = lock(&self.creation);
+            if *creation == Creation::Done {
+                return;
+            }
+            *creation = Creation::Done;
+        }
+        if self.exists().await {
+            return;
+        }
+        let config = properties(&self.settings, Role::Producer, &[SOURCE_PREFIX], &[], &[]);
+        let admin: AdminClient<DefaultClientContext> = match config.create() {
+            Ok(admin) => admin,
+            Err(error) => {
+                warn!("no client to create the dead-letter topic with: {error}");
+                return;
+            }
+        };
+        // As many partitions and replicas as the brokers choose; room for whatever the source topic could hold.
+        let topic = NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1))
+            .set("max.message.bytes", "100000000");
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        match admin.create_topics([&topic], &options).await {
+            Ok(results) => match results.into_iter().next() {
+                Some(Ok(name)) => info!("created the dead-letter topic {name}"),
+                Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None => {}
+                Some(Err((name, code))) => {
+                    warn!(
+                        "the dead-letter topic {name} could not be created: {code}; if it exists, this does no harm"
+                    );
+                }
+            },
+            Err(error) => warn!("the dead-letter topic could not be created: {error}"),
+        }
+    }
+}
+
+fn headers(route: &str, event: Event<'_>, stage: Stage, reason: &str) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in event.headers() {
+        headers = headers.insert(Header { key, value });
+    }
+    let mut cut = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let timestamp = event.timestamp.map(|timestamp| timestamp.to_string());
+    let own = [
+        (header::ROUTE, Some(route)),
+        (header::STAGE, Some(stage.as_str())),
+        (header::REASON, Some(&reason[..cut])),
+        (header::TOPIC, Some(event.topic)),
+        (header::PARTITION, Some(&*event.partition.to_string())),
+        (header::OFFSET, Some(&*event.offset.to_string())),
+        (header::TIMESTAMP, timestamp.as_deref()),
+    ];
+    for (key, value) in own {
+        headers = headers.insert(Header { key, value });
+    }
+    headers
+}

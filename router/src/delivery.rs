@@ -1,0 +1,331 @@
+//! Delivery: from a closed batch to settled claims. One task a lane, with several batches under way at once.
+//!
+//! Retrying, back-off, splitting and dead-lettering live here, once, around every sink. A batch ends in one of three ways: its claims
+//! settle; it is held by the sink and settles when the sink names it durable; or it is abandoned, to be read again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use keystone_sinks::{Answer, Batch, Cause, Claim, Rejected, Sink, SinkError};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::backoff::{Backoff, jitter};
+use crate::dead_letters::{DeadLetterError, DeadLetters};
+use crate::ledger::Ledger;
+use crate::metrics;
+use crate::route::DeadLetterPolicy;
+use crate::state::{Held, Shared, now_ms};
+
+/// What the delivery of one lane needs.
+pub struct Delivery {
+    pub shared: Arc<Shared>,
+    pub sink: Arc<dyn Sink>,
+    pub dead_letters: Arc<DeadLetters>,
+}
+
+/// The batch is not settled by this worker; its events are read again.
+struct Abandoned;
+
+impl Delivery {
+    /// Delivers the batches of one lane until it hangs up. Each batch's first step is taken before the next batch's, so that a sink
+    /// that keeps the order of its calls keeps the order of events.
+    pub async fn run(self, mut batches: mpsc::Receiver<Batch>) {
+        let limit = self.shared.route.max_in_flight;
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+                batch = batches.recv(), if under_way.len() < limit => match batch {
+                    Some(batch) => {
+                        let mut delivery = Box::pin(self.deliver(batch));
+                        // Its first step, now and in order.
+                        if futures::poll!(&mut delivery).is_pending() {
+                            under_way.push(delivery);
+                        }
+                    }
+                    None => break,
+                },
+            }
+        }
+        while under_way.next().await.is_some() {}
+    }
+
+    /// Takes one batch to its end.
+    async fn deliver(&self, mut batch: Batch) {
+        let shared = &self.shared;
+        metrics::batch_closed(&batch);
+        let claims = batch.claims().clone();
+        let events = (batch.len() + batch.dead_len()) as u64;
+        let mut counted = 0;
+        match self.to_its_end(&mut batch, &mut counted).await {
+            Ok(Some(held)) => shared.held_complete(batch.id(), held),
+            Ok(None) => shared.settle(&claims),
+            Err(Abandoned) => {
+                shared.unhold(batch.id());
+                Ledger::add(&shared.ledger.abandoned, events - counted);
+                debug!(batch = batch.id().0, "abandoned; its events are read again");
+            }
+        }
+        shared.pending_batches.fetch_sub(1, Ordering::AcqRel);
+        shared.made_progress();
+    }
+
+    /// Sink first, then dead letters. `counted` is the number of events that the ledger has as delivered, dead-lettered or discarded.
+    async fn to_its_end(
+        &self,
+        batch: &mut Batch,
+        counted: &mut u64,
+    ) -> Result<Option<u64>, Abandoned> {
+        let held = self.through_sink(batch, counted).await?;
+        let dead = batch.dead_len() as u64;
+        self.bury(batch).await?;
+        *counted += dead;
+        Ok(held)
+    }
+
+    /// Sends until every event is delivered or rejected. `Some(count)` when the sink holds events that are not durable yet.
+    async fn through_sink(
+        &self,
+        batch: &mut Batch,
+        counted: &mut u64,
+    ) -> Result<Option<u64>, Abandoned> {
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let mut attempt = Attempt::new(self, batch);
+        let mut parts = Vec::new();
+        loop {
+            if batch.is_empty() {
+                match parts.pop() {
+                    Some(part) => batch.append(part),
+                    None => return Ok(attempt.held),
+                }
+            }
+            match attempt.call(batch).await? {
+                Ok(answer) => attempt.take(batch, answer, counted).await?,
+                Err(SinkError::TooLarge(_)) if batch.len() > 1 => parts.push(batch.split()),
+                Err(SinkError::TooLarge(reason)) => {
+                    batch.reject(&[Rejected { index: 0, reason }]);
+                    batch.retain(&[]);
+                }
+                Err(SinkError::Retry(cause)) => attempt.pause(batch, cause).await?,
+                Err(SinkError::Rewind(cause)) => {
+                    self.shared.trouble("sink", cause.detail.clone());
+                    self.shared.count_retry("sink", cause.reason);
+                    self.shared.request_rewind(cause);
+                    return Err(Abandoned);
+                }
+                Err(SinkError::Fatal(reason)) => {
+                    self.shared.fail(reason);
+                    return Err(Abandoned);
+                }
+            }
+        }
+    }
+
+    /// Makes the bad events of a batch durable in the dead-letter topic, or does with them what the policy says.
+    async fn bury(&self, batch: &mut Batch) -> Result<(), Abandoned> {
+        if batch.dead_len() == 0 {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        match shared.route.dead_letter_policy {
+            DeadLetterPolicy::Topic => {}
+            DeadLetterPolicy::Discard => {
+                Ledger::add(&shared.ledger.discarded, batch.dead_len() as u64);
+                batch.clear_dead();
+                return Ok(());
+            }
+            DeadLetterPolicy::Stop => {
+                if let Some((event, stage, reason)) = batch.dead().next() {
+                    shared.fail(format!(
+                        "{}-{} offset {} can't be delivered (stage {}): {reason}; dead.letter.policy = stop",
+                        event.topic, event.partition, event.offset, stage.as_str()
+                    ));
+                }
+                return Err(Abandoned);
+            }
+        }
+        let mut backoff = self.backoff();
+        loop {
+            match self.dead_letters.publish(batch).await {
+                Ok(()) => break,
+                Err(DeadLetterError::Fatal(reason)) => {
+                    shared.fail(reason);
+                    return Err(Abandoned);
+                }
+                Err(DeadLetterError::Retry(cause)) => {
+                    shared.trouble("dead letters", cause.detail.clone());
+                    shared.count_retry("dead_letters", cause.reason);
+                    warn!("{}; tried again", cause.detail);
+                    tokio::time::sleep(backoff.next(jitter(), cause.after)).await;
+                }
+            }
+        }
+        shared.all_is_well("dead letters");
+        for (_, stage, _) in batch.dead() {
+            Ledger::add(shared.ledger.dead_lettered(stage), 1);
+        }
+        batch.clear_dead();
+        Ok(())
+    }
+
+    fn backoff(&self) -> Backoff {
+        let route = &self.shared.route;
+        Backoff::new(route.backoff_initial, route.backoff_max)
+    }
+
+    fn is_current(&self, claims: &[Claim]) -> bool {
+        let offsets = self.shared.offsets();
+        claims.iter().any(|claim| offsets.is_current(claim))
+    }
+}
+
+/// The attempts to deliver one batch.
+struct Attempt<'d> {
+    delivery: &'d Delivery,
+    claims: Arc<[Claim]>,
+    backoff: Backoff,
+    /// Events that the sink holds, once it holds any.
+    held: Option<u64>,
+}
+
+impl<'d> Attempt<'d> {
+    fn new(delivery: &'d Delivery, batch: &Batch) -> Attempt<'d> {
+        let claims = batch.claims().clone();
+        if delivery.sink.holds() {
+            delivery.shared.hold(
+                batch.id(),
+                Held {
+                    claims: claims.clone(),
+                    delivered: 0,
+                    timestamps: timestamps(batch),
+                    durable: false,
+                    complete: false,
+                },
+            );
+        }
+        Attempt {
+            backoff: delivery.backoff(),
+            delivery,
+            claims,
+            held: None,
+        }
+    }
+
+    /// One call of the sink, dropped if a rewind comes in between.
+    async fn call(&self, batch: &Batch) -> Result<Result<Answer, SinkError>, Abandoned> {
+        let shared = &self.delivery.shared;
+        let mut epoch = shared.epoch.subscribe();
+        epoch.borrow_and_update();
+        let _open = shared.gate.read().await;
+        if !self.delivery.is_current(&self.claims) {
+            return Err(Abandoned);
+        }
+        let started = Instant::now();
+        let answer = tokio::select! {
+            biased;
+            answer = self.delivery.sink.deliver(batch) => answer,
+            _ = epoch.changed() => return Err(Abandoned),
+        };
+        metrics::sink_request(started.elapsed(), answer.is_ok());
+        Ok(answer)
+    }
+
+    /// Takes note of an answer; what is to be sent again remains in the batch, after a pause.
+    async fn take(
+        &mut self,
+        batch: &mut Batch,
+        answer: Answer,
+        counted: &mut u64,
+    ) -> Result<(), Abandoned> {
+        let shared = &self.delivery.shared;
+        let taken = batch.len() - answer.rejected.len() - answer.retry.len();
+        if answer.held {
+            *self.held.get_or_insert(0) += taken as u64;
+        } else {
+            Ledger::add(&shared.ledger.delivered, taken as u64);
+            *counted += taken as u64;
+            let settled = settled_timestamps(batch, &answer);
+            shared.latency.record_all(now_ms(), &settled);
+            if self.delivery.sink.holds() && answer.retry.is_empty() && self.held.is_none() {
+                shared.unhold(batch.id());
+            }
+        }
+        batch.reject(&answer.rejected);
+        batch.retain(&answer.retry);
+        shared.held_durable(&answer.durable);
+        match answer.cause {
+            Some(cause) if !answer.retry.is_empty() => self.pause(batch, cause).await,
+            _ => {
+                shared.all_is_well("sink");
+                self.backoff.reset();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits before the next attempt.
+    async fn pause(&mut self, batch: &Batch, cause: Cause) -> Result<(), Abandoned> {
+        let shared = &self.delivery.shared;
+        let pause = self.backoff.next(jitter(), cause.after);
+        shared.count_retry("sink", cause.reason);
+        shared.trouble("sink", cause.detail.clone());
+        if self.backoff.attempts() == 1 || self.backoff.attempts().is_multiple_of(10) {
+            warn!(
+                reason = cause.reason,
+                events = batch.len(),
+                attempt = self.backoff.attempts(),
+                "the sink asks to send again: {}; next attempt in {} ms",
+                cause.detail,
+                pause.as_millis()
+            );
+        }
+        let mut epoch = shared.epoch.subscribe();
+        epoch.borrow_and_update();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = epoch.changed() => {}
+        }
+        if self.delivery.is_current(&self.claims) {
+            Ok(())
+        } else {
+            Err(Abandoned)
+        }
+    }
+}
+
+/// The record timestamps of a batch in milliseconds, runs of the same one counted together.
+fn timestamps(batch: &Batch) -> Vec<(i64, u64)> {
+    count_runs(batch.events().filter_map(|event| event.timestamp))
+}
+
+/// Those of the events that an answer has settled.
+fn settled_timestamps(batch: &Batch, answer: &Answer) -> Vec<(i64, u64)> {
+    if answer.rejected.is_empty() && answer.retry.is_empty() {
+        return timestamps(batch);
+    }
+    let settled = batch.events().enumerate().filter(|(index, _)| {
+        answer.retry.binary_search(index).is_err()
+            && answer
+                .rejected
+                .binary_search_by_key(index, |rejected| rejected.index)
+                .is_err()
+    });
+    count_runs(settled.filter_map(|(_, event)| event.timestamp))
+}
+
+fn count_runs(timestamps: impl Iterator<Item = i64>) -> Vec<(i64, u64)> {
+    let mut runs: Vec<(i64, u64)> = Vec::new();
+    for timestamp in timestamps {
+        match runs.last_mut() {
+            Some((last, count)) if *last == timestamp => *count += 1,
+            _ => runs.push((timestamp, 1)),
+        }
+    }
+    runs
+}

@@ -1,0 +1,424 @@
+//! The worker's part in the consumer group: assignment, revocation with a drain, commits. Called by librdkafka on the consumer thread.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use keystone_sinks::kafka::client::Reporter;
+use keystone_sinks::{Cause, Sink, SinkError};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tracing::{debug, info, warn};
+
+use crate::lane::{Assigned, Flush};
+use crate::offsets::{Commit, PartitionKey};
+use crate::start;
+use crate::state::{LogEnd, Shared, lock, now_ms};
+
+pub type GroupConsumer = BaseConsumer<Group>;
+
+/// The longest single wait for Kafka inside a rebalance.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A commit without an answer for this long is taken for lost, and the next one is sent.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What librdkafka's callbacks need.
+pub struct Group {
+    shared: Arc<Shared>,
+    sink: Arc<dyn Sink>,
+    runtime: Handle,
+    flushes: Vec<Sender<Flush>>,
+    reporter: Reporter,
+    /// The partitions held, each with its generation and lane.
+    assigned: Mutex<HashMap<PartitionKey, Arc<Assigned>>>,
+    /// `assigned` has changed since the consumer loop last looked.
+    changed: AtomicBool,
+    /// When the commit that is on its way was sent, in milliseconds since the epoch; 0 when none is.
+    committing: AtomicI64,
+    /// The lanes are gone: a revocation commits and does not drain.
+    closing: AtomicBool,
+}
+
+impl Group {
+    pub fn new(
+        shared: Arc<Shared>,
+        sink: Arc<dyn Sink>,
+        runtime: Handle,
+        flushes: Vec<Sender<Flush>>,
+    ) -> Group {
+        Group {
+            shared,
+            sink,
+            runtime,
+            flushes,
+            reporter: Reporter::new("consumer"),
+            assigned: Mutex::default(),
+            changed: AtomicBool::new(false),
+            committing: AtomicI64::new(0),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From here on the lanes are gone.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// The partitions held, if they have changed since the last call.
+    pub fn take_changed(&self) -> Option<HashMap<PartitionKey, Arc<Assigned>>> {
+        self.changed
+            .swap(false, Ordering::AcqRel)
+            .then(|| lock(&self.assigned).clone())
+    }
+
+    /// Whether `take_changed` has something to say.
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    /// Gives a partition that is read again its new generation.
+    pub fn renew(&self, key: &PartitionKey, generation: u64) {
+        let mut assigned = lock(&self.assigned);
+        if let Some(entry) = assigned.get_mut(key) {
+            *entry = Arc::new(Assigned {
+                key: key.clone(),
+                generation,
+                lane: entry.lane,
+            });
+        }
+        self.changed.store(true, Ordering::Release);
+    }
+
+    fn assign(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
+        let mut starts = Vec::new();
+        if list.count() > 0 {
+            match start::resolve(consumer, &self.shared.route, list) {
+                Ok(resolved) => starts = resolved,
+                Err(reason) => self.shared.fail(reason),
+            }
+        }
+        {
+            let mut assigned = lock(&self.assigned);
+            let mut offsets = self.shared.offsets();
+            for start in &starts {
+                let generation = offsets.assign(start.key.clone(), start.from, start.committed);
+                let lane = least_loaded(&assigned, self.flushes.len());
+                let entry = Assigned {
+                    key: start.key.clone(),
+                    generation,
+                    lane,
+                };
+                assigned.insert(start.key.clone(), Arc::new(entry));
+            }
+        }
+        self.changed.store(true, Ordering::Release);
+        let done = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+            _ => consumer.assign(list),
+        };
+        if let Err(error) = done {
+            self.shared
+                .fail(format!("kafka's assignment could not be taken: {error}"));
+        }
+        info!(partitions = %describe(list), "assigned");
+        self.shared.joined.store(true, Ordering::Release);
+        if list.count() > 0 {
+            self.shared.all_is_well("topics");
+        }
+    }
+
+    fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) {
+        let keys = keys_of(list);
+        let lost = consumer.assignment_lost();
+        info!(partitions = %describe(list), lost, "revoked");
+        if !lost {
+            if !self.closing.load(Ordering::Acquire) && !keys.is_empty() {
+                self.drain(&keys, self.shared.route.rebalance_drain);
+            }
+            self.commit_now(consumer, Some(&keys));
+        }
+        let unsettled = self.shared.offsets().unsettled(&keys);
+        {
+            let mut assigned = lock(&self.assigned);
+            let mut offsets = self.shared.offsets();
+            for key in &keys {
+                assigned.remove(key);
+                offsets.revoke(key);
+            }
+        }
+        lock(&self.shared.log_ends).retain(|key, _| !keys.contains(key));
+        self.changed.store(true, Ordering::Release);
+        let done = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        };
+        if let Err(error) = done {
+            warn!("kafka's revocation could not be carried out: {error}");
+        }
+        if unsettled > 0 {
+            warn!(
+                unsettled_batches = unsettled,
+                "partitions were given up before all was settled; whoever holds them next delivers it again"
+            );
+            if self.sink.holds() && !self.closing.load(Ordering::Acquire) {
+                self.shared.request_rewind(Cause {
+                    reason: "partitions_lost",
+                    detail: "partitions were given up with rows in open files; the files are dropped and their rows read again"
+                        .to_owned(),
+                    after: None,
+                });
+            }
+        }
+    }
+
+    /// Waits until everything read of these partitions is settled, at most this long. Answers whether it is.
+    pub fn drain(&self, keys: &[PartitionKey], at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        let flushed = self.flush_lanes();
+        loop {
+            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            let lanes_done = flushed.load(Ordering::Acquire) >= self.flushes.len();
+            let unsettled = self.shared.offsets().unsettled(keys);
+            if lanes_done && unsettled == 0 {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.shared.failure().is_some() {
+                return false;
+            }
+            let delivering = self.shared.pending_batches.load(Ordering::Acquire);
+            if lanes_done && delivering == 0 && self.sink.holds() {
+                self.flush_sink(left);
+            }
+            self.shared
+                .wait_progress(left.min(Duration::from_millis(20)));
+        }
+    }
+
+    /// Asks every lane to hand on what it has. The counter tells how many have.
+    fn flush_lanes(&self) -> Arc<AtomicUsize> {
+        let done = Arc::new(AtomicUsize::new(0));
+        for lane in &self.flushes {
+            let flush = Flush { done: done.clone() };
+            if lane.send(flush).is_err() {
+                done.fetch_add(1, Ordering::Release);
+            }
+        }
+        done
+    }
+
+    /// Has the sink publish what it holds, at most this long.
+    fn flush_sink(&self, at_most: Duration) {
+        let flushing = async {
+            let _open = self.shared.gate.read().await;
+            tokio::time::timeout(at_most, self.sink.flush()).await
+        };
+        match self.runtime.block_on(flushing) {
+            Ok(answer) => take_durable(&self.shared, answer),
+            Err(_) => warn!("the sink did not publish what it holds in time"),
+        }
+    }
+
+    /// Commits what may be committed, of these partitions or of all, and waits for the answer.
+    pub fn commit_now(&self, consumer: &GroupConsumer, keys: Option<&[PartitionKey]>) {
+        let mut commits = self.shared.offsets().committable();
+        commits.retain(|commit| keys.is_none_or(|keys| keys.contains(&commit.key)));
+        if commits.is_empty() {
+            return;
+        }
+        match consumer.commit(&list_of(&commits), CommitMode::Sync) {
+            Ok(()) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                let mut offsets = self.shared.offsets();
+                for commit in &commits {
+                    offsets.committed(&commit.key, commit.offset);
+                }
+            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
+    /// Sends a commit of what may be committed, unless one is on its way; [`ConsumerContext::commit_callback`] takes the answer.
+    pub fn commit_soon(&self, consumer: &GroupConsumer) {
+        let since = self.committing.load(Ordering::Acquire);
+        if since != 0 && now_ms() - since < COMMIT_PATIENCE.as_millis() as i64 {
+            return;
+        }
+        let commits = self.shared.offsets().committable();
+        if commits.is_empty() {
+            return;
+        }
+        self.committing.store(now_ms(), Ordering::Release);
+        if let Err(error) = consumer.commit(&list_of(&commits), CommitMode::Async) {
+            self.committing.store(0, Ordering::Release);
+            self.commit_failed(&error);
+        }
+    }
+
+    fn commit_failed(&self, error: &KafkaError) {
+        self.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
+        // A group that is rebalancing refuses commits for a moment: the next one repeats it.
+        debug!("offsets were not committed: {error}; the next commit repeats it");
+        self.shared
+            .remember(format!("offsets were not committed: {error}"));
+    }
+}
+
+/// Settles what the sink names durable, or does what its error asks for.
+pub fn take_durable(shared: &Shared, answer: Result<Vec<keystone_sinks::BatchId>, SinkError>) {
+    match answer {
+        Ok(durable) => shared.held_durable(&durable),
+        Err(SinkError::Fatal(reason)) => shared.fail(reason),
+        Err(SinkError::Rewind(cause)) => {
+            shared.trouble("sink", cause.detail.clone());
+            shared.count_retry("sink", cause.reason);
+            shared.request_rewind(cause);
+        }
+        Err(SinkError::Retry(cause)) => {
+            shared.count_retry("sink", cause.reason);
+            shared.trouble("sink", cause.detail);
+        }
+        Err(SinkError::TooLarge(detail)) => shared.trouble("sink", detail),
+    }
+}
+
+fn least_loaded(assigned: &HashMap<PartitionKey, Arc<Assigned>>, lanes: usize) -> usize {
+    let mut loads = vec![0; lanes.max(1)];
+    for entry in assigned.values() {
+        loads[entry.lane] += 1;
+    }
+    (0..loads.len())
+        .min_by_key(|lane| loads[*lane])
+        .unwrap_or(0)
+}
+
+fn keys_of(list: &TopicPartitionList) -> Vec<PartitionKey> {
+    list.elements()
+        .iter()
+        .map(|element| PartitionKey::new(element.topic(), element.partition()))
+        .collect()
+}
+
+fn list_of(commits: &[Commit]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for commit in commits {
+        let element = list.add_partition(&commit.key.topic, commit.key.partition);
+        let mut element = element;
+        // Only an offset that librdkafka can't represent fails, and those never come out of a window.
+        if element.set_offset(Offset::Offset(commit.offset)).is_err() {
+            warn!(offset = commit.offset, "an offset can't be committed");
+        }
+    }
+    list
+}
+
+/// `events[0,1,5]` for a log line, cut where there are many.
+fn describe(list: &TopicPartitionList) -> String {
+    let mut topics: std::collections::BTreeMap<String, Vec<i32>> =
+        std::collections::BTreeMap::new();
+    for element in list.elements() {
+        topics
+            .entry(element.topic().to_owned())
+            .or_default()
+            .push(element.partition());
+    }
+    let parts: Vec<String> = topics
+        .into_iter()
+        .map(|(topic, mut partitions)| {
+            partitions.sort_unstable();
+            let shown: Vec<String> = partitions.iter().take(20).map(i32::to_string).collect();
+            let more = if partitions.len() > 20 { ",…" } else { "" };
+            format!("{topic}[{}{more}]", shown.join(","))
+        })
+        .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(" ")
+    }
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.reporter.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reporter.error(error, reason);
+    }
+
+    /// Keeps the log's end of each partition, and notices when no broker can be reached.
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = HashMap::new();
+        {
+            let assigned = lock(&self.assigned);
+            for topic in statistics.topics.values() {
+                for partition in topic.partitions.values() {
+                    let key = PartitionKey::new(&topic.topic, partition.partition);
+                    if partition.hi_offset >= 0 && assigned.contains_key(&key) {
+                        let high = partition.hi_offset;
+                        ends.insert(key, LogEnd { high });
+                    }
+                }
+            }
+        }
+        *lock(&self.shared.log_ends) = ends;
+        let mut real = statistics
+            .brokers
+            .values()
+            .filter(|broker| broker.nodeid >= 0 || broker.source == "configured")
+            .peekable();
+        if real.peek().is_none() || real.any(|broker| broker.state == "UP") {
+            self.shared.all_is_well("source");
+        } else {
+            let detail = self
+                .reporter
+                .recent_error(Duration::from_secs(300))
+                .unwrap_or_else(|| "no connection is up".to_owned());
+            self.shared.trouble(
+                "source",
+                format!("no Kafka broker can be reached ({detail}); see kafka.bootstrap.servers"),
+            );
+        }
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(
+        &self,
+        consumer: &GroupConsumer,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        self.shared.rebalances.fetch_add(1, Ordering::Relaxed);
+        match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            _ => self.revoke(consumer, list),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
+        self.committing.store(0, Ordering::Release);
+        if let Err(error) = &result {
+            self.commit_failed(error);
+            return;
+        }
+        let mut offsets = self.shared.offsets();
+        for element in list.elements() {
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                let key = PartitionKey::new(element.topic(), element.partition());
+                offsets.committed(&key, offset);
+            }
+        }
+        drop(offsets);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+    }
+}

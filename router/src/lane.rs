@@ -1,0 +1,287 @@
+//! A lane: one thread with its share of the partitions. The hot path of an event, top to bottom.
+//!
+//! ```text
+//! chunk of borrowed records -> filter and projection on the borrowed payload -> kept events copied once, into the batch
+//!                           -> batch full or due -> its claims are tracked -> handed to delivery (waits while delivery is behind)
+//! ```
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, select_biased};
+use keystone_dsl::{Evaluator, Verdict};
+use keystone_sinks::{Batch, BatchBuilder, BatchId, RecordMeta, Stage};
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers};
+use tokio::sync::mpsc;
+
+use crate::ledger::Ledger;
+use crate::offsets::PartitionKey;
+use crate::route::NullPayload;
+use crate::state::Shared;
+use crate::trigger::Trigger;
+
+/// A partition as it is assigned under one generation.
+#[derive(Debug)]
+pub struct Assigned {
+    pub key: PartitionKey,
+    pub generation: u64,
+    pub lane: usize,
+}
+
+/// Records for one lane, in runs of one partition each.
+#[derive(Debug, Default)]
+pub struct Chunk<'c> {
+    /// The partition of a run, and the end of the run in `records`.
+    pub runs: Vec<(Arc<Assigned>, usize)>,
+    pub records: Vec<BorrowedMessage<'c>>,
+    /// Bytes of the records' values.
+    pub bytes: usize,
+}
+
+/// Asks a lane to take in all chunks that were sent before and to hand on what it has; it counts itself done.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    pub done: Arc<AtomicUsize>,
+}
+
+pub struct Lane<'r> {
+    shared: &'r Shared,
+    evaluator: Evaluator<'r>,
+    builder: BatchBuilder,
+    trigger: Trigger,
+    delivery: mpsc::Sender<Batch>,
+    counts: Counts,
+}
+
+/// Counted for a chunk at a time: the ledger's counters are shared between threads.
+#[derive(Debug, Default)]
+struct Counts {
+    consumed: u64,
+    filtered: u64,
+    discarded: u64,
+}
+
+/// What is to become of an event that was not filtered.
+enum Decision {
+    Keep,
+    KeepProjected,
+    Discard,
+    Bury(Stage, String),
+}
+
+fn stage_of(stage: keystone_dsl::Stage) -> Stage {
+    match stage {
+        keystone_dsl::Stage::Decode => Stage::Decode,
+        keystone_dsl::Stage::Filter => Stage::Filter,
+        keystone_dsl::Stage::Projection => Stage::Projection,
+    }
+}
+
+/// Batch ids are unique within the process.
+static NEXT_BATCH: AtomicU64 = AtomicU64::new(1);
+
+impl<'r> Lane<'r> {
+    pub fn new(shared: &'r Shared, delivery: mpsc::Sender<Batch>) -> Lane<'r> {
+        Lane {
+            shared,
+            evaluator: shared.route.program.evaluator(),
+            builder: BatchBuilder::default(),
+            trigger: Trigger::new(shared.route.batch),
+            delivery,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Runs until the consumer hangs up, or delivery does.
+    pub fn run(mut self, chunks: &Receiver<Chunk<'_>>, flushes: &Receiver<Flush>) {
+        while self.step(chunks, flushes).is_some() {}
+    }
+
+    /// One turn; `None` when the lane is to end.
+    fn step(&mut self, chunks: &Receiver<Chunk<'_>>, flushes: &Receiver<Flush>) -> Option<()> {
+        let due = self
+            .trigger
+            .due()
+            .map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+        select_biased! {
+            recv(due) -> _ => self.close(),
+            recv(chunks) -> chunk => self.take(&chunk.ok()?),
+            recv(flushes) -> flush => {
+                let flush = flush.ok()?;
+                for chunk in chunks.try_iter() {
+                    self.take(&chunk)?;
+                }
+                self.close()?;
+                flush.done.fetch_add(1, Ordering::Release);
+                self.shared.made_progress();
+                Some(())
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: &Chunk<'_>) -> Option<()> {
+        let now = Instant::now();
+        let mut start = 0;
+        for (assigned, end) in &chunk.runs {
+            let records = &chunk.records[start..*end];
+            start = *end;
+            let current = self.shared.offsets().generation(&assigned.key);
+            if current != Some(assigned.generation) {
+                continue; // The partition has moved on: these are read again, here or elsewhere.
+            }
+            for record in records {
+                self.trigger.opened(now);
+                self.event(assigned, record);
+                if self.trigger.full(self.builder.len(), self.builder.bytes()) {
+                    self.close()?;
+                }
+            }
+        }
+        self.count();
+        Some(())
+    }
+
+    /// Decides about one event.
+    fn event(&mut self, assigned: &Assigned, record: &BorrowedMessage<'_>) {
+        let offset = record.offset();
+        let key = &assigned.key;
+        let claim = self
+            .builder
+            .claim(&key.topic, key.partition, assigned.generation, offset);
+        self.counts.consumed += 1;
+        let start = self.builder.arena().len();
+        let decision = match record.payload() {
+            None => self.tombstone(),
+            Some(_) if !self.shared.route.json => Decision::Keep,
+            Some(payload) => match self.evaluator.apply(payload, self.builder.arena()) {
+                Ok(Verdict::Filtered) => {
+                    self.counts.filtered += 1;
+                    return;
+                }
+                Ok(Verdict::Discarded) => Decision::Discard,
+                Ok(Verdict::Unchanged) => Decision::Keep,
+                Ok(Verdict::Projected) => Decision::KeepProjected,
+                Err(error) => Decision::Bury(stage_of(error.stage), error.reason),
+            },
+        };
+        self.carry_out(decision, claim, start, record);
+    }
+
+    fn tombstone(&self) -> Decision {
+        match self.shared.route.null_payload {
+            NullPayload::Deliver => Decision::Keep,
+            NullPayload::Discard => Decision::Discard,
+            NullPayload::DeadLetter => Decision::Bury(
+                Stage::Decode,
+                "the record has no value (a tombstone); source.null.payload can discard or deliver such records".to_owned(),
+            ),
+        }
+    }
+
+    /// Copies what is kept; `start` is where a projection has begun to write.
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        claim: u32,
+        start: usize,
+        record: &BorrowedMessage<'_>,
+    ) {
+        let meta = RecordMeta {
+            offset: record.offset(),
+            timestamp: record.timestamp().to_millis(),
+            key: record.key(),
+        };
+        let value = record.payload();
+        let (headers, decision) = match headers_of(record) {
+            Some(headers) => (headers, decision),
+            None => {
+                let reason = "the name of a header is not UTF-8; this copy has no headers";
+                (Vec::new(), Decision::Bury(Stage::Decode, reason.to_owned()))
+            }
+        };
+        let headers = headers.into_iter();
+        match decision {
+            Decision::Discard => self.counts.discarded += 1,
+            Decision::Keep => self.builder.keep(claim, meta, value, headers),
+            Decision::KeepProjected => {
+                self.builder
+                    .keep_projected(claim, start, meta, value, headers);
+            }
+            Decision::Bury(stage, reason) => {
+                self.builder.arena().truncate(start);
+                self.builder
+                    .bury(claim, meta, value, headers, stage, reason);
+            }
+        }
+    }
+
+    /// Closes the batch: from here on its claims hold the commit back.
+    fn close(&mut self) -> Option<()> {
+        if let Some(age) = self.trigger.age(Instant::now()) {
+            metrics::histogram!("keystone_batch_age_seconds").record(age.as_secs_f64());
+        }
+        self.trigger.closed();
+        self.count();
+        if self.builder.is_empty() {
+            return Some(());
+        }
+        let id = BatchId(NEXT_BATCH.fetch_add(1, Ordering::Relaxed));
+        let batch = self.builder.finish(id);
+        let mut offsets = self.shared.offsets();
+        let mut current = false;
+        for claim in batch.claims().iter() {
+            current |= offsets.track(claim);
+        }
+        drop(offsets);
+        if !current {
+            let lost = batch.len() + batch.dead_len();
+            Ledger::add(&self.shared.ledger.abandoned, lost as u64);
+            return Some(());
+        }
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
+        if batch.is_empty() && batch.dead_len() == 0 {
+            // Nothing to wait for: every event of it was filtered or discarded.
+            self.shared.settle(batch.claims());
+            return Some(());
+        }
+        self.shared.pending_batches.fetch_add(1, Ordering::AcqRel);
+        self.delivery.blocking_send(batch).ok()
+    }
+
+    fn count(&mut self) {
+        let counts = std::mem::take(&mut self.counts);
+        let ledger = &self.shared.ledger;
+        Ledger::add(&ledger.consumed, counts.consumed);
+        Ledger::add(&ledger.filtered, counts.filtered);
+        Ledger::add(&ledger.discarded, counts.discarded);
+    }
+}
+
+thread_local! {
+    /// This thread runs code that may panic, and catches it: the panic is not to end the process.
+    pub static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
+}
+
+type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
+
+/// The headers of a record, borrowed; `None` where a header's name is not UTF-8.
+///
+/// rdkafka panics on such a name. It comes from a foreign producer, so it must not end the worker.
+fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
+    let Some(headers) = record.headers() else {
+        return Some(Vec::new());
+    };
+    EXPECTS_PANIC.set(true);
+    let listed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        headers
+            .iter()
+            .map(|header| (header.key, header.value))
+            .collect()
+    }));
+    EXPECTS_PANIC.set(false);
+    listed.ok()
+}

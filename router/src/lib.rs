@@ -1,0 +1,28 @@
+//! The worker and what surrounds it. In reading order:
+//!
+//! - [`options`], [`route`]: from text to a route that can run
+//! - [`worker`]: threads and tasks, set up and taken down
+//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`dead_letters`] beside it
+//! - [`group`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
+//! - [`offsets`], [`trigger`], [`backoff`]: pure state machines: what may be committed, when a batch closes, how long to wait
+//! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`]: what the threads share, and how it is watched
+//! - [`cli`]: the commands
+
+pub mod admin;
+pub mod backoff;
+pub mod cli;
+pub mod consumer;
+pub mod dead_letters;
+pub mod delivery;
+pub mod group;
+pub mod lane;
+pub mod ledger;
+pub mod log;
+pub mod metrics;
+pub mod offsets;
+pub mod options;
+pub mod route;
+pub mod start;
+pub mod state;
+pub mod trigger;
+pub mod worker;

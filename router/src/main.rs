@@ -1,0 +1,5 @@
+//! The `keystone` binary: see [`keystone::cli`].
+
+fn main() -> std::process::ExitCode {
+    keystone::cli::main()
+}

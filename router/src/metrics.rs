@@ -1,0 +1,462 @@
+//! The worker's metrics: their table, the latency histogram, and the text for Prometheus.
+//!
+//! Counters of the hot path live in the ledger and are read when Prometheus asks, so an event costs nothing here.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use keystone_sinks::metric::{Metric, MetricKind};
+use keystone_sinks::{Batch, Stage};
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::formatting::sanitize_label_value;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::ledger::LedgerView;
+use crate::route::Route;
+use crate::state::{Shared, lock, now_ms};
+
+const fn metric(
+    name: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+use MetricKind::{Counter, Gauge, Histogram};
+
+/// Every metric of the worker itself; each sink has a table of its own.
+pub const METRICS: &[Metric] = &[
+    metric(
+        "keystone_events_consumed_total",
+        Counter,
+        &[],
+        "Events read from Kafka. consumed = filtered + discarded + delivered + dead-lettered + abandoned + in flight, at every moment.",
+    ),
+    metric(
+        "keystone_events_filtered_total",
+        Counter,
+        &[],
+        "Events for which the filter was not true.",
+    ),
+    metric(
+        "keystone_events_discarded_total",
+        Counter,
+        &[],
+        "Events whose projection was null, tombstones under `source.null.payload = discard`, and bad events under `dead.letter.policy = discard`.",
+    ),
+    metric(
+        "keystone_events_delivered_total",
+        Counter,
+        &[],
+        "Events that the sink has durably taken.",
+    ),
+    metric(
+        "keystone_events_dead_lettered_total",
+        Counter,
+        &["stage"],
+        "Events that are durable in the dead-letter topic, by the stage that found them bad. A rise deserves a look at the reasons in their headers.",
+    ),
+    metric(
+        "keystone_events_abandoned_total",
+        Counter,
+        &[],
+        "Events given up unsettled because their partition moved to another worker or was rewound; they are read again there. They may have been delivered: duplicates come from here and from crashes.",
+    ),
+    metric(
+        "keystone_events_in_flight",
+        Gauge,
+        &[],
+        "Events read and not settled.",
+    ),
+    metric(
+        "keystone_batches_closed_total",
+        Counter,
+        &[],
+        "Batches closed by the lanes.",
+    ),
+    metric(
+        "keystone_batch_events",
+        Histogram,
+        &[],
+        "Events of a batch to be delivered.",
+    ),
+    metric(
+        "keystone_batch_bytes",
+        Histogram,
+        &[],
+        "Bytes of a batch: payloads, originals, keys and headers.",
+    ),
+    metric(
+        "keystone_batches_held",
+        Gauge,
+        &[],
+        "Batches that the sink has taken over and not yet made durable (rows of open files).",
+    ),
+    metric(
+        "keystone_batch_age_seconds",
+        Histogram,
+        &[],
+        "Age of a batch when it was closed: at most `delivery.batch.max.age.ms` unless delivery is behind.",
+    ),
+    metric(
+        "keystone_sink_request_seconds",
+        Histogram,
+        &["outcome"],
+        "Time of one call of the sink for one batch, by outcome (`answered`, `failed`).",
+    ),
+    metric(
+        "keystone_retries_total",
+        Counter,
+        &["part", "reason"],
+        "Calls that have to be repeated, by part (`sink`, `dead_letters`) and reason. Steady growth means that something is down: see `/readyz`.",
+    ),
+    metric(
+        "keystone_delivery_latency_seconds",
+        Histogram,
+        &[],
+        "From an event's record timestamp to the moment it was settled as delivered.",
+    ),
+    metric(
+        "keystone_partition_lag_events",
+        Gauge,
+        &["topic", "partition"],
+        "Offsets between the lowest unsettled one and the log's end, for each partition that this worker holds now.",
+    ),
+    metric(
+        "keystone_lag_events",
+        Gauge,
+        &[],
+        "The sum of the lag over the partitions of this worker.",
+    ),
+    metric(
+        "keystone_partition_committed_offset",
+        Gauge,
+        &["topic", "partition"],
+        "The offset last committed, for each partition that this worker holds now.",
+    ),
+    metric(
+        "keystone_partitions_assigned",
+        Gauge,
+        &[],
+        "Partitions that this worker holds.",
+    ),
+    metric(
+        "keystone_lanes_paused",
+        Gauge,
+        &[],
+        "Lanes whose partitions are paused because the sink is slower than the source.",
+    ),
+    metric(
+        "keystone_rebalances_total",
+        Counter,
+        &[],
+        "Rebalances of the consumer group that this worker took part in.",
+    ),
+    metric(
+        "keystone_commits_total",
+        Counter,
+        &[],
+        "Commits of offsets that Kafka has acknowledged.",
+    ),
+    metric(
+        "keystone_commit_failures_total",
+        Counter,
+        &[],
+        "Commits of offsets that failed; they are repeated with the next commit.",
+    ),
+    metric(
+        "keystone_duplicate_exposure_events",
+        Gauge,
+        &[],
+        "Events that a crash at this moment could deliver again: handed to the sink and not committed.",
+    ),
+    metric("keystone_ready", Gauge, &[], "1 when `/readyz` says so."),
+    metric(
+        "keystone_consumer_heartbeat_age_seconds",
+        Gauge,
+        &[],
+        "Since the consumer thread last went round. It grows during a rebalance; `/livez` turns red above 300 s.",
+    ),
+    metric(
+        "keystone_build_info",
+        Gauge,
+        &["version", "config_hash", "sink", "tradeoff"],
+        "Always 1; the labels tell which build and configuration run.",
+    ),
+];
+
+/// Upper bounds of the latency histogram, in seconds.
+const LATENCY_BOUNDS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
+    7_200.0,
+];
+const SIZE_BOUNDS: [f64; 10] = [
+    1.0, 10.0, 100.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0,
+];
+const BYTES_BOUNDS: [f64; 9] = [1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 2.5e7];
+
+/// A histogram of latencies with a count for each event but the cost of one for each run of equal timestamps.
+#[derive(Debug, Default)]
+pub struct Latency {
+    buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    sum_ms: AtomicU64,
+    /// The worst one since it was last read, in milliseconds.
+    max_ms: AtomicI64,
+}
+
+impl Latency {
+    /// Records events by their record timestamps (milliseconds since the epoch, with counts), settled at `now`.
+    /// A timestamp in the future counts as no latency.
+    pub fn record_all(&self, now: i64, timestamps: &[(i64, u64)]) {
+        for (timestamp, count) in timestamps {
+            let latency = (now - timestamp).max(0);
+            let seconds = latency as f64 / 1_000.0;
+            let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
+            self.buckets[bucket].fetch_add(*count, Ordering::Relaxed);
+            self.sum_ms
+                .fetch_add(latency as u64 * count, Ordering::Relaxed);
+            self.max_ms.fetch_max(latency, Ordering::Relaxed);
+        }
+    }
+
+    /// In Prometheus' text format.
+    fn render(&self, route: &str) -> String {
+        let name = "keystone_delivery_latency_seconds";
+        let help = METRICS
+            .iter()
+            .find(|metric| metric.name == name)
+            .map_or("", |metric| metric.help);
+        let route = sanitize_label_value(route);
+        let mut text = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+        let mut total = 0;
+        let bounds = LATENCY_BOUNDS
+            .iter()
+            .map(f64::to_string)
+            .chain(["+Inf".to_owned()]);
+        for (bucket, bound) in self.buckets.iter().zip(bounds) {
+            total += bucket.load(Ordering::Relaxed);
+            let _written = writeln!(
+                text,
+                "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {total}"
+            );
+        }
+        let sum = self.sum_ms.load(Ordering::Relaxed) as f64 / 1_000.0;
+        let _written = writeln!(
+            text,
+            "{name}_sum{{route=\"{route}\"}} {sum}\n{name}_count{{route=\"{route}\"}} {total}"
+        );
+        text
+    }
+}
+
+/// A batch was closed.
+pub fn batch_closed(batch: &Batch) {
+    histogram!("keystone_batch_events").record(batch.len() as f64);
+    histogram!("keystone_batch_bytes").record(batch.bytes() as f64);
+}
+
+/// The sink was called once.
+pub fn sink_request(took: Duration, answered: bool) {
+    let outcome = if answered { "answered" } else { "failed" };
+    histogram!("keystone_sink_request_seconds", "outcome" => outcome).record(took.as_secs_f64());
+}
+
+/// Gauges that were not set for this long are dropped: a partition that has moved away leaves no stale series behind.
+const STALE: Duration = Duration::from_secs(5);
+
+static EXPORTER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+
+/// Installs the exporter, once a process.
+pub fn install(route: &Route) -> Result<PrometheusHandle, String> {
+    EXPORTER
+        .get_or_init(|| {
+            build(route).map_err(|error| format!("the metrics exporter can't be set up: {error}"))
+        })
+        .clone()
+}
+
+fn build(route: &Route) -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    let handle = PrometheusBuilder::new()
+        .add_global_label("route", &route.name)
+        .set_buckets_for_metric(seconds, &LATENCY_BOUNDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &SIZE_BOUNDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES_BOUNDS)?
+        .idle_timeout(metrics_util::MetricKindMask::GAUGE, Some(STALE))
+        .install_recorder()?;
+    for metric in all() {
+        match metric.kind {
+            Counter => metrics::describe_counter!(metric.name, metric.help),
+            Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Histogram => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+    Ok(handle)
+}
+
+/// The tables of the worker and of all sinks.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    METRICS
+        .iter()
+        .chain(keystone_sinks::elasticsearch::METRICS)
+        .chain(keystone_sinks::parquet::METRICS)
+        .chain(keystone_sinks::hive::METRICS)
+}
+
+/// Everything, as Prometheus wants it: reads the shared state into the recorder, then renders.
+pub fn render(handle: &PrometheusHandle, shared: &Shared, ready: bool) -> String {
+    observe(shared, ready);
+    let mut text = handle.render();
+    text.push_str(&shared.latency.render(&shared.route.name));
+    text
+}
+
+fn observe(shared: &Shared, ready: bool) {
+    let LedgerView {
+        consumed,
+        filtered,
+        discarded,
+        delivered,
+        abandoned,
+        in_flight,
+        ..
+    } = shared.ledger.view();
+    counter!("keystone_events_consumed_total").absolute(consumed);
+    counter!("keystone_events_filtered_total").absolute(filtered);
+    counter!("keystone_events_discarded_total").absolute(discarded);
+    counter!("keystone_events_delivered_total").absolute(delivered);
+    counter!("keystone_events_abandoned_total").absolute(abandoned);
+    gauge!("keystone_events_in_flight").set(in_flight as f64);
+    for stage in Stage::ALL {
+        let count = shared.ledger.dead_lettered(stage).load(Ordering::Relaxed);
+        counter!("keystone_events_dead_lettered_total", "stage" => stage.as_str()).absolute(count);
+    }
+    for ((part, reason), count) in shared.retries() {
+        counter!("keystone_retries_total", "part" => part, "reason" => reason).absolute(count);
+    }
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    counter!("keystone_batches_closed_total").absolute(read(&shared.batches));
+    counter!("keystone_rebalances_total").absolute(read(&shared.rebalances));
+    counter!("keystone_commits_total").absolute(read(&shared.commits));
+    counter!("keystone_commit_failures_total").absolute(read(&shared.commit_failures));
+    gauge!("keystone_batches_held").set(shared.held_batches() as f64);
+    gauge!("keystone_lanes_paused").set(shared.paused_lanes.load(Ordering::Relaxed) as f64);
+    gauge!("keystone_ready").set(f64::from(u8::from(ready)));
+    let heartbeat = now_ms() - shared.heartbeat.load(Ordering::Relaxed);
+    gauge!("keystone_consumer_heartbeat_age_seconds").set(heartbeat.max(0) as f64 / 1_000.0);
+    let route = &shared.route;
+    gauge!(
+        "keystone_build_info",
+        "version" => env!("CARGO_PKG_VERSION"),
+        "config_hash" => route.config_hash.clone(),
+        "sink" => route.sink_type.clone(),
+        "tradeoff" => route.tradeoff.clone(),
+    )
+    .set(1.0);
+    observe_partitions(shared);
+}
+
+fn observe_partitions(shared: &Shared) {
+    let views = shared.offsets().views();
+    let ends = lock(&shared.log_ends).clone();
+    let (mut total_lag, mut exposed) = (0, 0);
+    for view in &views {
+        exposed += view.exposed;
+        let labels = [
+            ("topic", view.key.topic.to_string()),
+            ("partition", view.key.partition.to_string()),
+        ];
+        if let Some(committed) = view.committed {
+            gauge!("keystone_partition_committed_offset", &labels).set(committed as f64);
+        }
+        if let (Some(end), Some(settled)) = (ends.get(&view.key), view.settled) {
+            let lag = (end.high - settled).max(0);
+            total_lag += lag;
+            gauge!("keystone_partition_lag_events", &labels).set(lag as f64);
+        }
+    }
+    gauge!("keystone_lag_events").set(total_lag as f64);
+    gauge!("keystone_duplicate_exposure_events").set(exposed as f64);
+    gauge!("keystone_partitions_assigned").set(views.len() as f64);
+}
+
+/// `docs/metrics.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nWritten by a test from the tables in the code (`router/src/metrics.rs`, `sinks/src/*/`); don't edit by hand.\n\n\
+         Served at `/metrics` on `admin.listen`, in Prometheus' text format. Every metric has the label `route`.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in all() {
+        let kind = match metric.kind {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "histogram",
+        };
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let _written = writeln!(
+            page,
+            "| `{}` | {kind} | {} | {} |",
+            metric.name,
+            labels.join(", "),
+            metric.help
+        );
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in all() {
+            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+            assert!(metric.name.starts_with("keystone_"), "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == Counter,
+                "{}",
+                metric.name
+            );
+            assert!(!metric.help.is_empty() && !metric.help.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn the_latency_histogram_counts_every_event() {
+        let latency = Latency::default();
+        latency.record_all(10_000, &[(10_000, 2), (9_900, 3), (0, 1), (20_000, 1)]);
+        let text = latency.render("a \"route\"");
+        assert!(
+            text.contains("_bucket{route=\"a \\\"route\\\"\",le=\"0.005\"} 3"),
+            "{text}"
+        );
+        assert!(text.contains("le=\"0.1\"} 6"), "{text}");
+        assert!(text.contains("le=\"10\"} 7"), "{text}");
+        assert!(text.contains("le=\"+Inf\"} 7"), "{text}");
+        assert!(
+            text.contains("_sum{route=\"a \\\"route\\\"\"} 10.3"),
+            "{text}"
+        );
+        assert!(
+            text.contains("_count{route=\"a \\\"route\\\"\"} 7"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! The window against a naive model that remembers every offset by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn claim(generation: u64, offsets: Range<i64>) -> Claim {
+    Claim {
+        topic: "events".into(),
+        partition: 0,
+        generation,
+        events: (offsets.end - offsets.start) as u32,
+        offsets,
+    }
+}
+
+fn key() -> PartitionKey {
+    PartitionKey::new("events", 0)
+}
+
+#[test]
+fn a_gap_holds_the_commit_back() {
+    let mut offsets = Offsets::default();
+    let generation = offsets.assign(key(), Some(10), Some(10));
+    let claims = [10..20, 20..25, 25..40].map(|range| claim(generation, range));
+    for claim in &claims {
+        assert!(offsets.track(claim));
+    }
+    assert!(offsets.settle(&claims[2]));
+    assert!(offsets.settle(&claims[1]));
+    assert_eq!(offsets.committable(), []);
+    assert!(offsets.settle(&claims[0]));
+    assert_eq!(offsets.committable()[0].offset, 40);
+    offsets.committed(&key(), 40);
+    assert_eq!(offsets.committable(), []);
+    assert_eq!(offsets.views()[0].exposed, 0);
+}
+
+#[test]
+fn a_late_answer_of_a_lost_assignment_changes_nothing() {
+    let mut offsets = Offsets::default();
+    let first = offsets.assign(key(), Some(0), Some(0));
+    let old = claim(first, 0..100);
+    assert!(offsets.track(&old));
+    offsets.revoke(&key());
+    assert!(!offsets.settle(&old));
+    let second = offsets.assign(key(), Some(0), Some(0));
+    assert!(second > first);
+    assert!(!offsets.settle(&old));
+    assert!(!offsets.track(&old));
+    let new = claim(second, 0..50);
+    assert!(offsets.track(&new));
+    assert!(!offsets.settle(&old));
+    assert!(offsets.settle(&new));
+    assert_eq!(offsets.committable()[0].offset, 50);
+}
+
+#[test]
+fn a_rewind_goes_back_to_the_lowest_unsettled_offset() {
+    let mut offsets = Offsets::default();
+    let first = offsets.assign(key(), Some(0), Some(0));
+    let claims = [0..10, 10..20, 20..30].map(|range| claim(first, range));
+    for claim in &claims {
+        offsets.track(claim);
+    }
+    offsets.settle(&claims[0]);
+    offsets.settle(&claims[2]);
+    let (second, from) = offsets.rewind(&key()).unwrap();
+    assert_eq!(from, Some(10));
+    assert!(!offsets.settle(&claims[1]));
+    assert!(offsets.track(&claim(second, 10..30)));
+}
+
+#[test]
+fn where_a_group_without_commits_begins_is_committed_at_once() {
+    let mut offsets = Offsets::default();
+    offsets.assign(key(), Some(77), None);
+    assert_eq!(offsets.committable()[0].offset, 77);
+}
+
+#[test]
+fn a_topic_made_anew_is_read_from_its_new_beginning() {
+    let mut offsets = Offsets::default();
+    let generation = offsets.assign(key(), Some(500), Some(500));
+    let first = claim(generation, 0..10);
+    assert!(offsets.track(&first));
+    assert!(!offsets.track(&claim(generation, 5..20)));
+    assert!(offsets.settle(&first));
+    assert_eq!(offsets.committable()[0].offset, 10);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Read { count: i64, gap: i64 },
+    Settle(prop::sample::Index),
+    Commit,
+    LateCommitAnswer,
+    Rewind,
+    Reassign,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..5i64, 0..3i64).prop_map(|(count, gap)| Step::Read { count, gap }),
+        6 => any::<prop::sample::Index>().prop_map(Step::Settle),
+        2 => Just(Step::Commit),
+        1 => Just(Step::LateCommitAnswer),
+        1 => Just(Step::Rewind),
+        1 => Just(Step::Reassign),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+proptest! {
+    /// No committed offset passes an unsettled event, whatever the order of reads, answers, rewinds and reassignments;
+    /// and once all is settled, everything read can be committed.
+    #[test]
+    fn no_commit_passes_an_unsettled_event(steps in steps()) {
+        let mut offsets = Offsets::default();
+        let mut generation = offsets.assign(key(), Some(0), Some(0));
+        let mut next = 0;
+        let mut committed = 0;
+        let mut claims: Vec<Claim> = Vec::new();
+        // The model: offsets read and not settled under the current generation; the group's commit lives on.
+        let mut unsettled: BTreeSet<i64> = BTreeSet::new();
+        let mut in_flight: BTreeMap<i64, i64> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Read { count, gap } => {
+                    let claim = claim(generation, next + gap..next + gap + count);
+                    prop_assert!(offsets.track(&claim));
+                    unsettled.extend(claim.offsets.clone());
+                    in_flight.insert(claim.offsets.start, claim.offsets.end);
+                    next = claim.offsets.end;
+                    claims.push(claim);
+                }
+                Step::Settle(index) if !claims.is_empty() => {
+                    let claim = index.get(&claims).clone();
+                    let current = claim.generation == generation
+                        && in_flight.get(&claim.offsets.start) == Some(&claim.offsets.end);
+                    prop_assert_eq!(offsets.settle(&claim), current);
+                    if current {
+                        in_flight.remove(&claim.offsets.start);
+                        unsettled.retain(|offset| !claim.offsets.contains(offset));
+                    }
+                }
+                Step::Settle(_) => {}
+                Step::Commit => for commit in offsets.committable() {
+                    prop_assert!(commit.offset > committed);
+                    committed = commit.offset;
+                    offsets.committed(&key(), commit.offset);
+                },
+                Step::LateCommitAnswer => offsets.committed(&key(), committed),
+                Step::Rewind => {
+                    let (new, from) = offsets.rewind(&key()).unwrap();
+                    generation = new;
+                    next = from.unwrap();
+                    prop_assert!(next >= committed);
+                    unsettled.clear();
+                    in_flight.clear();
+                }
+                Step::Reassign => {
+                    offsets.revoke(&key());
+                    generation = offsets.assign(key(), Some(committed), Some(committed));
+                    next = committed;
+                    unsettled.clear();
+                    in_flight.clear();
+                }
+            }
+            if let Some(lowest) = unsettled.first() {
+                prop_assert!(committed <= *lowest);
+                for commit in offsets.committable() {
+                    prop_assert!(commit.offset <= *lowest);
+                }
+            }
+            let view = &offsets.views()[0];
+            prop_assert_eq!(view.unsettled_claims, in_flight.len());
+        }
+        for claim in claims {
+            offsets.settle(&claim);
+        }
+        for commit in offsets.committable() {
+            committed = commit.offset;
+        }
+        prop_assert_eq!(committed, next);
+    }
+}

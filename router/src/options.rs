@@ -1,0 +1,325 @@
+//! The route's own options, and the table of all options of the program.
+
+use keystone_config::{Default, Kind, OptionSpec, Section, Table, Tradeoff3};
+use keystone_sinks::kafka::client::SOURCE_PASSTHROUGH;
+
+const ROUTE: &[OptionSpec] = &[OptionSpec {
+    key: "route.name",
+    kind: Kind::Checked {
+        form: "1 to 200 letters, digits, `.`, `_` or `-`",
+        check: check_name,
+    },
+    default: Default::Required,
+    secret: false,
+    doc: "The name of the route. It names the consumer group (unless `kafka.group.id` is set), the `route` label of every metric, and the dead-letter topic.",
+    example: "plays-to-search",
+}];
+
+const SOURCE: &[OptionSpec] = &[
+    OptionSpec {
+        key: "source.topics",
+        kind: Kind::List,
+        default: Default::Required,
+        secret: false,
+        doc: "The topics to read: names, or regular expressions that begin with `^` (topics that match later are picked up within `kafka.topic.metadata.refresh.interval.ms`).",
+        example: "events",
+    },
+    OptionSpec {
+        key: "kafka.bootstrap.servers",
+        kind: Kind::Text,
+        default: Default::Required,
+        secret: false,
+        doc: "Some of the Kafka brokers to read from: `host:port`, separated by commas.",
+        example: "localhost:9092",
+    },
+    OptionSpec {
+        key: "source.start",
+        kind: Kind::Checked {
+            form: "`earliest`, `latest` or an RFC 3339 time such as `2026-11-23T11:00:00Z`",
+            check: check_start,
+        },
+        default: Default::Value("earliest"),
+        secret: false,
+        doc: "Where a group without commits begins. A partition added to a topic later is always read from its beginning, so nothing in it is missed.",
+        example: "",
+    },
+    OptionSpec {
+        key: "source.format",
+        kind: Kind::Choice(&["json", "raw"]),
+        default: Default::Value("json"),
+        secret: false,
+        doc: "`json`: every payload is checked to be valid JSON, and is a dead letter if it is not. `raw`: payloads are any bytes, copied as they are; no filter or projection, and only to the sinks `kafka` and `blackhole`.",
+        example: "",
+    },
+    OptionSpec {
+        key: "source.null.payload",
+        kind: Kind::Choice(&["dead-letter", "discard", "deliver"]),
+        default: Default::Value("dead-letter"),
+        secret: false,
+        doc: "What becomes of a tombstone, a record without a value. `deliver` hands it on past filter and projection and is for `sink.type = kafka`, for example to copy a compacted topic.",
+        example: "",
+    },
+    OptionSpec {
+        key: "source.max.depth",
+        kind: Kind::Count { min: 1, max: 1_000 },
+        default: Default::Value("128"),
+        secret: false,
+        doc: "How deep arrays and objects of an event may be nested; a deeper one is a dead letter.",
+        example: "",
+    },
+];
+
+const EXPRESSIONS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "filter",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "A JMESPath expression. Events for which it is true (not `null`, `false`, an empty list, hash or string) are kept, the others are counted as filtered. Absent: every event is kept. See [the language](dsl.md).",
+        example: "type == 'play' && duration_ms > `30000`",
+    },
+    OptionSpec {
+        key: "projection",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "A JMESPath expression whose result is delivered instead of the event. An event for which it is `null` is counted as discarded. Absent: the payload is delivered byte for byte.",
+        example: "{event_id: id, user: user.id, duration_ms: duration_ms}",
+    },
+];
+
+const DELIVERY: &[OptionSpec] = &[
+    OptionSpec {
+        key: "sink.type",
+        kind: Kind::Choice(&["elasticsearch", "parquet", "kafka", "stdout", "blackhole"]),
+        default: Default::Required,
+        secret: false,
+        doc: "Where events go. `stdout` prints them, `blackhole` forgets them.",
+        example: "kafka",
+    },
+    OptionSpec {
+        key: "delivery.tradeoff",
+        kind: Kind::Choice(&["low-latency", "balanced", "no-duplicates"]),
+        default: Default::Value("balanced"),
+        secret: false,
+        doc: "Whether low latency or few duplicates matters more. It sets the default of several other options, each of which can still be set by itself. See [delivery](delivery.md).",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.batch.max.events",
+        kind: Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "500",
+            balanced: "2000",
+            no_duplicates: "5000",
+        }),
+        secret: false,
+        doc: "A batch is sent when it holds this many events.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.batch.max.bytes",
+        kind: Kind::Bytes {
+            min: 1_024,
+            max: 1 << 30,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "1mb",
+            balanced: "2mb",
+            no_duplicates: "4mb",
+        }),
+        secret: false,
+        doc: "A batch is sent when its events hold this many bytes, originals and projected payloads together. An event larger than this makes a batch of its own. \
+              Memory: about lanes × (`delivery.max.in.flight` + 2) × this.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.batch.max.age.ms",
+        kind: Kind::Millis {
+            min: 1,
+            max: 600_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "5",
+            balanced: "200",
+            no_duplicates: "1000",
+        }),
+        secret: false,
+        doc: "A batch is sent at the latest this long after its first event was read.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.max.in.flight",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: Default::Value("4"),
+        secret: false,
+        doc: "How many batches of a lane are on their way to the sink at once.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.lanes",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: Default::Derived("the number of processors"),
+        secret: false,
+        doc: "Threads that filter and project, each with its share of the partitions.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.commit.interval.ms",
+        kind: Kind::Millis {
+            min: 10,
+            max: 600_000,
+        },
+        default: Default::Value("1000"),
+        secret: false,
+        doc: "How often offsets are committed. What was delivered since the last commit is delivered again after a crash.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.retry.backoff.ms",
+        kind: Kind::Millis {
+            min: 1,
+            max: 600_000,
+        },
+        default: Default::Value("200"),
+        secret: false,
+        doc: "The first pause before a batch is sent again; it doubles with each attempt, with jitter.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.retry.backoff.max.ms",
+        kind: Kind::Millis {
+            min: 1,
+            max: 3_600_000,
+        },
+        default: Default::Value("10000"),
+        secret: false,
+        doc: "The longest pause between attempts. There is no limit to the number of attempts: an outage of the sink is waited out.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.rebalance.drain.max.ms",
+        kind: Kind::Millis {
+            min: 0,
+            max: 240_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "500",
+            balanced: "5000",
+            no_duplicates: "60000",
+        }),
+        secret: false,
+        doc: "How long the worker may take to deliver and commit what it has read of partitions that move to another worker. What is not settled by then is delivered again by the other worker. Keep it below `kafka.max.poll.interval.ms`.",
+        example: "",
+    },
+    OptionSpec {
+        key: "delivery.shutdown.drain.max.ms",
+        kind: Kind::Millis {
+            min: 0,
+            max: 3_600_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "2000",
+            balanced: "10000",
+            no_duplicates: "120000",
+        }),
+        secret: false,
+        doc: "How long the worker may take after SIGTERM to deliver and commit what it has read. The container platform's grace period must be longer.",
+        example: "",
+    },
+];
+
+const DEAD_LETTERS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "dead.letter.policy",
+        kind: Kind::Choice(&["topic", "stop", "discard"]),
+        default: Default::Value("topic"),
+        secret: false,
+        doc: "What becomes of an event that can never be delivered: it goes to the dead-letter topic, or the worker stops with exit code 1 and its offset uncommitted, or it is dropped and counted as discarded.",
+        example: "",
+    },
+    OptionSpec {
+        key: "dead.letter.topic",
+        kind: Kind::Text,
+        default: Default::Derived("`<route.name>.dead-letters`"),
+        secret: false,
+        doc: "The dead-letter topic, on the source cluster. It is created with the first dead letter if the brokers let us. Each record keeps key, value and headers, and says in further headers where it came from and what is wrong with it.",
+        example: "",
+    },
+];
+
+const WATCHING: &[OptionSpec] = &[
+    OptionSpec {
+        key: "admin.listen",
+        kind: Kind::Checked {
+            form: "an address and port such as `0.0.0.0:9464`, or `127.0.0.1:0` for any free port",
+            check: check_address,
+        },
+        default: Default::Value("0.0.0.0:9464"),
+        secret: false,
+        doc: "Where `/metrics`, `/livez`, `/readyz` and `/status` are served.",
+        example: "",
+    },
+    OptionSpec {
+        key: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Default::Value("text"),
+        secret: false,
+        doc: "The form of log lines on standard error.",
+        example: "",
+    },
+    OptionSpec {
+        key: "log.level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        default: Default::Value("info"),
+        secret: false,
+        doc: "Log lines below this level are left out.",
+        example: "",
+    },
+];
+
+/// Every option of the program, in the order of `docs/options.md`.
+pub fn table() -> Table {
+    let section = |title, options, passthrough| Section {
+        title,
+        when: None,
+        options,
+        passthrough,
+    };
+    Table {
+        sections: vec![
+            section("Route", ROUTE, None),
+            section("Source", SOURCE, Some(SOURCE_PASSTHROUGH)),
+            section("Filter and projection", EXPRESSIONS, None),
+            section("Delivery", DELIVERY, None),
+            section("Dead letters", DEAD_LETTERS, None),
+            keystone_sinks::elasticsearch::SECTION,
+            keystone_sinks::parquet::SECTION,
+            keystone_sinks::hive::SECTION,
+            keystone_sinks::kafka::SECTION,
+            section("Watching", WATCHING, None),
+        ],
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match name.chars().find(|c| !fits(*c)) {
+        Some(bad) => Err(format!("{bad:?} is not allowed in a name")),
+        None if name.len() > 200 => Err(format!("it has {} characters", name.len())),
+        None => Ok(()),
+    }
+}
+
+fn check_start(text: &str) -> Result<(), String> {
+    crate::route::Start::parse(text).map(|_| ())
+}
+
+fn check_address(text: &str) -> Result<(), String> {
+    text.parse::<std::net::SocketAddr>()
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,291 @@
+//! What the threads of one worker share: offset windows, ledger, held batches, problems, and the requests to stop or rewind.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use keystone_sinks::{BatchId, Cause, Claim};
+use tokio::sync::{RwLock, watch};
+use tracing::error;
+
+use crate::ledger::Ledger;
+use crate::metrics::Latency;
+use crate::offsets::{Offsets, PartitionKey};
+use crate::route::Route;
+
+/// How many errors `/status` remembers.
+const REMEMBERED_ERRORS: usize = 20;
+
+/// A batch that the sink has taken over and not yet made durable.
+#[derive(Debug)]
+pub struct Held {
+    pub claims: Arc<[Claim]>,
+    pub delivered: u64,
+    /// Record timestamps in milliseconds, each with a count, for the latency when the batch settles.
+    pub timestamps: Vec<(i64, u64)>,
+    /// The sink has named the batch durable.
+    pub durable: bool,
+    /// The worker has done its part (dead letters are durable).
+    pub complete: bool,
+}
+
+/// Something that is wrong now, until it is withdrawn.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    pub since: Instant,
+    pub text: String,
+}
+
+/// The log's end in a partition, from librdkafka's statistics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogEnd {
+    pub high: i64,
+}
+
+pub struct Shared {
+    pub route: Arc<Route>,
+    pub ledger: Ledger,
+    pub latency: Latency,
+    offsets: Mutex<Offsets>,
+    /// Notified whenever something settled, was held or was abandoned: a drain waits for it.
+    progress: Condvar,
+    held: Mutex<HashMap<BatchId, Held>>,
+    /// Batches handed to delivery and neither settled, held nor abandoned.
+    pub pending_batches: AtomicUsize,
+    pub batches: AtomicU64,
+    troubles: Mutex<BTreeMap<&'static str, Trouble>>,
+    errors: Mutex<VecDeque<(SystemTime, String)>>,
+    pub log_ends: Mutex<HashMap<PartitionKey, LogEnd>>,
+    stop: AtomicBool,
+    fatal: Mutex<Option<String>>,
+    rewind: Mutex<Option<Cause>>,
+    /// Held for reading around every call of the sink that may take over events; a rewind takes it for writing.
+    pub gate: RwLock<()>,
+    /// Rises with each rewind: calls of the sink that are under way are dropped.
+    pub epoch: watch::Sender<u64>,
+    /// Milliseconds since the epoch when the consumer thread last went round.
+    pub heartbeat: AtomicI64,
+    /// The group has assigned partitions (or none) to this worker at least once.
+    pub joined: AtomicBool,
+    pub rebalances: AtomicU64,
+    pub commits: AtomicU64,
+    pub commit_failures: AtomicU64,
+    pub paused_lanes: AtomicUsize,
+    pub retries: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+}
+
+impl Shared {
+    pub fn new(route: Arc<Route>) -> Shared {
+        Shared {
+            route,
+            ledger: Ledger::default(),
+            latency: Latency::default(),
+            offsets: Mutex::default(),
+            progress: Condvar::new(),
+            held: Mutex::default(),
+            pending_batches: AtomicUsize::new(0),
+            batches: AtomicU64::new(0),
+            troubles: Mutex::default(),
+            errors: Mutex::default(),
+            log_ends: Mutex::default(),
+            stop: AtomicBool::new(false),
+            fatal: Mutex::default(),
+            rewind: Mutex::default(),
+            gate: RwLock::new(()),
+            epoch: watch::Sender::new(0),
+            heartbeat: AtomicI64::new(now_ms()),
+            joined: AtomicBool::new(false),
+            rebalances: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            commit_failures: AtomicU64::new(0),
+            paused_lanes: AtomicUsize::new(0),
+            retries: Mutex::default(),
+        }
+    }
+
+    pub fn offsets(&self) -> MutexGuard<'_, Offsets> {
+        lock(&self.offsets)
+    }
+
+    /// Settles claims and wakes whoever waits for that.
+    pub fn settle(&self, claims: &[Claim]) {
+        let mut offsets = self.offsets();
+        for claim in claims {
+            offsets.settle(claim);
+        }
+        drop(offsets);
+        self.progress.notify_all();
+    }
+
+    /// Something other than a settlement happened that a drain may wait for.
+    pub fn made_progress(&self) {
+        self.progress.notify_all();
+    }
+
+    /// Waits for progress, at most this long.
+    pub fn wait_progress(&self, at_most: Duration) {
+        let guard = self.offsets();
+        // Whether it timed out or was woken, the caller looks again.
+        drop(self.progress.wait_timeout(guard, at_most));
+    }
+
+    // --- held batches
+
+    /// Announces a batch before the sink sees it: the sink may name it durable before its own call returns.
+    pub fn hold(&self, id: BatchId, held: Held) {
+        lock(&self.held).insert(id, held);
+    }
+
+    /// Takes back an announcement: the sink did not hold the batch.
+    pub fn unhold(&self, id: BatchId) -> Option<Held> {
+        lock(&self.held).remove(&id)
+    }
+
+    /// The worker's part of a held batch is done; settles it if the sink's is too.
+    pub fn held_complete(&self, id: BatchId, delivered: u64) {
+        let known = self.update_held(id, |held| {
+            held.complete = true;
+            held.delivered = delivered;
+        });
+        if !known {
+            // A rewind came in between: the sink has dropped it.
+            Ledger::add(&self.ledger.abandoned, delivered);
+        }
+    }
+
+    /// The sink names these batches durable.
+    pub fn held_durable(&self, ids: &[BatchId]) {
+        for id in ids {
+            self.update_held(*id, |held| held.durable = true);
+        }
+    }
+
+    /// Changes a held batch and settles it once both sides are done. Answers whether the batch is known.
+    fn update_held(&self, id: BatchId, change: impl FnOnce(&mut Held)) -> bool {
+        let mut all = lock(&self.held);
+        let Some(held) = all.get_mut(&id) else {
+            return false;
+        };
+        change(held);
+        let settled = if held.complete && held.durable {
+            all.remove(&id)
+        } else {
+            None
+        };
+        drop(all);
+        if let Some(held) = settled {
+            Ledger::add(&self.ledger.delivered, held.delivered);
+            self.latency.record_all(now_ms(), &held.timestamps);
+            self.settle(&held.claims);
+        }
+        true
+    }
+
+    /// Forgets all held batches after the sink has dropped them.
+    pub fn abandon_held(&self) {
+        let all = std::mem::take(&mut *lock(&self.held));
+        let events = all
+            .values()
+            .filter(|held| held.complete)
+            .map(|held| held.delivered)
+            .sum();
+        Ledger::add(&self.ledger.abandoned, events);
+    }
+
+    pub fn held_batches(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    // --- troubles and errors
+
+    /// Says that a part of the worker is in trouble, until [`Shared::all_is_well`]. The text is for a person.
+    pub fn trouble(&self, part: &'static str, text: String) {
+        self.remember(format!("{part}: {text}"));
+        let mut troubles = lock(&self.troubles);
+        match troubles.get_mut(part) {
+            Some(trouble) => trouble.text = text,
+            None => {
+                let since = Instant::now();
+                troubles.insert(part, Trouble { since, text });
+            }
+        }
+    }
+
+    pub fn all_is_well(&self, part: &'static str) {
+        lock(&self.troubles).remove(part);
+    }
+
+    pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {
+        lock(&self.troubles).clone()
+    }
+
+    /// Keeps an error for `/status`; a repetition of the last one is not kept twice.
+    pub fn remember(&self, text: String) {
+        let mut errors = lock(&self.errors);
+        if errors.back().is_some_and(|(_, last)| *last == text) {
+            return;
+        }
+        if errors.len() == REMEMBERED_ERRORS {
+            errors.pop_front();
+        }
+        errors.push_back((SystemTime::now(), text));
+    }
+
+    pub fn last_errors(&self) -> Vec<(SystemTime, String)> {
+        lock(&self.errors).iter().cloned().collect()
+    }
+
+    pub fn count_retry(&self, part: &'static str, reason: &'static str) {
+        *lock(&self.retries).entry((part, reason)).or_default() += 1;
+    }
+
+    pub fn retries(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        lock(&self.retries).clone()
+    }
+
+    // --- requests to the consumer thread
+
+    /// Asks the worker to drain and end.
+    pub fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    pub fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Asks the worker to end without committing any further, with this text as the reason. The first one counts.
+    pub fn fail(&self, reason: String) {
+        let mut fatal = lock(&self.fatal);
+        if fatal.is_none() {
+            error!("the worker stops: {reason}");
+            *fatal = Some(reason);
+        }
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.fatal).clone()
+    }
+
+    /// Asks the worker to drop what the sink holds and to read again from the lowest unsettled offsets.
+    pub fn request_rewind(&self, cause: Cause) {
+        lock(&self.rewind).get_or_insert(cause);
+    }
+
+    pub fn take_rewind(&self) -> Option<Cause> {
+        lock(&self.rewind).take()
+    }
+}
+
+/// Locks; a panic elsewhere ends the process anyway, so a poisoned lock is taken as it is.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}

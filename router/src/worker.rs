@@ -1,0 +1,303 @@
+//! One worker: sets up threads and tasks, runs until it is asked to stop or fails, and takes everything down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, properties};
+use keystone_sinks::{Batch, Sink};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::Consumer;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::admin::{self, Admin};
+use crate::consumer::{Ended, Intake};
+use crate::dead_letters::DeadLetters;
+use crate::delivery::Delivery;
+use crate::group::{Group, GroupConsumer, take_durable};
+use crate::lane::{Chunk, Flush, Lane};
+use crate::ledger::LedgerView;
+use crate::metrics;
+use crate::route::Route;
+use crate::state::Shared;
+
+/// Chunks that wait for a lane: enough to keep it busy while the consumer thread does something else.
+const CHUNKS_PER_LANE: usize = 4;
+/// Batches that wait for delivery, beside those in flight.
+const BATCHES_PER_LANE: usize = 1;
+/// How often the sink is asked what time has brought.
+const TICK: Duration = Duration::from_millis(200);
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// Defaults for a consumer with bounded memory; each can be overridden by `kafka.*`.
+const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
+    // librdkafka prefetches up to 64 MiB; this is enough for full speed.
+    ("queued.max.messages.kbytes", "4096"),
+    // A full queue is looked at again after this time; the default of a second would throttle a small queue.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.max.bytes", "8388608"),
+    ("fetch.wait.max.ms", "100"),
+    ("topic.metadata.refresh.interval.ms", "60000"),
+    ("statistics.interval.ms", "2000"),
+];
+
+/// A worker that has been set up and not yet started.
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    runtime: Runtime,
+    sink: Arc<dyn Sink>,
+    admin_address: std::net::SocketAddr,
+}
+
+impl Worker {
+    /// Opens the admin listener and starts serving it. The text of an error is for a person.
+    pub fn new(route: Route, sink: Arc<dyn Sink>) -> Result<Worker, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(route.lanes.clamp(2, 16))
+            .thread_name("delivery")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the runtime can't be started: {error}"))?;
+        let exporter = metrics::install(&route)?;
+        let shared = Arc::new(Shared::new(Arc::new(route)));
+        let listener = runtime.block_on(admin::bind(shared.route.admin))?;
+        let admin_address = listener
+            .local_addr()
+            .map_err(|error| format!("the admin listener has no address: {error}"))?;
+        info!("admin listener on http://{admin_address} (/metrics /livez /readyz /status)");
+        let upkeep = exporter.clone();
+        runtime.spawn(async move {
+            // Empties the exporter's histogram buffers also when nobody scrapes.
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                upkeep.run_upkeep();
+            }
+        });
+        runtime.spawn(admin::serve(
+            listener,
+            Admin {
+                shared: shared.clone(),
+                sink: sink.clone(),
+                exporter,
+            },
+        ));
+        Ok(Worker {
+            shared,
+            runtime,
+            sink,
+            admin_address,
+        })
+    }
+
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops the worker on SIGTERM or SIGINT. A second signal is left to end the process at once.
+    pub fn stop_on_signals(&self) -> Result<(), String> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let shared = self.shared.clone();
+        let _entered = self.runtime.enter();
+        let failed = |error| format!("signals can't be listened for: {error}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        self.runtime.spawn(async move {
+            let mut asked = false;
+            loop {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                };
+                if asked {
+                    warn!("{name} again: ended at once; what is not committed is delivered again");
+                    std::process::exit(1);
+                }
+                info!("{name}: draining; send it again to end at once");
+                asked = true;
+                shared.request_stop();
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs until asked to stop or something fails. `Ok` when everything read is settled and committed; else the reason, for a person.
+    pub fn run(self) -> Result<LedgerView, String> {
+        let shared = self.shared.clone();
+        let dead_letters = DeadLetters::new(&shared.route)
+            .map_err(|error| format!("the dead-letter producer can't be made: {error}"))?;
+        self.look_at_sink();
+        let deliveries = self.start_deliveries(Arc::new(dead_letters));
+        let ticks = self.start_ticks();
+        let (flush_senders, flush_receivers): (Vec<_>, Vec<_>) = (0..shared.route.lanes)
+            .map(|_| unbounded::<Flush>())
+            .unzip();
+        let consumer = self.make_consumer(flush_senders)?;
+        let ended = self.run_threads(&consumer, deliveries, &flush_receivers);
+        ticks.abort();
+        leave(consumer);
+        let ledger = shared.ledger.view();
+        info!(
+            consumed = ledger.consumed,
+            delivered = ledger.delivered,
+            filtered = ledger.filtered,
+            discarded = ledger.discarded,
+            dead_lettered = ledger.dead_lettered,
+            abandoned = ledger.abandoned,
+            in_flight = ledger.in_flight,
+            "ended"
+        );
+        self.runtime.shutdown_timeout(Duration::from_secs(2));
+        match ended {
+            Ended::Drained => Ok(ledger),
+            Ended::NotDrained { unsettled_batches } => Err(format!(
+                "{unsettled_batches} batches were not settled within delivery.shutdown.drain.max.ms; they are delivered again by the next worker, nothing is lost"
+            )),
+            Ended::Failed => Err(shared.failure().unwrap_or_default()),
+        }
+    }
+
+    /// Says early what is wrong with the sink; the worker starts all the same, the sink may come up later.
+    fn look_at_sink(&self) {
+        let check =
+            async { tokio::time::timeout(Duration::from_secs(15), self.sink.check()).await };
+        let problem = match self.runtime.block_on(check) {
+            Ok(Ok(())) => return,
+            Ok(Err(problem)) => problem,
+            Err(_) => "the sink did not answer within 15 s".to_owned(),
+        };
+        warn!("{problem}; the worker starts all the same and keeps trying");
+        self.shared.trouble("sink", problem);
+    }
+
+    /// One delivery task a lane; returns where the lanes put their batches.
+    fn start_deliveries(
+        &self,
+        dead_letters: Arc<DeadLetters>,
+    ) -> Vec<(mpsc::Sender<Batch>, JoinHandle<()>)> {
+        (0..self.shared.route.lanes)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel(BATCHES_PER_LANE);
+                let delivery = Delivery {
+                    shared: self.shared.clone(),
+                    sink: self.sink.clone(),
+                    dead_letters: dead_letters.clone(),
+                };
+                (sender, self.runtime.spawn(delivery.run(receiver)))
+            })
+            .collect()
+    }
+
+    fn start_ticks(&self) -> JoinHandle<()> {
+        let shared = self.shared.clone();
+        let sink = self.sink.clone();
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                let _open = shared.gate.read().await;
+                let answer = sink.tick().await;
+                take_durable(&shared, answer);
+            }
+        })
+    }
+
+    fn make_consumer(&self, flushes: Vec<Sender<Flush>>) -> Result<GroupConsumer, String> {
+        let route = &self.shared.route;
+        let config = consumer_config(route);
+        let group = Group::new(
+            self.shared.clone(),
+            self.sink.clone(),
+            self.runtime.handle().clone(),
+            flushes,
+        );
+        let consumer = GroupConsumer::from_config_and_context(&config, group).map_err(|error| {
+            format!("the consumer can't be made: {error}; see the kafka.* properties")
+        })?;
+        let topics: Vec<&str> = route.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|error| {
+            format!(
+                "source.topics = {} can't be subscribed to: {error}",
+                topics.join(",")
+            )
+        })?;
+        info!(
+            topics = topics.join(","),
+            sink = route.sink_type,
+            lanes = route.lanes,
+            "reading"
+        );
+        Ok(consumer)
+    }
+
+    /// The consumer thread (this one) and the lanes, until the consumer's loop ends.
+    fn run_threads(
+        &self,
+        consumer: &GroupConsumer,
+        deliveries: Vec<(mpsc::Sender<Batch>, JoinHandle<()>)>,
+        flushes: &[Receiver<Flush>],
+    ) -> Ended {
+        let shared: &Shared = &self.shared;
+        let (senders, tasks): (Vec<_>, Vec<_>) = deliveries.into_iter().unzip();
+        std::thread::scope(|scope| {
+            let mut lanes = Vec::new();
+            for (sender, flushes) in senders.into_iter().zip(flushes) {
+                let (chunk_sender, chunks) = bounded::<Chunk<'_>>(CHUNKS_PER_LANE);
+                lanes.push(chunk_sender);
+                scope.spawn(move || Lane::new(shared, sender).run(&chunks, flushes));
+            }
+            let runtime = self.runtime.handle().clone();
+            let ended = Intake::new(consumer, shared, &*self.sink, runtime, lanes).run();
+            consumer.context().close();
+            // A lane may be waiting for room with its delivery: that ends with the delivery.
+            for task in &tasks {
+                task.abort();
+            }
+            ended
+        })
+    }
+}
+
+/// The consumer's properties: our defaults, `kafka.*`, and what the guarantee rests on.
+pub fn consumer_config(route: &Route) -> ClientConfig {
+    let settings = &route.settings;
+    let own = settings.passthrough(SOURCE_PREFIX);
+    let new_protocol = own
+        .iter()
+        .any(|(name, value)| name == "group.protocol" && value.eq_ignore_ascii_case("consumer"));
+    let mut defaults = vec![
+        ("group.id", route.name.as_str()),
+        ("client.id", &route.name),
+    ];
+    defaults.extend_from_slice(CONSUMER_DEFAULTS);
+    if !new_protocol {
+        // With `group.protocol = consumer` the broker's assignor counts and this property is refused.
+        defaults.push(("partition.assignment.strategy", "cooperative-sticky"));
+    }
+    properties(
+        settings,
+        Role::Consumer,
+        &[SOURCE_PREFIX],
+        &defaults,
+        &[
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            // Also when a committed offset is gone: rather read again than skip. Where a new group begins is `start::resolve`'s.
+            ("auto.offset.reset", "earliest"),
+        ],
+    )
+}
+
+/// Leaves the group. librdkafka waits for brokers that may be gone, so the time is bounded.
+fn leave(consumer: GroupConsumer) {
+    let (done, finished) = bounded::<()>(1);
+    std::thread::spawn(move || {
+        drop(consumer);
+        drop(done);
+    });
+    if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(LEAVE) {
+        warn!("the group could not be left in time; it notices by its session timeout");
+    }
+}

@@ -1,0 +1,51 @@
+//! Pages and files that are written from the tables in the code. The test writes what is stale and fails once, so that it is looked at
+//! and committed.
+
+use std::path::PathBuf;
+
+use keystone::{metrics, options};
+use keystone_config::{Sources, flaws, render, resolve};
+
+fn ensure_file_contents(path: &str, contents: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path);
+    let current = std::fs::read_to_string(&path).unwrap_or_default();
+    if current != contents {
+        std::fs::write(&path, contents).expect("the page can be written");
+        panic!(
+            "{} was stale and has been written again: look at it and commit it",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_options_table_has_no_flaws() {
+    assert_eq!(flaws(&options::table()), Vec::<String>::new());
+}
+
+#[test]
+fn the_options_page_is_current() {
+    ensure_file_contents("docs/options.md", &render::markdown(&options::table()));
+}
+
+#[test]
+fn the_metrics_page_is_current() {
+    ensure_file_contents("docs/metrics.md", &metrics::markdown());
+}
+
+#[test]
+fn the_sample_file_is_current_and_valid() {
+    let sample = render::sample(&options::table());
+    let sources = Sources {
+        defaults: None,
+        file: Some(("route.sample.properties".to_owned(), sample.clone())),
+        env: Vec::new(),
+        sets: Vec::new(),
+    };
+    if let Err(problems) = resolve(&options::table(), &sources) {
+        panic!("the sample file has problems:\n{problems}");
+    }
+    ensure_file_contents("examples/route.sample.properties", &sample);
+}

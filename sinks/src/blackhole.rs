@@ -1,0 +1,18 @@
+//! Takes every event and forgets it: for measuring what comes before a sink, and the smallest example of one.
+
+use keystone_config::{Problem, Settings};
+
+use crate::{Answer, Batch, BoxFuture, Context, Sink, SinkError};
+
+/// Builds the sink; it has no options.
+pub fn build(_settings: &Settings, _context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
+    Ok(Box::new(Blackhole))
+}
+
+struct Blackhole;
+
+impl Sink for Blackhole {
+    fn deliver<'a>(&'a self, _batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
+        Box::pin(async { Ok(Answer::done()) })
+    }
+}

@@ -1,0 +1,259 @@
+//! What an answer means that is not a success: the whole request was refused. Pure.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answer::{is_blocked, member, push_error};
+use crate::{Cause, SinkError};
+
+/// The longest pause that a server may ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// How the sink proves who it is, to name the right option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Auth {
+    None,
+    Password,
+    ApiKey,
+}
+
+impl Auth {
+    /// What to do about a 401.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Auth::None => {
+                "it wants credentials: set sink.elasticsearch.username and sink.elasticsearch.password, or sink.elasticsearch.api.key"
+            }
+            Auth::Password => "check sink.elasticsearch.username and sink.elasticsearch.password",
+            Auth::ApiKey => "check sink.elasticsearch.api.key",
+        }
+    }
+
+    /// What to do about a 403.
+    pub(crate) fn privilege_advice(self) -> &'static str {
+        match self {
+            Auth::None => {
+                "anonymous requests may not write: set sink.elasticsearch.username or sink.elasticsearch.api.key"
+            }
+            Auth::Password => {
+                "give the user of sink.elasticsearch.username the privileges to write"
+            }
+            Auth::ApiKey => "give sink.elasticsearch.api.key the privileges to write",
+        }
+    }
+}
+
+/// A refused `_bulk` request.
+#[derive(Debug)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+    /// The header `Retry-After`.
+    pub(crate) retry_after: Option<&'a str>,
+    /// The node that answered.
+    pub(crate) node: &'a str,
+    pub(crate) auth: Auth,
+    pub(crate) now: DateTime<Utc>,
+}
+
+impl Refusal<'_> {
+    /// What the worker is to do.
+    pub(crate) fn verdict(&self) -> SinkError {
+        let words = self.words();
+        let error = self.error();
+        let kind = error.as_ref().map_or("", |error| member(error, "type"));
+        let reason = error.as_ref().map_or("", |error| member(error, "reason"));
+        match self.status {
+            413 => SinkError::TooLarge(words),
+            429 if never_fits(kind, reason) => SinkError::TooLarge(words),
+            _ if is_blocked(kind, reason) => self.retry("blocked", words),
+            429 => self.retry("http_429", words),
+            500..=599 => self.retry("http_5xx", words),
+            408 | 425 => self.retry("timeout", words),
+            401 => SinkError::Fatal(format!("{words}; {}", self.auth.advice())),
+            403 => SinkError::Fatal(format!("{words}; {}", self.auth.privilege_advice())),
+            404 if kind == "index_not_found_exception" => SinkError::Fatal(format!(
+                "{words}; create it, or change sink.elasticsearch.index"
+            )),
+            404 | 405 => SinkError::Fatal(format!(
+                "{words}; there is no _bulk under that address: check sink.elasticsearch.urls"
+            )),
+            400..=499 => SinkError::Fatal(format!(
+                "{words}; the whole request was refused: check that sink.elasticsearch.urls leads to an Elasticsearch or OpenSearch, and sink.elasticsearch.pipeline"
+            )),
+            _ => self.retry("garbled", words),
+        }
+    }
+
+    /// The server's own words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = format!("elasticsearch at {} answered {}", self.node, self.status);
+        match self.error() {
+            Some(error) => {
+                words.push(' ');
+                push_error(&mut words, &error);
+            }
+            None if self.body.is_empty() => {}
+            // A proxy's page, for example.
+            None => {
+                let text = String::from_utf8_lossy(&self.body[..self.body.len().min(2_000)]);
+                let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                words.push_str(&format!(" with: {}", crate::template::shorten(&text)));
+            }
+        }
+        words
+    }
+
+    fn error(&self) -> Option<Value> {
+        #[derive(Deserialize)]
+        struct Body {
+            error: Value,
+        }
+        serde_json::from_slice::<Body>(self.body)
+            .ok()
+            .map(|body| body.error)
+    }
+
+    fn retry(&self, reason: &'static str, detail: String) -> SinkError {
+        SinkError::Retry(Cause {
+            reason,
+            detail,
+            after: self.retry_after.and_then(|text| pause(text, self.now)),
+        })
+    }
+}
+
+/// Whether this request alone needs more than Elasticsearch's `indexing_pressure.memory.limit`: waiting would not help, halves might.
+fn never_fits(kind: &str, reason: &str) -> bool {
+    let number = |name: &str| -> Option<u64> {
+        let (_, after) = reason.split_once(name)?;
+        let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    };
+    let needed = number("coordinating_operation_bytes=");
+    let most = number("max_coordinating_bytes=");
+    kind == "es_rejected_execution_exception" && most.is_some() && needed > most
+}
+
+/// Reads `Retry-After`: a number of seconds or a date.
+fn pause(text: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let text = text.trim();
+    let pause = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = DateTime::parse_from_rfc2822(text).ok()?;
+            (until.to_utc() - now).to_std().unwrap_or_default()
+        }
+    };
+    Some(pause.min(MAX_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16, body: &str) -> SinkError {
+        Refusal {
+            status,
+            body: body.as_bytes(),
+            retry_after: Some("7"),
+            node: "es1:9200",
+            auth: Auth::Password,
+            now: DateTime::UNIX_EPOCH,
+        }
+        .verdict()
+    }
+
+    #[test]
+    fn each_status_has_its_verdict() {
+        let reason = |status, body| match verdict(status, body) {
+            SinkError::Retry(cause) => {
+                assert_eq!(cause.after, Some(Duration::from_secs(7)));
+                cause.reason
+            }
+            SinkError::TooLarge(_) => "too large",
+            SinkError::Fatal(_) => "fatal",
+            SinkError::Rewind(_) => "rewind",
+        };
+        let blocked = r#"{"error":{"type":"cluster_block_exception","reason":"blocked by: [FORBIDDEN/6/cluster read-only (api)]"},"status":403}"#;
+        let pressure = |needed: u64| {
+            format!(
+                "{{\"error\":{{\"type\":\"es_rejected_execution_exception\",\"reason\":\"rejected execution of coordinating \
+                 operation [coordinating_and_primary_bytes=9, replica_bytes=0, all_bytes=9, \
+                 coordinating_operation_bytes={needed}, max_coordinating_bytes=20480]\"}},\"status\":429}}"
+            )
+        };
+        for (status, body, expected) in [
+            (429, pressure(20_480).as_str(), "http_429"),
+            (429, pressure(20_481).as_str(), "too large"),
+            (413, "<html>too large</html>", "too large"),
+            (429, "", "http_429"),
+            (500, "{}", "http_5xx"),
+            (502, "<html>", "http_5xx"),
+            (503, "", "http_5xx"),
+            (408, "", "timeout"),
+            (403, blocked, "blocked"),
+            (503, blocked, "blocked"),
+            (400, "", "fatal"),
+            (401, "", "fatal"),
+            (403, "", "fatal"),
+            (404, "", "fatal"),
+            (405, "", "fatal"),
+            (406, "", "fatal"),
+            (302, "", "garbled"),
+        ] {
+            assert_eq!(reason(status, body), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_fatal_refusal_names_the_option_and_keeps_the_servers_words() {
+        let text = verdict(
+            401,
+            r#"{"error":{"type":"security_exception","reason":"unable to authenticate user [u]"},"status":401}"#,
+        )
+        .to_string();
+        assert_eq!(
+            text,
+            "elasticsearch at es1:9200 answered 401 security_exception: unable to authenticate user [u]; \
+             check sink.elasticsearch.username and sink.elasticsearch.password"
+        );
+        let text = verdict(404, "<html>\n <h1>Not   found</h1>").to_string();
+        assert!(
+            text.starts_with(
+                "elasticsearch at es1:9200 answered 404 with: <html> <h1>Not found</h1>; "
+            ) && text.contains("sink.elasticsearch.urls"),
+            "{text}"
+        );
+        let text = verdict(
+            404,
+            r#"{"error":{"type":"index_not_found_exception","reason":"no such index [e]"}}"#,
+        );
+        assert!(text.to_string().ends_with("sink.elasticsearch.index"));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        let now = DateTime::parse_from_rfc3339("2026-11-23T11:00:00Z")
+            .unwrap()
+            .to_utc();
+        for (text, expected) in [
+            ("0", Some(0)),
+            (" 12 ", Some(12)),
+            ("86400", Some(300)),
+            ("Mon, 23 Nov 2026 11:00:30 GMT", Some(30)),
+            ("Mon, 23 Nov 2026 10:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(
+                pause(text, now),
+                expected.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+    }
+}

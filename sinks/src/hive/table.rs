@@ -1,0 +1,89 @@
+//! The table as the metastore has it, against the table as the route wants it.
+
+use super::client::{self, CallError, Client, Found, Place};
+use crate::parquet::schema::{Column, parse_type};
+
+/// The columns of a table that exists, for a route without `sink.parquet.schema`.
+pub async fn table_columns(place: &Place) -> Result<(Vec<Column>, Vec<String>), ColumnsError> {
+    let client = Client::connect(&place.addresses).await?;
+    let found = client.table(place).await?.ok_or_else(|| {
+        ColumnsError::Unusable(format!(
+            "the table {}.{} does not exist, and without sink.parquet.schema it can't be created: set sink.parquet.schema, or create the table",
+            place.database, place.table
+        ))
+    })?;
+    let mut columns = Vec::with_capacity(found.columns.len());
+    for (name, kind) in found.columns {
+        let kind = parse_type(&kind).map_err(|error| {
+            ColumnsError::Unusable(format!(
+                "column {name} of table {}.{} has the type {kind}, which can't be written: {error}",
+                place.database, place.table
+            ))
+        })?;
+        columns.push(Column { name, kind });
+    }
+    let keys = found.partition_keys.into_iter().map(|(name, _)| name);
+    Ok((columns, keys.collect()))
+}
+
+impl Place {
+    pub(super) fn no_database(&self) -> String {
+        format!(
+            "the metastore has no database {}: create it, or change sink.hive.database",
+            self.database
+        )
+    }
+}
+
+/// Why there are no columns.
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnsError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What is wrong with a table that exists, naming the column; empty where it fits.
+pub fn differences(found: &Found, columns: &[Column], keys: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let wanted = client::hive_columns(columns);
+    for (name, kind) in &wanted {
+        let there = found.columns.iter().find(|(other, _)| other == name);
+        match there {
+            None => problems.push(format!("column {name} is not in the table")),
+            Some((_, other)) if !same_type(kind, other) => problems.push(format!(
+                "column {name} is {other} in the table, but {kind} in sink.parquet.schema"
+            )),
+            Some(_) => {}
+        }
+    }
+    let there: Vec<String> = found
+        .partition_keys
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect();
+    let wanted: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
+    if there != wanted {
+        problems.push(format!(
+            "the table is partitioned by ({}), but sink.parquet.partition.by gives ({})",
+            there.join(", "),
+            wanted.join(", ")
+        ));
+    }
+    if !found.input_format.contains("Parquet") {
+        problems.push(format!(
+            "the table's input format is {}, not Parquet",
+            found.input_format
+        ));
+    }
+    problems
+}
+
+/// The same type, however it is written.
+fn same_type(one: &str, other: &str) -> bool {
+    match (parse_type(one), parse_type(other)) {
+        (Ok(one), Ok(other)) => one.to_string().to_lowercase() == other.to_string().to_lowercase(),
+        _ => one == other,
+    }
+}

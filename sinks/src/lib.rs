@@ -1,0 +1,142 @@
+//! The contract of a sink, then one module per sink.
+//!
+//! # Life of a sink
+//!
+//! 1. `build` (a function of each module) turns the route's settings into a sink, or into all that is wrong with them. It touches nothing.
+//! 2. [`Sink::check`] asks the servers whether they are there and let us in: `keystone check` and the start of a worker.
+//! 3. [`Sink::deliver`] is called for each batch, several at once (`delivery.max.in.flight`), each from its own task.
+//! 4. [`Sink::tick`] is called several times a second, and [`Sink::flush`] before partitions are given up and at shutdown.
+//! 5. [`Sink::abandon`] where the worker could not wait: what the sink holds is dropped, it will be read again.
+//!
+//! # Who answers for what
+//!
+//! **Nothing is delivered by default.** An event is delivered when the sink says so: its batch came back in [`Answer::done`] and the event is
+//! neither in `rejected` nor in `retry`, or its batch was [`Answer::held`] and its id came back later in a list of durable batches.
+//! A call that never returns leaves its batch pending, and nothing of it is committed.
+//!
+//! A sink neither retries nor waits nor writes dead letters: it answers, and the worker does those once, for all sinks.
+//! (A client library's own short retries of one request are fine.)
+//!
+//! This crate knows nothing of the consumer; no sink sees a commit.
+
+pub mod batch;
+pub mod blackhole;
+pub mod elasticsearch;
+pub mod event_time;
+pub mod hive;
+pub mod kafka;
+pub mod metric;
+pub mod parquet;
+pub mod stdout;
+pub mod template;
+
+use std::time::Duration;
+
+pub use batch::{Batch, BatchBuilder, BatchId, Claim, Event, RecordMeta, Rejected, Stage};
+pub use futures::future::BoxFuture;
+
+/// What became of a batch. Three outcomes for each event: delivered, rejected, to be sent again; or the whole batch is held.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Events that the sink can never take, in ascending order of index, each with the sink's own reason.
+    pub rejected: Vec<Rejected>,
+    /// Events to send again, in ascending order of index.
+    pub retry: Vec<usize>,
+    /// Why `retry` is not empty.
+    pub cause: Option<Cause>,
+    /// All events that are in neither list are taken over but not durable yet: the id of this batch comes back in `durable`, of this or
+    /// another answer, of a tick or of a flush, when they are.
+    pub held: bool,
+    /// Batches held earlier (or this one) that are durable now.
+    pub durable: Vec<BatchId>,
+}
+
+impl Answer {
+    /// Every event is delivered.
+    pub fn done() -> Answer {
+        Answer::default()
+    }
+}
+
+/// Why events are sent again: `reason` is a short label for the metric `keystone_retries_total`, `detail` is for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Few and fixed, for example `http_429`, `unreachable`, `timeout`.
+    pub reason: &'static str,
+    pub detail: String,
+    /// The sink asked for this pause (`Retry-After`); the worker's own back-off holds where it is longer.
+    pub after: Option<Duration>,
+}
+
+/// An answer about a whole call, not about single events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// Nothing is known to be delivered: send the same batch again, for as long as it takes.
+    #[error("{}", .0.detail)]
+    Retry(Cause),
+    /// The batch is too large for one request: the worker sends its halves.
+    #[error("the batch is too large for one request: {0}")]
+    TooLarge(String),
+    /// What the sink holds is lost (a file could not be written to its end): the worker abandons it all and reads again from the last commit.
+    #[error("{}", .0.detail)]
+    Rewind(Cause),
+    /// Trying again can't help: the worker stops with exit code 1 and this text, which names the option to change. Nothing more is committed.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// What a sink says of itself for `/status`, `/readyz` and the logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SinkState {
+    /// Empty when all is well; else what is wrong and what to do, a line each. It does not stop delivery by itself.
+    pub problems: Vec<String>,
+    /// Facts for a person: name and value, for example `open_files`, `metastore_pending_partitions`.
+    pub facts: Vec<(&'static str, String)>,
+}
+
+/// The part of a route that delivers. See the module for its life and duties.
+pub trait Sink: Send + Sync {
+    /// Delivers a batch, or says why not. May be called again with the same events after any error.
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>>;
+
+    /// Does what time asks for (a file reached its age) and names held batches that became durable. Called several times a second,
+    /// never twice at once.
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Makes all that is held durable now: partitions are about to be given up, or the worker stops. The worker bounds the call in time
+    /// and may drop the future; the sink must stay usable (or answer [`SinkError::Rewind`] to the next call).
+    fn flush(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
+        self.tick()
+    }
+
+    /// Drops all that is held and hidden; it will be read again. A file being published at this moment may still appear: that is a
+    /// duplicate, not a loss.
+    fn abandon(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// Whether batches can come back `held`. The worker then flushes before it gives up partitions.
+    fn holds(&self) -> bool {
+        false
+    }
+
+    /// Asks the servers whether they are there and let us in. The text is for a person and names the option to change.
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn state(&self) -> SinkState {
+        SinkState::default()
+    }
+}
+
+/// What a sink is told of its surroundings when it is built.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `route.name`.
+    pub route: String,
+    /// Unique for this process among the workers of the route; safe in a file name.
+    pub worker: String,
+}

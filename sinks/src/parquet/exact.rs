@@ -1,0 +1,327 @@
+//! A JSON value into a column, exactly, or a [`Mismatch`] that says why not.
+//!
+//! | type | takes |
+//! |---|---|
+//! | string, varchar(n), char(n) | a string, of at most n characters |
+//! | binary | a string with base64 (standard alphabet, padded) |
+//! | boolean | `true` or `false` |
+//! | tinyint, smallint, int, bigint | a number without a fraction that is in range; `12.0` and `1.2e1` are 12 |
+//! | float, double | a number, rounded to the nearest; one that would become infinite is refused |
+//! | decimal(p,s) | a number, or a string with a number, that p digits with s after the point hold exactly |
+//! | timestamp | what [`event_time`](crate::event_time) takes; digits beyond microseconds are dropped |
+//! | date | a string `YYYY-MM-DD` |
+//! | array, map, struct | an array; an object; an object, whose fields may be missing (null) and whose others are ignored |
+//!
+//! `null` fits every type. Nothing else is converted: the string `"12"` is not a bigint.
+
+use chrono::NaiveDate;
+use serde_json::{Map, Number, Value};
+
+use super::column::{Buffers, Data};
+use super::mismatch::Mismatch;
+use super::schema::HiveType;
+use crate::event_time;
+
+/// Appends a value as the column's next row. On an error the column may hold a part of the row: truncate it.
+pub(super) fn push(column: &mut Buffers, value: &Value) -> Result<(), Mismatch> {
+    if value.is_null() {
+        column.push_null();
+        return Ok(());
+    }
+    let Buffers { kind, valid, data } = column;
+    let kind = &*kind;
+    let mismatch = |because: &str| Mismatch::new(value, kind, because);
+    match (data, value) {
+        (Data::Bytes { bytes, ends }, Value::String(text)) => {
+            push_text(kind, text, bytes).map_err(|because| mismatch(&because))?;
+            ends.push(bytes.len() as i32);
+        }
+        (Data::Boolean(values), Value::Bool(value)) => values.push(*value),
+        (Data::I8(values), Value::Number(number)) => values.push(whole(number).map_err(mismatch)?),
+        (Data::I16(values), Value::Number(number)) => values.push(whole(number).map_err(mismatch)?),
+        (Data::I32(values), Value::Number(number)) if *kind == HiveType::Int => {
+            values.push(whole(number).map_err(mismatch)?);
+        }
+        (Data::I32(values), Value::String(text)) if *kind == HiveType::Date => {
+            values.push(date(text).ok_or_else(|| mismatch("a date is written YYYY-MM-DD"))?);
+        }
+        (Data::I64(values), Value::Number(number)) if *kind == HiveType::BigInt => {
+            values.push(whole(number).map_err(mismatch)?);
+        }
+        (Data::I64(values), value) if *kind == HiveType::Timestamp => {
+            let time = event_time::parse(value)
+                .ok_or_else(|| mismatch(&format!("allowed is {}", event_time::ALLOWED)))?;
+            values.push(time.timestamp_micros());
+        }
+        (Data::F32(values), Value::Number(number)) => {
+            let float = number.as_str().parse().unwrap_or(f32::INFINITY);
+            values.push(finite(float, float.is_finite()).map_err(mismatch)?);
+        }
+        (Data::F64(values), Value::Number(number)) => {
+            let double = number.as_str().parse().unwrap_or(f64::INFINITY);
+            values.push(finite(double, double.is_finite()).map_err(mismatch)?);
+        }
+        (Data::I128(values), value) => {
+            values.push(decimal(kind, value).map_err(mismatch)?);
+        }
+        (Data::Array { item, ends }, Value::Array(items)) => {
+            for (index, value) in items.iter().enumerate() {
+                push(item, value).map_err(|error| error.below(&format!("[{index}]")))?;
+            }
+            ends.push(item.len() as i32);
+        }
+        (Data::Map { keys, values, ends }, Value::Object(entries)) => {
+            push_entries(keys, values, entries)?;
+            ends.push(keys.len() as i32);
+        }
+        (Data::Struct(fields), Value::Object(object)) => {
+            for (name, field) in fields {
+                let found = find(object, name).unwrap_or(&Value::Null);
+                push(field, found).map_err(|error| error.below(&format!(".{name}")))?;
+            }
+        }
+        _ => return Err(mismatch("")),
+    }
+    valid.push(true);
+    Ok(())
+}
+
+/// The field of exactly this name, else the last that differs only in case: names from a Hive table are lower case.
+pub(super) fn find<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    object.get(name).or_else(|| {
+        object
+            .iter()
+            .rev()
+            .find(|(key, _)| same_but_case(key, name))
+            .map(|(_, value)| value)
+    })
+}
+
+/// Whether two names are the same to Hive.
+pub(super) fn same_but_case(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+        || (!one.is_ascii() && one.to_lowercase() == other.to_lowercase())
+}
+
+fn push_entries(
+    keys: &mut Buffers,
+    values: &mut Buffers,
+    entries: &Map<String, Value>,
+) -> Result<(), Mismatch> {
+    for (key, value) in entries {
+        let key_value = match keys.kind() {
+            HiveType::String => Value::String(key.clone()),
+            // A key of a JSON object is a text; the number it stands for must be written plainly.
+            _ => match key.parse::<i64>() {
+                Ok(number) => Value::Number(Number::from(number)),
+                Err(_) => Value::String(key.clone()),
+            },
+        };
+        push(keys, &key_value).map_err(|error| error.below(&format!(" key {key:?}")))?;
+        push(values, value).map_err(|error| error.below(&format!("[{key:?}]")))?;
+    }
+    Ok(())
+}
+
+/// Appends a text to the bytes of its column.
+pub(super) fn push_text(kind: &HiveType, text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
+    match kind {
+        HiveType::Binary => base64(text, bytes).ok_or("binary is written in base64")?,
+        HiveType::Varchar(limit) | HiveType::Char(limit)
+            if text.len() > *limit as usize && text.chars().count() > *limit as usize =>
+        {
+            return Err(format!("it has {} characters", text.chars().count()));
+        }
+        _ => bytes.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
+}
+
+fn finite<T>(value: T, finite: bool) -> Result<T, &'static str> {
+    if finite {
+        Ok(value)
+    } else {
+        Err("it is out of range")
+    }
+}
+
+fn whole<T: TryFrom<i64>>(number: &Number) -> Result<T, &'static str> {
+    let whole = match number.as_str().parse::<i64>() {
+        Ok(whole) => whole,
+        Err(_) => {
+            let whole = Digits::parse(number.as_str())
+                .and_then(|digits| digits.scaled(0))
+                .map_err(|problem| match problem {
+                    Inexact::Fraction => "it has a fraction",
+                    Inexact::Range => "it is out of range",
+                    Inexact::NotANumber => "it is not a number",
+                })?;
+            i64::try_from(whole).map_err(|_| "it is out of range")?
+        }
+    };
+    T::try_from(whole).map_err(|_| "it is out of range")
+}
+
+/// The unscaled value of a decimal.
+pub(super) fn decimal(kind: &HiveType, value: &Value) -> Result<i128, &'static str> {
+    let HiveType::Decimal { precision, scale } = kind else {
+        return Err("");
+    };
+    let text = match value {
+        Value::Number(number) => number.as_str(),
+        Value::String(text) => text,
+        _ => return Err(""),
+    };
+    let unscaled = Digits::parse(text)
+        .and_then(|digits| digits.scaled(i64::from(*scale)))
+        .map_err(|problem| match problem {
+            Inexact::Fraction => "it has more digits after the point",
+            Inexact::Range => "it has more digits before the point",
+            Inexact::NotANumber => "it is not a number",
+        })?;
+    if unscaled.unsigned_abs() < 10_u128.pow(u32::from(*precision)) {
+        Ok(unscaled)
+    } else {
+        Err("it has more digits before the point")
+    }
+}
+
+pub(super) fn date(text: &str) -> Option<i32> {
+    // chrono alone would also take `2026-1-3` and `+2026-01-03`.
+    let plain = text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    if !plain {
+        return None;
+    }
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    i32::try_from(
+        date.signed_duration_since(NaiveDate::from_ymd_opt(1970, 1, 1)?)
+            .num_days(),
+    )
+    .ok()
+}
+
+/// A number as it is written: ± digits × 10^exponent.
+struct Digits {
+    negative: bool,
+    /// Without leading and trailing zeros; empty for zero.
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+enum Inexact {
+    NotANumber,
+    Fraction,
+    Range,
+}
+
+impl Digits {
+    fn parse(text: &str) -> Result<Digits, Inexact> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (
+                mantissa,
+                exponent.parse::<i64>().map_err(|_| Inexact::NotANumber)?,
+            ),
+            None => (text, 0),
+        };
+        let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let is_number = !before.is_empty()
+            && (!after.is_empty() || !mantissa.contains('.'))
+            && before
+                .bytes()
+                .chain(after.bytes())
+                .all(|c| c.is_ascii_digit());
+        if !is_number {
+            return Err(Inexact::NotANumber);
+        }
+        let mut digits: Vec<u8> = before
+            .bytes()
+            .chain(after.bytes())
+            .skip_while(|digit| *digit == b'0')
+            .collect();
+        let mut exponent = exponent.saturating_sub(after.len() as i64);
+        while digits.last() == Some(&b'0') {
+            digits.pop();
+            exponent = exponent.saturating_add(1);
+        }
+        Ok(Digits {
+            negative,
+            digits,
+            exponent,
+        })
+    }
+
+    /// The number times 10^scale, where that is whole.
+    fn scaled(&self, scale: i64) -> Result<i128, Inexact> {
+        if self.digits.is_empty() {
+            return Ok(0);
+        }
+        let zeros = self.exponent.saturating_add(scale);
+        if zeros < 0 {
+            return Err(Inexact::Fraction);
+        }
+        if self.digits.len() as i64 + zeros.min(100) > 38 {
+            return Err(Inexact::Range);
+        }
+        let mut value: i128 = 0;
+        for digit in &self.digits {
+            value = value * 10 + i128::from(digit - b'0');
+        }
+        value *= 10_i128.pow(zeros as u32);
+        Ok(if self.negative { -value } else { value })
+    }
+}
+
+/// Decodes standard base64 with padding; `None` where the text is anything else.
+fn base64(text: &str, out: &mut Vec<u8>) -> Option<()> {
+    let bytes = text.as_bytes();
+    if !bytes.len().is_multiple_of(4) {
+        return None;
+    }
+    let start = out.len();
+    let groups = bytes.len() / 4;
+    for (index, group) in bytes.chunks_exact(4).enumerate() {
+        let padding = group.iter().rev().take_while(|c| **c == b'=').count();
+        if padding > 2 || (padding > 0 && index + 1 < groups) {
+            out.truncate(start);
+            return None;
+        }
+        let mut bits: u32 = 0;
+        for c in &group[..4 - padding] {
+            let Some(six) = sextet(*c) else {
+                out.truncate(start);
+                return None;
+            };
+            bits = bits << 6 | u32::from(six);
+        }
+        bits <<= 6 * padding;
+        // Bits that no byte holds must be zero: else two texts would be the same bytes.
+        if bits & ((1 << (8 * padding)) - 1) != 0 {
+            out.truncate(start);
+            return None;
+        }
+        out.extend_from_slice(&bits.to_be_bytes()[1..4 - padding]);
+    }
+    Some(())
+}
+
+fn sextet(c: u8) -> Option<u8> {
+    Some(match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! The open files of a sink, one for each partition of the table, and the batches that wait for them.
+//!
+//! A batch is durable when every file that holds rows of it is published. After an error the content of open files is not known to
+//! match the batches: the owner abandons everything and the worker reads it again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use futures::stream::{self, StreamExt};
+
+use super::file::{Codec, OpenFile};
+use super::rows::{Group, SharedLayout};
+use super::store::{Store, StoreError};
+use crate::batch::BatchId;
+
+/// Memory for encoded rows in all open files together. Beyond it, row groups end early.
+const MEMORY_BYTES: usize = 40 << 20;
+
+/// Less than this is not worth ending a row group for.
+const MIN_ROW_GROUP_BYTES: usize = 64 << 10;
+
+/// Files that a flush publishes at the same time: each takes a few requests to a bucket.
+const PUBLISHING: usize = 8;
+
+/// When a file ends, and how it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Rolling {
+    pub(super) max_bytes: u64,
+    pub(super) max_rows: u64,
+    pub(super) max_age: Duration,
+    pub(super) max_open: usize,
+    pub(super) codec: Codec,
+    /// What names of files begin with: the route, the worker and the start of the process.
+    pub(super) name: String,
+}
+
+/// Why a file was published: a label of `keystone_parquet_files_published_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Bytes,
+    Rows,
+    Age,
+    OpenFiles,
+    Memory,
+    Flush,
+}
+
+impl Why {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Why::Bytes => "bytes",
+            Why::Rows => "rows",
+            Why::Age => "age",
+            Why::OpenFiles => "open_files",
+            Why::Memory => "memory",
+            Why::Flush => "flush",
+        }
+    }
+}
+
+/// A file that readers see now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) partition: String,
+    pub(super) name: String,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) why: Why,
+}
+
+/// What is open and what waits for it.
+pub(super) struct Files {
+    store: Store,
+    rolling: Rolling,
+    open: HashMap<String, OpenFile>,
+    /// For each batch the number of unpublished pieces of it.
+    held: HashMap<BatchId, usize>,
+    durable: Vec<BatchId>,
+    published: Vec<Published>,
+    counter: u64,
+}
+
+impl Files {
+    pub(super) fn new(store: Store, rolling: Rolling) -> Files {
+        Files {
+            store,
+            rolling,
+            open: HashMap::new(),
+            held: HashMap::new(),
+            durable: Vec::new(),
+            published: Vec::new(),
+            counter: 0,
+        }
+    }
+
+    pub(super) fn open_files(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Rows in open files.
+    pub(super) fn open_rows(&self) -> u64 {
+        self.open.values().map(|file| file.rows).sum()
+    }
+
+    /// Bytes held in memory.
+    pub(super) fn memory(&self) -> usize {
+        self.open.values().map(OpenFile::memory).sum()
+    }
+
+    /// Batches that became durable since the last call.
+    pub(super) fn take_durable(&mut self) -> Vec<BatchId> {
+        std::mem::take(&mut self.durable)
+    }
+
+    /// Files published since the last call.
+    pub(super) fn take_published(&mut self) -> Vec<Published> {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Takes over the rows of a batch.
+    pub(super) async fn append(
+        &mut self,
+        batch: BatchId,
+        layout: &SharedLayout,
+        groups: Vec<Group>,
+    ) -> Result<(), StoreError> {
+        // A piece of its own keeps the batch from being durable while the rest of it is still to come.
+        self.held.insert(batch, 1);
+        for Group { partition, rows } in groups {
+            self.append_rows(batch, layout, &partition, rows).await?;
+            self.bound_memory().await?;
+        }
+        self.release(batch);
+        Ok(())
+    }
+
+    async fn append_rows(
+        &mut self,
+        batch: BatchId,
+        layout: &SharedLayout,
+        partition: &str,
+        mut rows: RecordBatch,
+    ) -> Result<(), StoreError> {
+        while rows.num_rows() > 0 {
+            if !self.open.contains_key(partition) {
+                let file = self.create(layout, partition).await?;
+                self.open.insert(partition.to_owned(), file);
+            }
+            let Some(file) = self.open.get_mut(partition) else {
+                continue;
+            };
+            if file.batches.last() != Some(&batch) {
+                file.batches.push(batch);
+                *self.held.entry(batch).or_default() += 1;
+            }
+            let room = self.rolling.max_rows.saturating_sub(file.rows).max(1);
+            let now = rows
+                .num_rows()
+                .min(usize::try_from(room).unwrap_or(usize::MAX));
+            file.append(rows.slice(0, now)).await?;
+            let why = if file.rows >= self.rolling.max_rows {
+                Some(Why::Rows)
+            } else if file.size() >= self.rolling.max_bytes {
+                Some(Why::Bytes)
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                self.publish(partition, why).await?;
+            }
+            rows = rows.slice(now, rows.num_rows() - now);
+        }
+        Ok(())
+    }
+
+    async fn create(
+        &mut self,
+        layout: &SharedLayout,
+        partition: &str,
+    ) -> Result<OpenFile, StoreError> {
+        while self.open.len() >= self.rolling.max_open {
+            let idle = self.idle();
+            match idle {
+                Some(idle) => self.publish(&idle, Why::OpenFiles).await?,
+                None => break,
+            }
+        }
+        let name = format!("{}-{:06}.parquet", self.rolling.name, self.counter);
+        self.counter += 1;
+        OpenFile::create(
+            &self.store,
+            partition,
+            name,
+            layout.schema.clone(),
+            self.rolling.codec,
+        )
+        .await
+    }
+
+    /// Ends row groups, the largest first, then publishes idle files, until the memory is within bounds.
+    async fn bound_memory(&mut self) -> Result<(), StoreError> {
+        while self.memory() > MEMORY_BYTES {
+            let largest = self.open.values_mut().max_by_key(|file| file.unflushed());
+            match largest {
+                Some(file) if file.unflushed() >= MIN_ROW_GROUP_BYTES => file.flush().await?,
+                _ => match self.idle() {
+                    Some(idle) => self.publish(&idle, Why::Memory).await?,
+                    None => break,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The partition whose file was written to least recently.
+    fn idle(&self) -> Option<String> {
+        self.open
+            .values()
+            .min_by_key(|file| file.touched)
+            .map(|file| file.partition.clone())
+    }
+
+    /// Publishes files that reached their age.
+    pub(super) async fn roll_by_age(&mut self) -> Result<(), StoreError> {
+        let max_age = self.rolling.max_age;
+        self.publish_all(Why::Age, |file| file.opened.elapsed() >= max_age)
+            .await
+    }
+
+    /// Publishes everything.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        self.publish_all(Why::Flush, |_| true).await
+    }
+
+    async fn publish_all(
+        &mut self,
+        why: Why,
+        due: impl Fn(&OpenFile) -> bool,
+    ) -> Result<(), StoreError> {
+        let publishing: Vec<_> = self
+            .open
+            .values_mut()
+            .filter(|file| due(file))
+            .map(|file| async { (file.partition.clone(), file.publish().await) })
+            .collect();
+        let outcomes: Vec<(String, Result<u64, StoreError>)> = stream::iter(publishing)
+            .buffer_unordered(PUBLISHING)
+            .collect()
+            .await;
+        let mut first_error = Ok(());
+        for (partition, outcome) in outcomes {
+            match outcome {
+                Ok(bytes) => self.settle(&partition, bytes, why),
+                Err(error) => first_error = first_error.and(Err(error)),
+            }
+        }
+        first_error
+    }
+
+    async fn publish(&mut self, partition: &str, why: Why) -> Result<(), StoreError> {
+        // It stays in the map until it is published, so that an abandon finds it whatever happens here.
+        let Some(file) = self.open.get_mut(partition) else {
+            return Ok(());
+        };
+        let bytes = file.publish().await?;
+        self.settle(partition, bytes, why);
+        Ok(())
+    }
+
+    /// Notes a published file.
+    fn settle(&mut self, partition: &str, bytes: u64, why: Why) {
+        let Some(file) = self.open.remove(partition) else {
+            return;
+        };
+        for batch in &file.batches {
+            self.release(*batch);
+        }
+        self.published.push(Published {
+            partition: file.partition,
+            name: file.name,
+            rows: file.rows,
+            bytes,
+            why,
+        });
+    }
+
+    /// One piece of a batch is safe.
+    fn release(&mut self, batch: BatchId) {
+        if let Some(pieces) = self.held.get_mut(&batch) {
+            *pieces -= 1;
+            if *pieces == 0 {
+                self.held.remove(&batch);
+                self.durable.push(batch);
+            }
+        }
+    }
+
+    /// Drops everything held and removes the hidden files.
+    pub(super) async fn abandon(&mut self) {
+        self.held.clear();
+        self.durable.clear();
+        for (_, file) in std::mem::take(&mut self.open) {
+            file.abandon().await;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Files in a directory: hidden while they are written, then renamed. All calls block.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::store::StoreError;
+
+/// Ends the name of a file that is being written.
+pub const HIDDEN_SUFFIX: &str = ".inprogress";
+
+/// A file under its hidden name.
+#[derive(Debug)]
+pub struct HiddenFile {
+    file: File,
+    hidden: PathBuf,
+    path: PathBuf,
+    written: u64,
+}
+
+impl HiddenFile {
+    pub fn create(root: &Path, partition: &str, name: &str) -> Result<HiddenFile, StoreError> {
+        let directory = root.join(partition);
+        if !directory.is_dir() {
+            create_directories(&directory)
+                .map_err(|error| failed("creating directory", &directory, error))?;
+        }
+        let hidden = directory.join(format!(".{name}{HIDDEN_SUFFIX}"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&hidden)
+            .map_err(|error| failed("creating", &hidden, error))?;
+        Ok(HiddenFile {
+            file,
+            path: directory.join(name),
+            hidden,
+            written: 0,
+        })
+    }
+
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.written += bytes.len() as u64;
+        self.file
+            .write_all(bytes)
+            .map_err(|error| failed("writing", &self.hidden, error))
+    }
+
+    pub fn publish(&mut self) -> Result<(), StoreError> {
+        self.file
+            .sync_all()
+            .map_err(|error| failed("syncing", &self.hidden, error))?;
+        // A rename would replace it. Names are unique, so this is another program's file.
+        if self.path.exists() {
+            return Err(StoreError {
+                reason: "file_exists",
+                detail: format!("{} exists already", self.path.display()),
+            });
+        }
+        fs::rename(&self.hidden, &self.path)
+            .map_err(|error| failed("renaming to", &self.path, error))?;
+        sync_directory(self.path.parent().unwrap_or(Path::new("/")))
+            .map_err(|error| failed("syncing the directory of", &self.path, error))
+    }
+
+    pub fn abandon(self) {
+        if let Err(error) = fs::remove_file(&self.hidden)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.hidden.display(), %error, "an unfinished file could not be removed");
+        }
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+}
+
+/// Creates a directory with its parents, each durable in its own parent.
+fn create_directories(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        create_directories(parent)?;
+    }
+    match fs::create_dir(directory) {
+        Ok(()) => {}
+        // Another worker was first.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    directory.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Creates the location and tries to write there.
+pub fn check(root: &Path, probe: &str) -> Result<(), StoreError> {
+    create_directories(root).map_err(|error| failed("creating directory", root, error))?;
+    let path = root.join(format!(".{probe}{HIDDEN_SUFFIX}"));
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(b"keystone")?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(&path);
+    written
+        .and(removed)
+        .map_err(|error| failed("writing", &path, error))
+}
+
+/// Removes unfinished files whose names begin with `marker`, at `depth` levels below the root.
+pub fn remove_leftovers(root: &Path, depth: usize, marker: &str) -> usize {
+    let mut removed = 0;
+    for directory in directories(root, depth, usize::MAX) {
+        for name in names(&root.join(&directory)) {
+            if name.ends_with(HIDDEN_SUFFIX) && name.starts_with(marker) {
+                removed += usize::from(fs::remove_file(root.join(&directory).join(name)).is_ok());
+            }
+        }
+    }
+    removed
+}
+
+/// Paths of partitions that hold a published file.
+pub fn partitions(root: &Path, depth: usize, limit: usize) -> Vec<String> {
+    let mut found = directories(root, depth, limit);
+    found
+        .retain(|directory| names(&root.join(directory)).any(|name| !name.starts_with(['.', '_'])));
+    found
+}
+
+/// Directories of the form `key=value` at `depth` levels below the root, at most `limit`, the greatest names first.
+fn directories(root: &Path, depth: usize, limit: usize) -> Vec<String> {
+    let mut level = vec![String::new()];
+    for _ in 0..depth {
+        let mut next = Vec::new();
+        for parent in level {
+            let mut below: Vec<String> = names(&root.join(&parent))
+                .filter(|name| name.contains('=') && !name.starts_with(['.', '_']))
+                .map(|name| {
+                    if parent.is_empty() {
+                        name
+                    } else {
+                        format!("{parent}/{name}")
+                    }
+                })
+                .collect();
+            below.sort_unstable_by(|a, b| b.cmp(a));
+            next.extend(below);
+            if next.len() >= limit {
+                break;
+            }
+        }
+        next.truncate(limit);
+        level = next;
+    }
+    level
+}
+
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+}
+
+fn failed(doing: &str, path: &Path, error: io::Error) -> StoreError {
+    let (reason, hint) = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
+            "disk_full",
+            "; free some space, or point sink.parquet.location elsewhere",
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
+            "permission_denied",
+            "; let the worker's user write there, or point sink.parquet.location elsewhere",
+        ),
+        _ => ("file_failed", ""),
+    };
+    StoreError {
+        reason,
+        detail: format!("{doing} {}: {error}{hint}", path.display()),
+    }
+}

@@ -1,0 +1,428 @@
+//! The Parquet sink: events as rows of Parquet files in a Hive layout, in a directory or a bucket.
+//!
+//! ```text
+//! batch ── rows ──> record batch for each partition ── file ──> row groups ── store ──> hidden file ── publish ──> visible
+//! ```
+//!
+//! A batch is [held](crate::Answer::held) until every file with rows of it is published. A file is published when it reaches its size,
+//! rows or age, when too many are open, and at a flush. An error while a file is written loses what is held: the answer is
+//! [`SinkError::Rewind`], and the worker reads it again.
+//!
+//! Memory: one decoded batch for each delivery in flight, and at most 40 MB of rows in all open files; files are written out
+//! row group by row group, never held as a whole.
+
+mod column;
+mod exact;
+mod fast;
+mod file;
+mod files;
+pub mod local;
+mod mismatch;
+mod options;
+pub mod partition;
+pub mod rows;
+pub mod schema;
+pub mod store;
+
+use std::sync::{Arc, OnceLock};
+
+use keystone_config::{Problem, Settings};
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use options::{OPTIONS, SECTION};
+
+use crate::batch::{Batch, BatchId};
+use crate::hive::{self, ColumnsError, Hive};
+use crate::metric::{Metric, MetricKind};
+use crate::{Answer, BoxFuture, Cause, Context, Sink, SinkError, SinkState};
+use files::Files;
+use partition::Partitioning;
+use rows::{Layout, SharedLayout};
+use schema::Column;
+use store::{Store, StoreError};
+
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "keystone_parquet_files_published_total",
+        kind: MetricKind::Counter,
+        labels: &["cause"],
+        help: "Files published, by what ended them: bytes, rows, age, open_files, memory or flush. Worry when open_files or memory dominate: events arrive for many partitions at once, and files are small.",
+    },
+    Metric {
+        name: "keystone_parquet_published_bytes_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Bytes of the files published.",
+    },
+    Metric {
+        name: "keystone_parquet_published_rows_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Rows in the files published.",
+    },
+    Metric {
+        name: "keystone_parquet_open_files",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Files being written, hidden from readers.",
+    },
+    Metric {
+        name: "keystone_parquet_open_rows",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Rows in files being written: what a crash makes the worker read again.",
+    },
+    Metric {
+        name: "keystone_parquet_buffered_bytes",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Memory held by files being written.",
+    },
+    Metric {
+        name: "keystone_parquet_abandoned_rows_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Rows dropped from files being written, to be read again: after a write error, or partitions that were lost.",
+    },
+];
+
+/// Builds the sink from `sink.parquet.*` and `sink.hive.*`.
+pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut keep = |problem: Problem| problems.push(problem);
+    let store = options::store(settings).map_err(&mut keep).ok();
+    let columns = options::columns(settings).map_err(&mut keep).ok();
+    let partitioning = options::partitioning(settings).map_err(&mut keep).ok();
+    let place = hive::place(settings).map_err(&mut keep).ok();
+    if let (Some(Some(columns)), Some(partitioning)) = (&columns, &partitioning)
+        && let Some(problem) = overlap(columns, partitioning)
+    {
+        keep(settings.problem(
+            "sink.parquet.partition.by",
+            problem,
+            "give the partition column another name, or take the column out of sink.parquet.schema",
+        ));
+    }
+    let (Some(store), Some(columns), Some(partitioning), Some(place), true) =
+        (store, columns, partitioning, place, problems.is_empty())
+    else {
+        return Err(problems);
+    };
+    let started = chrono::Utc::now().timestamp_millis();
+    let layout = OnceLock::new();
+    if let Some(columns) = columns {
+        let _ = layout.set(Arc::new(Layout::new(columns, partitioning.clone())));
+    }
+    Ok(Box::new(ParquetSink {
+        hive: place.map(|place| Hive::new(place, store.clone())),
+        marker: options::own_prefix(context),
+        inner: Mutex::new(Inner {
+            files: Files::new(store.clone(), options::rolling(settings, context, started)),
+            torn: false,
+            swept: false,
+        }),
+        facts: std::sync::Mutex::new(SinkFacts::default()),
+        store,
+        partitioning,
+        layout,
+    }))
+}
+
+/// A partition column can't be a column of the files, too.
+fn overlap(columns: &[Column], partitioning: &Partitioning) -> Option<String> {
+    let name = partitioning.names().find(|name| {
+        columns
+            .iter()
+            .any(|column| exact::same_but_case(&column.name, name))
+    })?;
+    Some(format!(
+        "the partition column `{name}` is a column of sink.parquet.schema, too"
+    ))
+}
+
+struct ParquetSink {
+    store: Store,
+    partitioning: Partitioning,
+    /// Empty until the Hive table was read, where the route declares no columns.
+    layout: OnceLock<SharedLayout>,
+    hive: Option<Hive>,
+    /// Part of the names of this worker's files, whenever it was started.
+    marker: String,
+    inner: Mutex<Inner>,
+    facts: std::sync::Mutex<SinkFacts>,
+}
+
+struct Inner {
+    files: Files,
+    /// A call was dropped in the middle: what the files hold is not known.
+    torn: bool,
+    /// Leftovers of an earlier process were removed.
+    swept: bool,
+}
+
+/// For [`Sink::state`], which can't wait for the files.
+#[derive(Debug, Clone, Default)]
+struct SinkFacts {
+    open_files: usize,
+    open_rows: u64,
+    buffered_bytes: usize,
+    files_published: u64,
+}
+
+impl ParquetSink {
+    /// The table's layout; reads the columns from the Hive table the first time, where the route declares none.
+    async fn layout(&self) -> Result<SharedLayout, SinkError> {
+        if let Some(layout) = self.layout.get() {
+            return Ok(layout.clone());
+        }
+        let Some(hive) = &self.hive else {
+            return Err(SinkError::Fatal(
+                "sink.parquet.schema is missing".to_owned(),
+            ));
+        };
+        match hive::table_columns(hive.place()).await {
+            Ok((columns, keys)) => {
+                let wanted: Vec<String> =
+                    self.partitioning.names().map(str::to_lowercase).collect();
+                if keys != wanted {
+                    return Err(SinkError::Fatal(format!(
+                        "the table {}.{} is partitioned by ({}), but sink.parquet.partition.by gives ({})",
+                        hive.place().database,
+                        hive.place().table,
+                        keys.join(", "),
+                        wanted.join(", ")
+                    )));
+                }
+                let layout = Arc::new(Layout::new(columns, self.partitioning.clone()));
+                Ok(self.layout.get_or_init(|| layout).clone())
+            }
+            Err(ColumnsError::Call(error)) => {
+                let detail = format!(
+                    "the columns can't be read from the Hive table ({error}); sink.parquet.schema would make the start independent of the metastore"
+                );
+                hive.note(detail.clone());
+                Err(SinkError::Retry(Cause {
+                    reason: "metastore",
+                    detail,
+                    after: None,
+                }))
+            }
+            Err(ColumnsError::Unusable(text)) => Err(SinkError::Fatal(text)),
+        }
+    }
+
+    /// The files, for one change. [`ParquetSink::end`] must follow; a call that was dropped in between is found by the next one.
+    async fn begin(&self) -> Result<MutexGuard<'_, Inner>, SinkError> {
+        let mut inner = self.inner.lock().await;
+        if std::mem::replace(&mut inner.torn, true) {
+            let error = StoreError {
+                reason: "interrupted",
+                detail: "an earlier write to the open files was interrupted".to_owned(),
+            };
+            return Err(self.fail(inner, error).await);
+        }
+        if !inner.swept {
+            inner.swept = true;
+            let depth = self.partitioning.names().len();
+            let removed = blocking(|| {
+                self.store
+                    .remove_leftovers(depth, &format!(".{}", self.marker))
+            });
+            if removed > 0 {
+                tracing::info!(removed, "unfinished files of an earlier process removed");
+            }
+        }
+        Ok(inner)
+    }
+
+    /// Ends a change: answers with what became durable and hands published partitions to Hive.
+    async fn end(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        changed: Result<(), StoreError>,
+    ) -> Result<Vec<BatchId>, SinkError> {
+        let published = inner.files.take_published();
+        for file in &published {
+            tracing::debug!(partition = %file.partition, name = %file.name, rows = file.rows, bytes = file.bytes, cause = file.why.as_str(), "file published");
+            metrics::counter!("keystone_parquet_files_published_total", "cause" => file.why.as_str())
+                .increment(1);
+            metrics::counter!("keystone_parquet_published_bytes_total").increment(file.bytes);
+            metrics::counter!("keystone_parquet_published_rows_total").increment(file.rows);
+            if let Some(hive) = &self.hive {
+                hive.published(&file.partition);
+            }
+        }
+        if let Err(error) = changed {
+            return Err(self.fail(inner, error).await);
+        }
+        let durable = inner.files.take_durable();
+        inner.torn = false;
+        self.report(&inner.files, published.len() as u64);
+        Ok(durable)
+    }
+
+    /// Drops everything held.
+    async fn fail(&self, mut inner: MutexGuard<'_, Inner>, error: StoreError) -> SinkError {
+        self.drop_held(&mut inner).await;
+        SinkError::Rewind(Cause {
+            reason: error.reason,
+            detail: format!(
+                "{}; the events of unpublished files are read again",
+                error.detail
+            ),
+            after: None,
+        })
+    }
+
+    async fn drop_held(&self, inner: &mut Inner) {
+        inner.torn = true;
+        metrics::counter!("keystone_parquet_abandoned_rows_total")
+            .increment(inner.files.open_rows());
+        inner.files.abandon().await;
+        inner.torn = false;
+        self.report(&inner.files, 0);
+    }
+
+    fn report(&self, files: &Files, published: u64) {
+        let mut facts = self
+            .facts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        facts.open_files = files.open_files();
+        facts.open_rows = files.open_rows();
+        facts.buffered_bytes = files.memory();
+        facts.files_published += published;
+        metrics::gauge!("keystone_parquet_open_files").set(facts.open_files as f64);
+        metrics::gauge!("keystone_parquet_open_rows").set(facts.open_rows as f64);
+        metrics::gauge!("keystone_parquet_buffered_bytes").set(facts.buffered_bytes as f64);
+    }
+
+    async fn deliver_batch(&self, batch: &Batch) -> Result<Answer, SinkError> {
+        let layout = self.layout().await?;
+        let decoded = blocking(|| layout.decode(batch.events())).map_err(|error| {
+            SinkError::TooLarge(format!(
+                "it does not fit into one Arrow record batch: {error}"
+            ))
+        })?;
+        if decoded.groups.is_empty() {
+            return Ok(Answer {
+                rejected: decoded.rejected,
+                ..Answer::done()
+            });
+        }
+        let mut inner = self.begin().await?;
+        let appended = inner
+            .files
+            .append(batch.id(), &layout, decoded.groups)
+            .await;
+        let durable = self.end(inner, appended).await?;
+        Ok(Answer {
+            rejected: decoded.rejected,
+            held: true,
+            durable,
+            ..Answer::done()
+        })
+    }
+
+    async fn check_all(&self) -> Result<(), String> {
+        self.store
+            .check(&format!("{}check", self.marker))
+            .await
+            .map_err(|error| format!("sink.parquet.location can't be written: {error}"))?;
+        let Some(hive) = &self.hive else {
+            return Ok(());
+        };
+        let layout = match self.layout().await {
+            Ok(layout) => layout,
+            Err(error) => return Err(error.to_string()),
+        };
+        match hive.check(&layout).await {
+            Ok(()) => Ok(()),
+            // Delivery does not wait for it: the state tells.
+            Err(hive::CheckError::Unreachable(problem)) => {
+                hive.note(problem);
+                Ok(())
+            }
+            Err(hive::CheckError::Mismatch(problem)) => Err(problem),
+        }
+    }
+}
+
+impl Sink for ParquetSink {
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
+        Box::pin(self.deliver_batch(batch))
+    }
+
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
+        Box::pin(async {
+            if let (Some(hive), Some(layout)) = (&self.hive, self.layout.get()) {
+                hive.start(layout);
+            }
+            let mut inner = self.begin().await?;
+            let rolled = inner.files.roll_by_age().await;
+            self.end(inner, rolled).await
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
+        Box::pin(async {
+            let mut inner = self.begin().await?;
+            let flushed = inner.files.flush().await;
+            self.end(inner, flushed).await
+        })
+    }
+
+    fn abandon(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut inner = self.inner.lock().await;
+            self.drop_held(&mut inner).await;
+        })
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.check_all())
+    }
+
+    fn state(&self) -> SinkState {
+        let facts = self
+            .facts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        let mut state = SinkState {
+            problems: Vec::new(),
+            facts: vec![
+                ("location", self.store.shown()),
+                ("open_files", facts.open_files.to_string()),
+                ("open_rows", facts.open_rows.to_string()),
+                ("buffered_bytes", facts.buffered_bytes.to_string()),
+                ("files_published", facts.files_published.to_string()),
+            ],
+        };
+        if let Some(hive) = &self.hive {
+            state.problems.extend(hive.problems());
+            state
+                .facts
+                .push(("metastore_pending_partitions", hive.pending().to_string()));
+        }
+        state
+    }
+}
+
+/// Runs what takes long without an await (encoding, files) so that the other tasks of this thread go on.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The options of the Parquet sink, and what is read from them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystone_config::{Default, Kind, OptionSpec, Problem, Section, Settings, Tradeoff3};
+use object_store::aws::AmazonS3Builder;
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+
+use super::file::Codec;
+use super::files::Rolling;
+use super::partition::{self, Partitioning};
+use super::schema::{self, Column, parse_columns};
+use super::store::Store;
+use crate::Context;
+
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "sink.parquet.location",
+        kind: Kind::Checked {
+            form: "`file:///directory` or `s3://bucket/path`",
+            check: check_location,
+        },
+        default: Default::Required,
+        secret: false,
+        doc: "Where the table's files go. A file is hidden until it is complete.",
+        example: "s3://lake/plays",
+    },
+    OptionSpec {
+        key: "sink.parquet.schema",
+        kind: Kind::Checked {
+            form: schema::FORM,
+            check: |text| {
+                parse_columns(text)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            },
+        },
+        default: Default::Absent,
+        secret: false,
+        doc: "The columns, in Hive's words. A column takes the event's field of exactly its name, else one that differs only in case; a missing field is null, a field without a column is ignored, and an event with a value that does not fit is a dead letter. Absent: the columns of the table `sink.hive.table`, which must exist and whose metastore must be up when the worker starts.",
+        example: "event_id string, ts timestamp, duration_ms bigint",
+    },
+    OptionSpec {
+        key: "sink.parquet.partition.by",
+        kind: Kind::Checked {
+            form: partition::FORM,
+            check: |text| Partitioning::parse(text).map(drop),
+        },
+        default: Default::Absent,
+        secret: false,
+        doc: "The partition columns, from left to right. `dt={ts:%Y-%m-%d}` takes the event time in field `ts` (UTC, strftime), `dt={day}` a field as it is, `country` alone is `country={country}`; `{a.b}` is field `b` of field `a`. An event whose time is missing or bad is a dead letter; a plain field that is missing, null or empty gives `__HIVE_DEFAULT_PARTITION__`. Absent: the table has no partitions.",
+        example: "dt={ts:%Y-%m-%d}, hour={ts:%H}",
+    },
+    OptionSpec {
+        key: "sink.parquet.roll.max.bytes",
+        kind: Kind::Bytes {
+            min: 64 << 10,
+            max: 16 << 30,
+        },
+        default: Default::Value("128mb"),
+        secret: false,
+        doc: "A file is published when it reaches about this size. Its row groups are 16 MB at most, whatever the size of the file.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.roll.max.rows",
+        kind: Kind::Count {
+            min: 1,
+            max: 10_000_000_000,
+        },
+        default: Default::Value("10000000"),
+        secret: false,
+        doc: "A file is published when it has this many rows.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.roll.max.age.ms",
+        kind: Kind::Millis {
+            min: 10,
+            max: 86_400_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "60000",
+            balanced: "300000",
+            no_duplicates: "600000",
+        }),
+        secret: false,
+        doc: "A file is published at this age, counted by the clock from its first row. It bounds the delivery latency and what a crash makes the worker read again; smaller values make more and smaller files.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.max.open.files",
+        kind: Kind::Count { min: 1, max: 1_000 },
+        default: Default::Value("64"),
+        secret: false,
+        doc: "Files open at once, one for each partition of the table that events arrive for. One more, and the file that was idle for longest is published first. Memory is bounded apart from this: 40 MB of rows in all open files together.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.compression",
+        kind: Kind::Choice(&["zstd", "snappy", "none"]),
+        default: Default::Value("zstd"),
+        secret: false,
+        doc: "How the files are compressed. Every reader of this century knows `snappy`, most know `zstd`, which makes files about a third smaller.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.compression.level",
+        kind: Kind::Count { min: 1, max: 22 },
+        default: Default::Value("3"),
+        secret: false,
+        doc: "The level of `zstd`. Above 9 it costs much time for little space.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.endpoint",
+        kind: Kind::Checked {
+            form: "`http://host:port` or `https://host`",
+            check: check_endpoint,
+        },
+        default: Default::Absent,
+        secret: false,
+        doc: "The server of an S3-compatible store. Absent: Amazon's own for the region.",
+        example: "https://minio.example.org:9000",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.region",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "The bucket's region. Absent: `AWS_REGION` or `AWS_DEFAULT_REGION`, else `us-east-1`.",
+        example: "eu-north-1",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.access.key.id",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "The access key's id. Absent: the usual `AWS_…` variables, then the identity of the pod, task or machine.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.secret.access.key",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: true,
+        doc: "The secret of the access key.",
+        example: "${file:/run/secrets/s3-secret-key}",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.session.token",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: true,
+        doc: "The session token, with temporary credentials.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.parquet.s3.path.style",
+        kind: Kind::Bool,
+        default: Default::Derived("`true` with `sink.parquet.s3.endpoint`, else `false`"),
+        secret: false,
+        doc: "Whether the bucket stands in the path (`https://host/bucket`) instead of the host name.",
+        example: "",
+    },
+];
+
+pub const SECTION: Section = Section {
+    title: "Sink: Parquet files",
+    when: Some(("sink.type", "parquet")),
+    options: OPTIONS,
+    passthrough: None,
+};
+
+fn check_location(text: &str) -> Result<(), String> {
+    match text.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') && path.len() > 1 => Ok(()),
+        Some(("file", _)) => Err(format!(
+            "`{text}` is not an absolute path, which has three slashes: file:///directory"
+        )),
+        Some(("s3", rest)) if !rest.split('/').next().unwrap_or_default().is_empty() => Ok(()),
+        Some(("s3", _)) => Err(format!("`{text}` names no bucket")),
+        _ => Err(format!("`{text}` is neither")),
+    }
+}
+
+fn check_endpoint(text: &str) -> Result<(), String> {
+    match url::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        _ => Err(format!("`{text}` is not such a URL")),
+    }
+}
+
+/// Where the files go.
+pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
+    let location = settings.get("sink.parquet.location");
+    if let Some(path) = location.strip_prefix("file://") {
+        let path = path.trim_end_matches('/');
+        return Ok(Store::Local { root: path.into() });
+    }
+    let rest = location.strip_prefix("s3://").unwrap_or(location);
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let endpoint = settings.text("sink.parquet.s3.endpoint");
+    // Credentials of a pod, task or machine come by the variables that the platform sets.
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_client_options(
+            ClientOptions::new()
+                .with_allow_http(true)
+                .with_connect_timeout(Duration::from_secs(5))
+                .with_timeout(Duration::from_secs(60)),
+        )
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(5),
+                base: 2.0,
+            },
+            max_retries: 5,
+            retry_timeout: Duration::from_secs(60),
+        });
+    let path_style = match settings.text("sink.parquet.s3.path.style") {
+        Some(_) => settings.flag("sink.parquet.s3.path.style"),
+        None => endpoint.is_some(),
+    };
+    builder = builder.with_virtual_hosted_style_request(!path_style);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = settings.text("sink.parquet.s3.region") {
+        builder = builder.with_region(region);
+    }
+    if let Some(id) = settings.text("sink.parquet.s3.access.key.id") {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = settings.secret("sink.parquet.s3.secret.access.key") {
+        builder = builder.with_secret_access_key(secret.expose());
+    }
+    if let Some(token) = settings.secret("sink.parquet.s3.session.token") {
+        builder = builder.with_token(token.expose());
+    }
+    let store = builder.build().map_err(|error| {
+        settings.problem(
+            "sink.parquet.location",
+            format!("the client for the bucket can't be made: {error}"),
+            "see the sink.parquet.s3.* options",
+        )
+    })?;
+    Ok(Store::S3 {
+        store: Arc::new(store),
+        bucket: bucket.to_owned(),
+        prefix: prefix.trim_matches('/').to_owned(),
+    })
+}
+
+/// The declared columns; `None` where the Hive table has them.
+pub(super) fn columns(settings: &Settings) -> Result<Option<Vec<Column>>, Problem> {
+    let Some(text) = settings.text("sink.parquet.schema") else {
+        if settings.text("sink.hive.metastore.uri").is_some() {
+            return Ok(None);
+        }
+        return Err(settings.problem(
+            "sink.parquet.schema",
+            "is missing",
+            "list the columns, or name a table that has them by sink.hive.metastore.uri and sink.hive.table",
+        ));
+    };
+    parse_columns(text)
+        .map(Some)
+        .map_err(|error| settings.problem("sink.parquet.schema", error.to_string(), schema::FORM))
+}
+
+pub(super) fn partitioning(settings: &Settings) -> Result<Partitioning, Problem> {
+    match settings.text("sink.parquet.partition.by") {
+        None => Ok(Partitioning::default()),
+        Some(text) => Partitioning::parse(text).map_err(|problem| {
+            settings.problem("sink.parquet.partition.by", problem, partition::FORM)
+        }),
+    }
+}
+
+pub(super) fn rolling(settings: &Settings, context: &Context, started_ms: i64) -> Rolling {
+    Rolling {
+        max_bytes: settings.bytes("sink.parquet.roll.max.bytes"),
+        max_rows: settings.count("sink.parquet.roll.max.rows"),
+        max_age: settings.millis("sink.parquet.roll.max.age.ms"),
+        max_open: settings.count("sink.parquet.max.open.files") as usize,
+        codec: match settings.get("sink.parquet.compression") {
+            "snappy" => Codec::Snappy,
+            "none" => Codec::None,
+            _ => Codec::Zstd(settings.count("sink.parquet.compression.level") as i32),
+        },
+        name: format!("{}{started_ms:x}", own_prefix(context)),
+    }
+}
+
+/// What names of files of this worker begin with, whenever it was started: `<route>-<worker>-`.
+pub(super) fn own_prefix(context: &Context) -> String {
+    let safe = |text: &str| -> String {
+        text.chars()
+            .map(|c| match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => c,
+                _ => '_',
+            })
+            .take(80)
+            .collect()
+    };
+    // Readers skip names that begin with a dot or an underscore.
+    let route = safe(&context.route);
+    let route = route.trim_start_matches(['.', '_']);
+    format!("{route}-{}-", safe(&context.worker))
+}

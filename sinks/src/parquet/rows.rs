@@ -1,0 +1,397 @@
+//! Events to rows: the payloads of a batch become one Arrow record batch for each partition of the table.
+//!
+//! A column takes the field of exactly its name, else one that differs only in case (Hive knows lower-case names only). A missing field is
+//! null, a field without a column is ignored, of a field that stands twice the last counts. [`exact`] says what each type takes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::column::Buffers;
+use super::exact;
+use super::fast::{Cell, doubt};
+use super::mismatch::short;
+use super::partition::{Cache, Partitioning};
+use super::schema::{Column, to_arrow};
+use crate::batch::{Event, Rejected};
+
+/// The columns and partitions of a table, and where events keep the values for them.
+#[derive(Debug)]
+pub struct Layout {
+    pub columns: Vec<Column>,
+    pub schema: SchemaRef,
+    pub partitioning: Partitioning,
+    slots: HashMap<String, Slot>,
+    /// The same by lower-case name.
+    lower: HashMap<String, Slot>,
+    /// No column or source has a capital: a field without one that is not in `slots` is nowhere.
+    all_lower: bool,
+}
+
+/// What a field of an event is wanted for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Slot {
+    column: Option<usize>,
+    /// Index in [`Partitioning::sources`].
+    source: Option<usize>,
+}
+
+/// Rows of one partition.
+#[derive(Debug)]
+pub struct Group {
+    /// `dt=2026-11-23/hour=11`; empty without partitions.
+    pub partition: String,
+    pub rows: RecordBatch,
+}
+
+/// A batch as rows, and the events that are none.
+#[derive(Debug)]
+pub struct Decoded {
+    pub groups: Vec<Group>,
+    /// In ascending order.
+    pub rejected: Vec<Rejected>,
+}
+
+impl Layout {
+    pub fn new(columns: Vec<Column>, partitioning: Partitioning) -> Layout {
+        let mut slots: HashMap<String, Slot> = HashMap::new();
+        for (index, column) in columns.iter().enumerate() {
+            slots.entry(column.name.clone()).or_default().column = Some(index);
+        }
+        for (index, source) in partitioning.sources().iter().enumerate() {
+            slots.entry(source.clone()).or_default().source = Some(index);
+        }
+        let mut lower: HashMap<String, Slot> = HashMap::new();
+        for (name, slot) in &slots {
+            // A source that differs from a column only in case stays by itself: it is found by its exact name.
+            let entry = lower.entry(name.to_lowercase()).or_default();
+            entry.column = entry.column.or(slot.column);
+            entry.source = entry.source.or(slot.source);
+        }
+        let all_lower = slots.keys().all(|name| *name == name.to_lowercase());
+        Layout {
+            schema: to_arrow(&columns),
+            columns,
+            partitioning,
+            slots,
+            lower,
+            all_lower,
+        }
+    }
+
+    /// The slot of a field, and whether its name is the exact one.
+    fn find(&self, name: &str) -> Option<(Slot, bool)> {
+        if let Some(slot) = self.slots.get(name) {
+            return Some((*slot, true));
+        }
+        let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+        if self.all_lower && name.bytes().all(plain) {
+            return None;
+        }
+        self.lower
+            .get(&name.to_lowercase())
+            .map(|slot| (*slot, false))
+    }
+
+    /// Turns events into rows. Only a column that outgrows Arrow's 2 GB is an error; a bad event is in `rejected`.
+    pub fn decode<'e>(
+        &self,
+        events: impl Iterator<Item = Event<'e>>,
+    ) -> Result<Decoded, ArrowError> {
+        let mut table = Table::new(self);
+        let mut rejected = Vec::new();
+        for (index, event) in events.enumerate() {
+            if let Err(reason) = table.push(event.payload) {
+                rejected.push(Rejected { index, reason });
+            }
+        }
+        Ok(Decoded {
+            groups: table.finish()?,
+            rejected,
+        })
+    }
+}
+
+/// The rows gathered so far.
+struct Table<'l> {
+    layout: &'l Layout,
+    columns: Vec<Buffers>,
+    rows: usize,
+    sources: Vec<Option<Value>>,
+    cache: Cache,
+    /// For each row the index of its partition.
+    partition_of: Vec<u32>,
+    partitions: HashMap<String, u32>,
+    last: Option<(String, u32)>,
+    path: String,
+}
+
+impl<'l> Table<'l> {
+    fn new(layout: &'l Layout) -> Table<'l> {
+        Table {
+            layout,
+            columns: layout
+                .columns
+                .iter()
+                .map(|column| Buffers::new(&column.kind))
+                .collect(),
+            rows: 0,
+            sources: vec![None; layout.partitioning.sources().len()],
+            cache: Cache::default(),
+            partition_of: Vec::new(),
+            partitions: HashMap::new(),
+            last: None,
+            path: String::new(),
+        }
+    }
+
+    fn push(&mut self, payload: Option<&[u8]>) -> Result<(), String> {
+        let payload = payload.ok_or("a tombstone (null payload) is no row of a table")?;
+        let done = match self.push_fast(payload) {
+            Ok(()) => self.place(),
+            Err(_) => {
+                self.take_back();
+                self.push_exact(payload).and_then(|()| self.place())
+            }
+        };
+        match done {
+            Ok(()) => self.rows += 1,
+            Err(_) => self.take_back(),
+        }
+        done
+    }
+
+    fn take_back(&mut self) {
+        for column in &mut self.columns {
+            column.truncate(self.rows);
+        }
+    }
+
+    fn push_fast(&mut self, payload: &[u8]) -> Result<(), serde_json::Error> {
+        self.sources.iter_mut().for_each(|source| *source = None);
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        Row(self).deserialize(&mut json)?;
+        json.end()?;
+        for column in &mut self.columns {
+            if column.len() == self.rows {
+                column.push_null();
+            }
+        }
+        Ok(())
+    }
+
+    fn push_exact(&mut self, payload: &[u8]) -> Result<(), String> {
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let mut fields = Fields {
+            layout: self.layout,
+            columns: vec![(None, false); self.columns.len()],
+            sources: vec![(None, false); self.sources.len()],
+        };
+        let read = (&mut fields)
+            .deserialize(&mut json)
+            .and_then(|()| json.end());
+        read.map_err(|error| {
+            let text = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
+            format!(
+                "the payload can't be read as a row, which is a JSON object: {error}: {}",
+                short(&text)
+            )
+        })?;
+        let names = self.layout.columns.iter().map(|column| &column.name);
+        for ((column, name), (value, _)) in self.columns.iter_mut().zip(names).zip(fields.columns) {
+            exact::push(column, &value.unwrap_or(Value::Null))
+                .map_err(|mismatch| mismatch.below(name).to_string())?;
+        }
+        self.sources = fields.sources.into_iter().map(|(value, _)| value).collect();
+        Ok(())
+    }
+
+    /// Finds the partition of the row just pushed.
+    fn place(&mut self) -> Result<(), String> {
+        self.path.clear();
+        self.layout
+            .partitioning
+            .render(&self.sources, &mut self.cache, &mut self.path)?;
+        if let Some((path, partition)) = &self.last
+            && *path == self.path
+        {
+            self.partition_of.push(*partition);
+            return Ok(());
+        }
+        let next = self.partitions.len() as u32;
+        let partition = *self.partitions.entry(self.path.clone()).or_insert(next);
+        self.partition_of.push(partition);
+        self.last = Some((self.path.clone(), partition));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<Group>, ArrowError> {
+        if self.rows == 0 {
+            return Ok(Vec::new());
+        }
+        let arrays = self
+            .columns
+            .into_iter()
+            .map(Buffers::into_array)
+            .collect::<Result<Vec<_>, _>>()?;
+        let all = RecordBatch::try_new(self.layout.schema.clone(), arrays)?;
+        if self.partitions.len() == 1 {
+            let partition = self.partitions.into_keys().next().unwrap_or_default();
+            return Ok(vec![Group {
+                partition,
+                rows: all,
+            }]);
+        }
+        let mut rows_of = vec![Vec::new(); self.partitions.len()];
+        for (row, partition) in self.partition_of.iter().enumerate() {
+            rows_of[*partition as usize].push(row as u32);
+        }
+        let mut paths: Vec<(String, u32)> = self.partitions.into_iter().collect();
+        paths.sort_unstable_by_key(|(_, partition)| *partition);
+        paths
+            .into_iter()
+            .zip(rows_of)
+            .map(|((partition, _), rows)| {
+                let rows = take_record_batch(&all, &UInt32Array::from(rows))?;
+                Ok(Group { partition, rows })
+            })
+            .collect()
+    }
+}
+
+/// Reads an event into the columns.
+struct Row<'t, 'l>(&'t mut Table<'l>);
+
+impl<'de> DeserializeSeed<'de> for Row<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Row<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let table = self.0;
+        while let Some(found) = fields.next_key_seed(Name(table.layout))? {
+            let Some((slot, _)) = found else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let filled = |column: usize| table.columns[column].len() > table.rows;
+            if slot.column.is_some_and(filled)
+                || slot
+                    .source
+                    .is_some_and(|source| table.sources[source].is_some())
+            {
+                return Err(doubt());
+            }
+            match slot {
+                Slot {
+                    column: Some(column),
+                    source: None,
+                } => fields.next_value_seed(Cell(&mut table.columns[column]))?,
+                Slot { column, source } => {
+                    let value: Value = fields.next_value()?;
+                    if let Some(column) = column {
+                        exact::push(&mut table.columns[column], &value).map_err(|_| doubt())?;
+                    }
+                    if let Some(source) = source {
+                        table.sources[source] = Some(value);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the wanted fields of an event as values.
+struct Fields<'l> {
+    layout: &'l Layout,
+    /// The value, and whether the field has the exact name.
+    columns: Vec<(Option<Value>, bool)>,
+    sources: Vec<(Option<Value>, bool)>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Fields<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(found) = fields.next_key_seed(Name(self.layout))? {
+            let Some((slot, exactly)) = found else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value: Value = fields.next_value()?;
+            if let Some(source) = slot.source {
+                put(&mut self.sources[source], value.clone(), exactly);
+            }
+            if let Some(column) = slot.column {
+                put(&mut self.columns[column], value, exactly);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last one counts, but one by another case never replaces the exact one.
+fn put(place: &mut (Option<Value>, bool), value: Value, exactly: bool) {
+    if exactly || !place.1 {
+        *place = (Some(value), exactly);
+    }
+}
+
+/// Finds what a field's name is wanted for.
+struct Name<'l>(&'l Layout);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<(Slot, bool)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<(Slot, bool)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.find(name))
+    }
+}
+
+/// A layout shared by the batches in flight.
+pub type SharedLayout = Arc<Layout>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! Faults of workers and servers: nothing is lost, what is repeated is counted, and the worker says what is wrong.
+
+use std::time::{Duration, Instant};
+
+use keystone_tests::elasticsearch::Options;
+use keystone_tests::kafka::Isolation;
+use keystone_tests::{
+    Elasticsearch, Events, Judge, Kafka, Metastore, Result, Verdict, Worker, wait_for,
+};
+
+use crate::scenario::{
+    WORK, all_committed, consumed, counter, drain, file_url, to_elasticsearch, to_kafka,
+    to_parquet, topic_of,
+};
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// Two workers on one route; one is killed in the middle of the work, a third takes over. Ends when all is committed.
+fn kill_one_of_two(
+    kafka: &Kafka,
+    route: &str,
+    topic: &str,
+    events: &Events,
+    properties: &str,
+) -> Result<()> {
+    kafka.create_topic(topic, 8, &[])?;
+    let quick =
+        format!("{properties}kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n");
+    let mut first = Worker::spawn(&quick)?;
+    let mut second = Worker::spawn(&quick)?;
+    for worker in [&mut first, &mut second] {
+        worker.wait_until(WORK, "both workers hold partitions", |worker| {
+            Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(4.0))
+        })?;
+    }
+    let half = events.count() / 2;
+    events.produce_in(&kafka.bootstrap(), topic, 0..half)?;
+    first.wait_until(WORK, "the first worker is at work", |worker| {
+        Ok(counter(worker, "consumed")? > half / 10)
+    })?;
+    let exposed = first
+        .metrics()?
+        .get("keystone_duplicate_exposure_events", &[]);
+    first.sigkill();
+    eprintln!(
+        "{route}: killed with {} events exposed",
+        exposed.unwrap_or_default()
+    );
+    let mut third = Worker::spawn(&quick)?;
+    events.produce_in(&kafka.bootstrap(), topic, half..events.count())?;
+    if properties.contains("sink.type = parquet") {
+        // Files wait for more rows: a drain publishes them.
+        wait_for(WORK, "all is read", || {
+            let ends: i64 = kafka.end_offsets(topic)?.values().sum();
+            let read = |worker: &Worker| -> Result<i64> {
+                let status = worker.status()?;
+                let partitions = status["partitions"].as_array().cloned().unwrap_or_default();
+                Ok(partitions.iter().filter_map(|p| p["read"].as_i64()).sum())
+            };
+            let found = read(&second)? + read(&third)?;
+            if found == ends {
+                Ok(())
+            } else {
+                Err(keystone_tests::Error::new(format!("{found} of {ends}")))
+            }
+        })?;
+        drain(second)?;
+        drain(third)?;
+        assert_eq!(kafka.committed(route, topic)?, kafka.end_offsets(topic)?);
+        return Ok(());
+    }
+    all_committed(kafka, route, topic, &mut [&mut second, &mut third])?;
+    drain(second)?;
+    drain(third)?;
+    Ok(())
+}
+
+fn report(route: &str, verdict: &Verdict) {
+    eprintln!(
+        "{route}: {} of {} events twice",
+        verdict.repeated(),
+        verdict.expected
+    );
+}
+
+#[test]
+fn a_killed_worker_loses_nothing_to_kafka() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(11, 400_000);
+    kafka.create_topic("killed-kafka-out", 8, &[])?;
+    let properties = to_kafka(kafka, "killed-kafka", "killed-kafka-in", "killed-kafka-out");
+    kill_one_of_two(
+        kafka,
+        "killed-kafka",
+        "killed-kafka-in",
+        &events,
+        &properties,
+    )?;
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.topic(kafka, "killed-kafka-out", Isolation::ReadCommitted)?;
+    let verdict = judge.verdict();
+    report("killed-kafka", &verdict);
+    verdict.assert_complete();
+    Ok(())
+}
+
+/// The ids come from topic, partition and offset, so even what is sent twice is there once.
+#[test]
+fn a_killed_worker_loses_nothing_to_elasticsearch() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    let events = Events::new(12, 400_000);
+    let properties = to_elasticsearch(kafka, "killed-es", "killed-es-in", &server.url(), "killed");
+    kill_one_of_two(kafka, "killed-es", "killed-es-in", &events, &properties)?;
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.elasticsearch(server, "killed")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+#[test]
+fn a_killed_worker_loses_nothing_to_parquet() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let directory = tempfile::tempdir()?;
+    let events = Events::new(13, 400_000);
+    let properties = to_parquet(
+        kafka,
+        "killed-parquet",
+        "killed-parquet-in",
+        &file_url(directory.path()),
+    );
+    let properties = format!("{properties}sink.parquet.roll.max.rows = 5000\n");
+    kill_one_of_two(
+        kafka,
+        "killed-parquet",
+        "killed-parquet-in",
+        &events,
+        &properties,
+    )?;
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    let verdict = judge.verdict();
+    report("killed-parquet", &verdict);
+    verdict.assert_complete();
+    Ok(())
+}
+
+/// SIGTERM under load: drained, committed, exit 0; the next worker delivers no event twice.
+#[test]
+fn a_drained_worker_repeats_nothing() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let directory = tempfile::tempdir()?;
+    let events = Events::new(14, 400_000);
+    topic_of(kafka, "drained-in", &events)?;
+    kafka.create_topic("drained-out", 8, &[])?;
+    let to_topic = to_kafka(kafka, "drained-kafka", "drained-in", "drained-out");
+    let to_files = to_parquet(
+        kafka,
+        "drained-parquet",
+        "drained-in",
+        &file_url(directory.path()),
+    );
+    for (route, properties) in [("drained-kafka", &to_topic), ("drained-parquet", &to_files)] {
+        let mut first = Worker::spawn(properties)?;
+        consumed(&mut first, 1)?;
+        drain(first)?;
+        let committed: i64 = kafka.committed(route, "drained-in")?.values().sum();
+        eprintln!(
+            "{route}: drained after {committed} of {} events",
+            events.count()
+        );
+        assert!(
+            committed > 0 && committed < events.count() as i64,
+            "{committed}: not in the middle"
+        );
+        let mut second = Worker::spawn(properties)?;
+        consumed(&mut second, events.count() - committed as u64)?;
+        assert_eq!(
+            counter(&second, "consumed")?,
+            events.count() - committed as u64
+        );
+        drain(second)?;
+    }
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.topic(kafka, "drained-out", Isolation::ReadCommitted)?;
+    judge.verdict().assert_exact();
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Elasticsearch is away for half a minute in the middle of the work: the worker waits it out, in its group, with bounded memory, and
+/// says what is wrong.
+#[test]
+fn an_outage_of_elasticsearch_is_waited_out() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let mut server = Elasticsearch::start(Options::default())?;
+    let events = Events::new(15, 600_000);
+    topic_of(kafka, "es-outage-in", &events)?;
+    let properties = to_elasticsearch(kafka, "es-outage", "es-outage-in", &server.url(), "outage");
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "some is delivered", |worker| {
+        Ok(counter(worker, "delivered")? > 1_000)
+    })?;
+    server.kill();
+    let down = Instant::now();
+    worker.wait_until(WORK, "readyz says that the sink is down", |worker| {
+        let (ready, text) = worker.readyz()?;
+        Ok(!ready && text.contains("sink:") && text.contains(&server.url()))
+    })?;
+    assert!(
+        worker
+            .metrics()?
+            .sum("keystone_retries_total", &[("part", "sink")])
+            > 0.0
+    );
+    worker.wait_until(WORK, "half a minute has passed", |worker| {
+        assert_eq!(kafka.group("es-outage")?, (1, "Stable".to_owned()));
+        assert!(worker.peak_rss()? < 200 * MEBIBYTE);
+        Ok(down.elapsed() > Duration::from_secs(30))
+    })?;
+    let (live, _) = worker.get("/livez")?;
+    assert_eq!(live, 200);
+    server.restart()?;
+    all_committed(kafka, "es-outage", "es-outage-in", &mut [&mut worker])?;
+    worker.wait_ready(WORK)?;
+    drain(worker)?;
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.elasticsearch(&server, "outage")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// The only broker is away for longer than the session timeout.
+#[test]
+fn an_outage_of_kafka_is_waited_out() -> Result<()> {
+    let mut kafka = Kafka::start()?;
+    let events = Events::new(16, 400_000);
+    topic_of(&kafka, "in", &events)?;
+    kafka.create_topic("out", 8, &[])?;
+    let properties = to_kafka(&kafka, "kafka-outage", "in", "out");
+    let properties = format!("{properties}kafka.session.timeout.ms = 6000\n");
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "some is delivered", |worker| {
+        Ok(counter(worker, "delivered")? > 1_000)
+    })?;
+    kafka.kill();
+    let down = Instant::now();
+    worker.wait_until(WORK, "readyz says that kafka is down", |worker| {
+        let (ready, text) = worker.readyz()?;
+        Ok(!ready && text.contains("source:") && text.contains("kafka.bootstrap.servers"))
+    })?;
+    worker.wait_until(WORK, "the session has timed out", |_| {
+        Ok(down.elapsed() > Duration::from_secs(8))
+    })?;
+    kafka.restart()?;
+    all_committed(&kafka, "kafka-outage", "in", &mut [&mut worker])?;
+    worker.wait_ready(WORK)?;
+    drain(worker)?;
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.topic(&kafka, "out", Isolation::ReadCommitted)?;
+    let verdict = judge.verdict();
+    report("kafka-outage", &verdict);
+    verdict.assert_complete();
+    Ok(())
+}
+
+/// A metastore that is away delays the registration of partitions, never delivery, and the worker catches up.
+#[test]
+fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let warehouse = tempfile::tempdir()?;
+    let mut metastore = Metastore::start(warehouse.path())?;
+    let events = Events::new(17, 100_000);
+    topic_of(kafka, "hms-outage-in", &events)?;
+    let location = warehouse.path().join("plays");
+    let properties = to_parquet(kafka, "hms-outage", "hms-outage-in", &file_url(&location));
+    let properties = format!(
+        "{properties}sink.hive.metastore.uri = {}\nsink.hive.table = plays\nsink.parquet.roll.max.age.ms = 2000\n",
+        metastore.uri()
+    );
+    metastore.stop();
+    let mut worker = Worker::spawn(&properties)?;
+    all_committed(kafka, "hms-outage", "hms-outage-in", &mut [&mut worker])?;
+    let status = worker.status()?;
+    let problems = status["sink"]["problems"].to_string();
+    assert!(problems.contains("metastore"), "{status}");
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(&location)?;
+    judge.verdict().assert_exact();
+    metastore.restart()?;
+    worker.wait_until(WORK, "the partitions are registered", |worker| {
+        Ok(worker.status()?["sink"]["problems"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
+    })?;
+    drain(worker)?;
+    let table = metastore.table("default", "plays")?;
+    assert_eq!(table.table_type, "EXTERNAL_TABLE");
+    let names: Vec<_> = table
+        .partition_keys
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["dt", "hour"]);
+    let mut values: Vec<_> = metastore
+        .partitions("default", "plays")?
+        .into_iter()
+        .map(|partition| partition.values.join("/"))
+        .collect();
+    values.sort();
+    assert_eq!(values, ["2026-11-23/10", "2026-11-23/11"]);
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! A million events through each sink: every expected id there exactly as projected, the ledger exact, memory bounded, nothing twice after
+//! SIGTERM.
+
+use std::sync::OnceLock;
+
+use keystone_tests::elasticsearch::Options;
+use keystone_tests::kafka::Isolation;
+use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, S3, Worker};
+
+use crate::scenario::{
+    all_committed, assert_ledger, consumed, counter, drain, file_url, to_elasticsearch, to_kafka,
+    to_parquet, topic_of,
+};
+
+const COUNT: u64 = 1_000_000;
+const TOPIC: &str = "million";
+const MEBIBYTE: u64 = 1024 * 1024;
+
+fn million() -> Events {
+    Events::new(1, COUNT)
+}
+
+/// The broker with the million events, made once.
+fn source() -> Result<&'static Kafka> {
+    static MADE: OnceLock<Result<(), String>> = OnceLock::new();
+    let kafka = Kafka::shared()?;
+    MADE.get_or_init(|| topic_of(kafka, TOPIC, &million()).map_err(|error| error.to_string()))
+        .clone()
+        .map_err(Error::new)?;
+    Ok(kafka)
+}
+
+/// Waits until all is consumed, drains, and checks ledger, commits and memory. Says what it cost.
+fn run_to_the_end(kafka: &Kafka, route: &str, properties: &str) -> Result<()> {
+    let mut worker = Worker::spawn(properties)?;
+    consumed(&mut worker, COUNT)?;
+    assert_ledger(&worker)?;
+    let kept = million().expected().len() as u64;
+    assert_eq!(counter(&worker, "filtered")?, COUNT - kept);
+    let (memory, cpu, age) = (worker.peak_rss()?, worker.cpu_seconds()?, worker.age());
+    eprintln!(
+        "{route}: {:.1} s, {cpu:.1} CPU-s, at most {} MiB",
+        age.as_secs_f64(),
+        memory / MEBIBYTE
+    );
+    assert!(memory < 200 * MEBIBYTE, "{} MiB at most", memory / MEBIBYTE);
+    let log = drain(worker)?;
+    assert!(log.contains(&format!("delivered={kept}")), "{log}");
+    assert_eq!(kafka.committed(route, TOPIC)?, kafka.end_offsets(TOPIC)?);
+    Ok(())
+}
+
+/// A new worker of the same route finds nothing left to deliver.
+fn nothing_left(properties: &str) -> Result<()> {
+    let mut worker = Worker::spawn(properties)?;
+    worker.wait_ready(crate::scenario::WORK)?;
+    worker.wait_until(crate::scenario::WORK, "the lag is known", |worker| {
+        let metrics = worker.metrics()?;
+        let partitions = metrics.get("keystone_partitions_assigned", &[]);
+        let lags = metrics
+            .samples()
+            .iter()
+            .filter(|sample| sample.name == "keystone_partition_lag_events");
+        Ok(partitions == Some(8.0) && lags.count() == 8)
+    })?;
+    assert_eq!(counter(&worker, "consumed")?, 0);
+    assert_eq!(worker.metrics()?.get("keystone_lag_events", &[]), Some(0.0));
+    drain(worker).map(|_| ())
+}
+
+#[test]
+fn a_million_events_reach_kafka() -> Result<()> {
+    let kafka = source()?;
+    kafka.create_topic("million-out", 8, &[])?;
+    let properties = to_kafka(kafka, "million-kafka", TOPIC, "million-out");
+    run_to_the_end(kafka, "million-kafka", &properties)?;
+    nothing_left(&properties)?;
+    let mut judge = Judge::new(million().expected(), "event_id");
+    judge.topic(kafka, "million-out", Isolation::ReadCommitted)?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+#[test]
+fn a_million_events_reach_elasticsearch() -> Result<()> {
+    let kafka = source()?;
+    let server = Elasticsearch::start(Options::default())?;
+    let properties = to_elasticsearch(
+        kafka,
+        "million-elasticsearch",
+        TOPIC,
+        &server.url(),
+        "plays",
+    );
+    run_to_the_end(kafka, "million-elasticsearch", &properties)?;
+    nothing_left(&properties)?;
+    let mut judge = Judge::new(million().expected(), "event_id");
+    judge.elasticsearch(&server, "plays")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+#[test]
+fn a_million_events_reach_parquet_files() -> Result<()> {
+    let kafka = source()?;
+    let directory = tempfile::tempdir()?;
+    let properties = to_parquet(kafka, "million-parquet", TOPIC, &file_url(directory.path()));
+    run_to_the_end(kafka, "million-parquet", &properties)?;
+    nothing_left(&properties)?;
+    let mut judge = Judge::new(million().expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+#[test]
+fn parquet_files_on_s3() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let s3 = S3::shared()?;
+    let events = Events::new(2, 100_000);
+    topic_of(kafka, "for-s3", &events)?;
+    let mut properties = to_parquet(
+        kafka,
+        "to-s3",
+        "for-s3",
+        &format!("s3://{}/plays", S3::BUCKET),
+    );
+    properties.push_str(&format!(
+        "sink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = us-east-1\n\
+         sink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\nsink.parquet.roll.max.rows = 3000\n",
+        s3.endpoint(),
+        S3::ACCESS_KEY,
+        S3::SECRET_KEY
+    ));
+    let mut worker = Worker::spawn(&properties)?;
+    consumed(&mut worker, events.count())?;
+    drain(worker)?;
+    assert_eq!(
+        kafka.committed("to-s3", "for-s3")?,
+        kafka.end_offsets("for-s3")?
+    );
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet_s3(s3, "plays/")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Without a filter and a projection, key, headers, timestamp and payload arrive byte for byte, tombstones too.
+#[test]
+fn a_mirror_copies_byte_for_byte() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(3, 50_000);
+    topic_of(kafka, "mirror-in", &events)?;
+    kafka.create_topic("mirror-out", 8, &[])?;
+    let mut worker = Worker::spawn(&format!(
+        "route.name = mirror\nsource.topics = mirror-in\nkafka.bootstrap.servers = {}\nsource.format = raw\n\
+         source.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = mirror-out\n",
+        kafka.bootstrap()
+    ))?;
+    all_committed(kafka, "mirror", "mirror-in", &mut [&mut worker])?;
+    drain(worker)?;
+    let key = |record: keystone_tests::kafka::Record| {
+        (record.key, record.value, record.timestamp, record.headers)
+    };
+    let mut sent: Vec<_> = kafka.read_all("mirror-in")?.into_iter().map(key).collect();
+    let mut found: Vec<_> = kafka.read_all("mirror-out")?.into_iter().map(key).collect();
+    sent.sort();
+    found.sort();
+    assert!(
+        sent == found,
+        "the copy differs: {} records sent, {} found",
+        sent.len(),
+        found.len()
+    );
+    Ok(())
+}

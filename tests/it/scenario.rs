@@ -1,0 +1,132 @@
+//! What the scenarios share: routes to each sink, and waiting for a route to come so far.
+
+use std::path::Path;
+use std::time::Duration;
+
+use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
+use keystone_tests::{Events, Kafka, Result, Worker};
+
+/// For a route to do its work; generous, since two cores serve everything.
+pub(crate) const WORK: Duration = Duration::from_secs(240);
+/// For a worker to end after SIGTERM.
+pub(crate) const END: Duration = Duration::from_secs(60);
+
+/// The part of a route that every sink shares.
+pub(crate) fn source(kafka: &Kafka, name: &str, topic: &str) -> String {
+    format!(
+        "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\nfilter = {FILTER}\n",
+        kafka.bootstrap()
+    )
+}
+
+pub(crate) fn to_kafka(kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
+    let source = source(kafka, name, from);
+    format!("{source}projection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {to}\n")
+}
+
+pub(crate) fn to_elasticsearch(
+    kafka: &Kafka,
+    name: &str,
+    from: &str,
+    url: &str,
+    index: &str,
+) -> String {
+    let source = source(kafka, name, from);
+    format!(
+        "{source}projection = {PROJECTION}\nsink.type = elasticsearch\n\
+         sink.elasticsearch.urls = {url}\nsink.elasticsearch.index = {index}\n"
+    )
+}
+
+/// A table partitioned by the hour of the event's time.
+pub(crate) fn to_parquet(kafka: &Kafka, name: &str, from: &str, location: &str) -> String {
+    let source = source(kafka, name, from);
+    format!(
+        "{source}projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\n\
+         sink.parquet.location = {location}\nsink.parquet.schema = {COLUMNS_WITH_TIME}\n\
+         sink.parquet.partition.by = dt={{ts:%Y-%m-%d}}, hour={{ts:%H}}\n"
+    )
+}
+
+/// The location of a directory.
+pub(crate) fn file_url(directory: &Path) -> String {
+    format!("file://{}", directory.display())
+}
+
+/// A counter of the ledger.
+pub(crate) fn counter(worker: &Worker, name: &str) -> Result<u64> {
+    Ok(worker
+        .metrics()?
+        .sum(&format!("keystone_events_{name}_total"), &[]) as u64)
+}
+
+/// Waits until the worker has consumed this many events.
+pub(crate) fn consumed(worker: &mut Worker, count: u64) -> Result<()> {
+    worker.wait_until(WORK, &format!("{count} events were consumed"), |worker| {
+        Ok(counter(worker, "consumed")? >= count)
+    })
+}
+
+/// Waits until the group has committed everything that the topic holds.
+pub(crate) fn all_committed(
+    kafka: &Kafka,
+    group: &str,
+    topic: &str,
+    workers: &mut [&mut Worker],
+) -> Result<()> {
+    let ends = kafka.end_offsets(topic)?;
+    let (first, others) = workers.split_first_mut().expect("at least one worker");
+    first.wait_until(WORK, &format!("all of {topic} is committed"), |_| {
+        for other in others.iter_mut() {
+            if other.has_exited() {
+                return Err(keystone_tests::Error::new(format!(
+                    "another worker has ended\n{}",
+                    other.stderr_tail()
+                )));
+            }
+        }
+        let committed = kafka.committed(group, topic)?;
+        Ok(ends
+            .iter()
+            .all(|(partition, end)| *end == 0 || committed.get(partition) == Some(end)))
+    })
+}
+
+/// The ledger adds up: consumed = filtered + discarded + delivered + dead-lettered + abandoned + in flight.
+pub(crate) fn assert_ledger(worker: &Worker) -> Result<()> {
+    let status = worker.status()?;
+    let ledger = &status["ledger"];
+    let entry = |name: &str| {
+        ledger[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name} in {ledger}"))
+    };
+    let outcomes: u64 = [
+        "filtered",
+        "discarded",
+        "delivered",
+        "dead_lettered",
+        "abandoned",
+        "in_flight",
+    ]
+    .into_iter()
+    .map(entry)
+    .sum();
+    assert_eq!(entry("consumed"), outcomes, "{ledger}");
+    Ok(())
+}
+
+/// SIGTERM; the worker must drain and end with exit code 0.
+pub(crate) fn drain(mut worker: Worker) -> Result<String> {
+    worker.sigterm()?;
+    let (status, _) = worker.wait_exit(END)?;
+    let log = worker.stderr();
+    assert_eq!(status.code(), Some(0), "{log}");
+    Ok(log)
+}
+
+/// Makes a topic of these events.
+pub(crate) fn topic_of(kafka: &Kafka, topic: &str, events: &Events) -> Result<()> {
+    kafka.create_topic(topic, 8, &[])?;
+    events.produce(&kafka.bootstrap(), topic)
+}

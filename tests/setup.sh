@@ -1,0 +1,63 @@
+#!/bin/sh
+# Installs what the build and the tests on real servers need: on Debian and Ubuntu by apt, elsewhere it names what is missing.
+set -eu
+
+missing=""
+need() { # need <program> <Debian package>
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+# Kafka, Elasticsearch and the Hive Metastore run on Java 17 to 22, wherever one of these is found.
+java_fits() {
+    for program in "${JAVA_HOME:-/nowhere}/bin/java" "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
+        [ -x "$program" ] || continue
+        major=$("$program" -version 2>&1 | sed -n '1s/[^"]*"\([0-9]*\).*/\1/p')
+        [ -n "$major" ] && [ "$major" -ge 17 ] && [ "$major" -le 22 ] && return 0
+    done
+    return 1
+}
+
+java_package() {
+    for package in openjdk-17-jre-headless openjdk-21-jre-headless; do
+        if apt-cache show "$package" >/dev/null 2>&1; then
+            echo "$package"
+            return
+        fi
+    done
+    echo default-jre-headless
+}
+
+need cc build-essential
+need make build-essential
+need perl perl                 # OpenSSL's build
+need pkg-config pkg-config
+need curl curl                 # rustup
+need mvn maven
+need unzip unzip
+need setpriv util-linux
+[ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
+
+java=yes
+java_fits || java=no
+[ -z "$missing" ] && [ "$java" = yes ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    [ "$java" = yes ] || missing="$missing java-17"
+    echo "please install (Debian's names):$missing" >&2
+    exit 1
+fi
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        [ "$java" = yes ] || missing="$missing openjdk-17-jre-headless"
+        echo "please install as root: apt-get install$missing" >&2
+        exit 1
+    fi
+    as_root="sudo"
+fi
+
+$as_root apt-get update -q
+[ "$java" = yes ] || missing="$missing $(java_package)"
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-upgrade $missing

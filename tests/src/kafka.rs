@@ -1,0 +1,413 @@
+//! A real Kafka broker: one node, KRaft.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+use tempfile::TempDir;
+
+use crate::process::{self, Process};
+use crate::{Doing, Error, Result, block_on, free_port, provision};
+
+const READY: Duration = Duration::from_secs(90);
+const FORMAT: Duration = Duration::from_secs(60);
+/// For a clean shutdown; Kafka writes its logs out.
+const GRACE: Duration = Duration::from_secs(30);
+/// For one request of a client.
+const REQUEST: Duration = Duration::from_secs(20);
+/// For reading a topic to its end.
+const READ: Duration = Duration::from_secs(120);
+
+const LOG4J: &str = "\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
+rootLogger.level = WARN
+rootLogger.appenderRef.out.ref = out
+";
+
+/// A broker of its own. Ended, and its data removed, when dropped.
+pub struct Kafka {
+    process: Option<Process>,
+    port: u16,
+    dir: TempDir,
+    lib: PathBuf,
+}
+
+/// A record as it stands in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The value of the first header of this name, as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(found, _)| found == name)?;
+        value
+            .as_deref()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+/// Which records of transactions a reader sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+impl Kafka {
+    /// A private broker, ready.
+    pub fn start() -> Result<Kafka> {
+        Kafka::start_with(&[])
+    }
+
+    /// A private broker with more or other broker settings.
+    pub fn start_with(settings: &[(&str, &str)]) -> Result<Kafka> {
+        let lib = provision::kafka()?.join("lib");
+        let dir = tempfile::Builder::new()
+            .prefix("keystone-kafka-")
+            .tempdir()?;
+        let port = free_port();
+        let mut properties = default_properties(port, free_port(), &dir);
+        properties.extend(
+            settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let text: String = properties
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        std::fs::write(dir.path().join("server.properties"), text)?;
+        std::fs::write(dir.path().join("log4j2.properties"), LOG4J)?;
+        let mut kafka = Kafka {
+            process: None,
+            port,
+            dir,
+            lib,
+        };
+        let mut format = kafka.java("kafka.tools.StorageTool", "-Xmx256m")?;
+        format
+            .args([
+                "format",
+                "--cluster-id",
+                "a2V5c3RvbmUtdGVzdHMtMQ",
+                "--config",
+            ])
+            .arg(kafka.properties());
+        process::run("Kafka's storage tool", &mut format, FORMAT)?;
+        kafka.restart()?;
+        Ok(kafka)
+    }
+
+    /// The broker that all tests of this process share. Use topics and groups of your own.
+    pub fn shared() -> Result<&'static Kafka> {
+        static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| Kafka::start().map_err(|error| error.to_string()))
+            .as_ref()
+            .map_err(Error::new)
+    }
+
+    /// `host:port`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it cleanly.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(GRACE);
+        }
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it with the same data on the same port (stopping it first where it runs) and waits until it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop();
+        let mut command = self.java("kafka.Kafka", "-Xmx768m")?;
+        command.arg(self.properties());
+        let log = self.dir.path().join("kafka.log");
+        let mut process = Process::spawn("Kafka", &mut command, &log, Some(self.dir.path()))?;
+        let consumer = self.consumer("keystone-tests-ready", Isolation::ReadUncommitted)?;
+        process.wait_ready(READY, || {
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(1))?;
+            match metadata.brokers().is_empty() {
+                false => Ok(()),
+                true => Err(Error::new("no broker has registered yet")),
+            }
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Creates a topic with one replica. `config` is the topic's own, for example `("max.message.bytes", "30000000")`.
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let answers = block_on(self.admin()?.create_topics([&topic], &admin_options()))?;
+        single(answers.into_iter().next(), "create", name)
+    }
+
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let answers = block_on(self.admin()?.delete_topics(&[name], &admin_options()))?;
+        single(answers.into_iter().next(), "delete", name)
+    }
+
+    /// The partitions of a topic; none where the topic does not exist.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
+        let metadata = consumer
+            .fetch_metadata(None, REQUEST)
+            .doing("asking for Kafka's metadata")?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        Ok(found
+            .map(|topic| {
+                topic
+                    .partitions()
+                    .iter()
+                    .map(|partition| partition.id())
+                    .collect()
+            })
+            .unwrap_or_default())
+    }
+
+    /// The offset after the last record, by partition.
+    pub fn end_offsets(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
+        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
+        let offset = |partition| {
+            Ok((
+                partition,
+                consumer.fetch_watermarks(topic, partition, REQUEST)?.1,
+            ))
+        };
+        self.partitions(topic)?.into_iter().map(offset).collect()
+    }
+
+    /// What a group has committed, by partition; partitions without a commit are left out.
+    pub fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
+        let consumer = self.consumer(group, Isolation::ReadUncommitted)?;
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            asked.add_partition(topic, partition);
+        }
+        let committed = consumer
+            .committed_offsets(asked, REQUEST)
+            .doing(format!("asking for the offsets of group {group}"))?;
+        let offset = |(partition, offset)| match offset {
+            Offset::Offset(offset) => Some((partition, offset)),
+            _ => None,
+        };
+        Ok(committed
+            .elements()
+            .iter()
+            .map(|element| (element.partition(), element.offset()))
+            .filter_map(offset)
+            .collect())
+    }
+
+    /// How many members a (classic) group has, and its state, for example `Stable`.
+    pub fn group(&self, group: &str) -> Result<(usize, String)> {
+        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
+        let list = consumer
+            .fetch_group_list(Some(group), REQUEST)
+            .doing(format!("asking for group {group}"))?;
+        let found = list
+            .groups()
+            .first()
+            .ok_or_else(|| Error::new(format!("no group {group}")))?;
+        Ok((found.members().len(), found.state().to_owned()))
+    }
+
+    /// Reads a topic from its beginning to its present end with a plain consumer, partition by partition in order.
+    pub fn read(
+        &self,
+        topic: &str,
+        isolation: Isolation,
+        mut each: impl FnMut(Record),
+    ) -> Result<()> {
+        let consumer = self.consumer("keystone-tests-reader", isolation)?;
+        let partitions = self.partitions(topic)?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in &partitions {
+            assignment.add_partition_offset(topic, *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&assignment)?;
+        let deadline = std::time::Instant::now() + READ;
+        let mut unfinished = partitions.len();
+        while unfinished > 0 {
+            if std::time::Instant::now() > deadline {
+                return Err(Error::new(format!(
+                    "reading {topic} to its end took more than {READ:?}"
+                )));
+            }
+            match consumer.poll(Duration::from_secs(1)) {
+                Some(Ok(message)) => each(record(&message)),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => unfinished -= 1,
+                Some(Err(error)) => return Err(error).doing(format!("reading {topic}")),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All records of a topic.
+    pub fn read_all(&self, topic: &str) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        self.read(topic, Isolation::ReadCommitted, |record| {
+            records.push(record)
+        })?;
+        Ok(records)
+    }
+
+    /// The end of the broker's log.
+    pub fn log_tail(&self) -> String {
+        process::tail(&self.dir.path().join("kafka.log"))
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.dir.path().join("server.properties")
+    }
+
+    fn java(&self, class: &str, heap: &str) -> Result<Command> {
+        let mut command = Command::new(provision::java()?);
+        let log4j = self.dir.path().join("log4j2.properties");
+        command
+            .arg(heap)
+            .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
+        command.arg("-cp").arg(self.lib.join("*")).arg(class);
+        Ok(command)
+    }
+
+    fn consumer(&self, group: &str, isolation: Isolation) -> Result<BaseConsumer> {
+        let level = match isolation {
+            Isolation::ReadUncommitted => "read_uncommitted",
+            Isolation::ReadCommitted => "read_committed",
+        };
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.bootstrap())
+            .set("group.id", group)
+            .set("isolation.level", level);
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "50");
+        config
+            .set("receive.message.max.bytes", "200000000")
+            .set("reconnect.backoff.max.ms", "200");
+        Ok(config.create()?)
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(ClientConfig::new()
+            .set("bootstrap.servers", self.bootstrap())
+            .create()?)
+    }
+}
+
+fn default_properties(port: u16, controller: u16, dir: &TempDir) -> BTreeMap<String, String> {
+    let properties = [
+        ("process.roles", "broker,controller".to_owned()),
+        ("node.id", "1".to_owned()),
+        (
+            "controller.quorum.voters",
+            format!("1@127.0.0.1:{controller}"),
+        ),
+        (
+            "listeners",
+            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+        ),
+        (
+            "advertised.listeners",
+            format!("PLAINTEXT://127.0.0.1:{port}"),
+        ),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ),
+        ("log.dirs", dir.path().join("data").display().to_string()),
+        ("auto.create.topics.enable", "false".to_owned()),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ("offsets.topic.num.partitions", "4".to_owned()),
+        ("offsets.topic.replication.factor", "1".to_owned()),
+        ("transaction.state.log.num.partitions", "4".to_owned()),
+        ("transaction.state.log.replication.factor", "1".to_owned()),
+        ("transaction.state.log.min.isr", "1".to_owned()),
+        (
+            "share.coordinator.state.topic.replication.factor",
+            "1".to_owned(),
+        ),
+        ("share.coordinator.state.topic.min.isr", "1".to_owned()),
+        // A topic may allow larger records than the default of 1 MiB; replication does not matter with one node.
+        ("socket.request.max.bytes", "209715200".to_owned()),
+    ];
+    properties
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(REQUEST))
+        .request_timeout(Some(REQUEST))
+}
+
+fn single(answer: Option<rdkafka::admin::TopicResult>, verb: &str, name: &str) -> Result<()> {
+    match answer {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((_, code))) => Err(Error::new(format!(
+            "Kafka did not {verb} the topic {name}: {code}"
+        ))),
+        None => Err(Error::new(format!(
+            "Kafka did not say whether it could {verb} the topic {name}"
+        ))),
+    }
+}
+
+fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+    let headers = message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter());
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect(),
+    }
+}

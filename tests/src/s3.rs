@@ -1,0 +1,151 @@
+//! An S3-compatible server (S3Proxy) over a local directory.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{ObjectStore, ObjectStoreExt};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{Doing, Error, Result, block_on, free_port, provision};
+
+const READY: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(10);
+
+const LOGBACK: &str = r#"<configuration><appender name="out" class="ch.qos.logback.core.ConsoleAppender"><encoder>
+<pattern>%d %-5level %msg%n</pattern></encoder></appender><root level="WARN"><appender-ref ref="out"/></root></configuration>"#;
+
+/// A server of its own with one bucket. Ended, and its data removed, when dropped.
+pub struct S3 {
+    process: Option<Process>,
+    port: u16,
+    dir: TempDir,
+    lib: PathBuf,
+}
+
+impl S3 {
+    pub const BUCKET: &str = "keystone";
+    pub const ACCESS_KEY: &str = "keystone-key";
+    pub const SECRET_KEY: &str = "keystone-secret";
+    pub const REGION: &str = "us-east-1";
+
+    /// A private server, ready.
+    pub fn start() -> Result<S3> {
+        let lib = provision::s3()?.join("lib");
+        let dir = tempfile::Builder::new().prefix("keystone-s3-").tempdir()?;
+        let port = free_port();
+        let data = dir.path().join("data");
+        // A bucket is a directory.
+        std::fs::create_dir_all(data.join(S3::BUCKET))?;
+        let properties = format!(
+            "s3proxy.endpoint=http://127.0.0.1:{port}\ns3proxy.authorization=aws-v2-or-v4\ns3proxy.identity={}\n\
+             s3proxy.credential={}\njclouds.provider=filesystem-nio2\njclouds.identity=local\njclouds.credential=local\n\
+             jclouds.filesystem.basedir={}\n",
+            S3::ACCESS_KEY,
+            S3::SECRET_KEY,
+            data.display()
+        );
+        std::fs::write(dir.path().join("s3proxy.conf"), properties)?;
+        std::fs::write(dir.path().join("logback.xml"), LOGBACK)?;
+        let mut s3 = S3 {
+            process: None,
+            port,
+            dir,
+            lib,
+        };
+        s3.restart()?;
+        Ok(s3)
+    }
+
+    /// The server that all tests of this process share. Use a prefix of your own.
+    pub fn shared() -> Result<&'static S3> {
+        static SHARED: OnceLock<Result<S3, String>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| S3::start().map_err(|error| error.to_string()))
+            .as_ref()
+            .map_err(Error::new)
+    }
+
+    /// `http://127.0.0.1:port`, with the bucket in the path.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(GRACE);
+        }
+    }
+
+    /// Starts it with the same data on the same port (stopping it first where it runs) and waits until it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop();
+        let mut command = Command::new(provision::java()?);
+        let logback = self.dir.path().join("logback.xml");
+        command
+            .arg("-Xmx256m")
+            .arg(format!("-Dlogback.configurationFile={}", logback.display()));
+        command
+            .arg("-cp")
+            .arg(self.lib.join("*"))
+            .args(["org.gaul.s3proxy.Main", "--properties"]);
+        command.arg(self.dir.path().join("s3proxy.conf"));
+        let log = self.dir.path().join("s3proxy.log");
+        let mut process = Process::spawn("S3Proxy", &mut command, &log, Some(self.dir.path()))?;
+        process.wait_ready(READY, || self.list("").map(drop))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// A client of the bucket.
+    pub fn store(&self) -> Result<AmazonS3> {
+        let retry = object_store::RetryConfig {
+            max_retries: 0,
+            ..Default::default()
+        };
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(self.endpoint())
+            .with_allow_http(true)
+            .with_retry(retry);
+        let builder = builder.with_bucket_name(S3::BUCKET).with_region(S3::REGION);
+        Ok(builder
+            .with_access_key_id(S3::ACCESS_KEY)
+            .with_secret_access_key(S3::SECRET_KEY)
+            .build()?)
+    }
+
+    /// The keys under a prefix (whole path segments), sorted.
+    pub fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let store = self.store()?;
+        let prefix = object_store::path::Path::from(prefix);
+        let found: Vec<_> =
+            block_on(store.list(Some(&prefix)).try_collect()).doing("listing the bucket")?;
+        let mut keys: Vec<String> = found
+            .into_iter()
+            .map(|object| object.location.to_string())
+            .collect();
+        keys.sort();
+        Ok(keys)
+    }
+
+    pub fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
+        let content = object_store::PutPayload::from_bytes(content.into());
+        block_on(
+            self.store()?
+                .put(&object_store::path::Path::from(key), content),
+        )
+        .doing(format!("putting {key}"))?;
+        Ok(())
+    }
+
+    pub fn get(&self, key: &str) -> Result<Bytes> {
+        let store = self.store()?;
+        let path = object_store::path::Path::parse(key)?;
+        block_on(async { store.get(&path).await?.bytes().await }).doing(format!("getting {key}"))
+    }
+}
