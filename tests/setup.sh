@@ -1,6 +1,14 @@
 #!/bin/sh
-# Installs what the build and the tests on real servers need: on Debian and Ubuntu by apt, elsewhere it names what is missing.
+# Installs what is missing: on Debian and Ubuntu by apt, elsewhere it names it.
+#   setup.sh build   for the build: a Rust toolchain (only named, never installed) and a C compiler
+#   setup.sh test    also what the tests on real servers need: Java and Maven
 set -eu
+what="${1:-test}"
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "please install Rust 1.89 or newer with rustup" >&2
+    exit 1
+fi
 
 missing=""
 need() { # need <program> <Debian package>
@@ -30,15 +38,13 @@ java_package() {
 need cc build-essential
 need make build-essential
 need perl perl                 # OpenSSL's build
-need pkg-config pkg-config
-need curl curl                 # rustup
-need mvn maven
-need unzip unzip
-need setpriv util-linux
+[ "$what" = build ] || need mvn maven
+[ "$what" = build ] || need unzip unzip
+[ "$what" = build ] || need setpriv util-linux
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 
 java=yes
-java_fits || java=no
+[ "$what" = build ] || java_fits || java=no
 [ -z "$missing" ] && [ "$java" = yes ] && exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -78,6 +78,15 @@ impl std::error::Error for Problem {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
+impl Problems {
+    /// In the order in which a person meets them: files from top to bottom, environment, `--set`, then what nobody set.
+    pub fn in_order(mut self) -> Problems {
+        self.0
+            .sort_by_key(|problem| (problem.origin.is_none(), problem.origin.clone()));
+        self
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {

@@ -14,6 +14,17 @@ const TRADEOFF: &str = "delivery.tradeoff";
 
 /// Resolves all layers against the table: the settings, or all that is wrong with them.
 pub fn resolve(table: &Table, sources: &Sources) -> Result<Settings, Problems> {
+    let (settings, problems) = resolve_partly(table, sources);
+    if problems.0.is_empty() {
+        Ok(settings)
+    } else {
+        Err(problems)
+    }
+}
+
+/// The same for a caller that goes on checking where something is wrong, to report more at once: what has a problem is absent in the
+/// settings, also an option that otherwise always has a value.
+pub fn resolve_partly(table: &Table, sources: &Sources) -> (Settings, Problems) {
     let mut problems = Vec::new();
     let raw = layers::gather(table, sources, &mut problems);
     let mut resolver = Resolver {
@@ -27,21 +38,14 @@ pub fn resolve(table: &Table, sources: &Sources) -> Result<Settings, Problems> {
         resolver.section(section);
     }
     let Resolver {
-        mut problems,
+        problems,
         entries,
         warnings,
         ..
     } = resolver;
-    if problems.is_empty() {
-        return Ok(Settings::new(
-            layers::declared(table).map(|spec| spec.key),
-            entries,
-            warnings,
-        ));
-    }
-    // In the order in which a person meets them: files from top to bottom, environment, `--set`, then what nobody set.
-    problems.sort_by_key(|problem| (problem.origin.is_none(), problem.origin.clone()));
-    Err(Problems(problems))
+    let keys = layers::declared(table).map(|spec| spec.key);
+    let settings = Settings::new(keys, entries, warnings);
+    (settings, Problems(problems).in_order())
 }
 
 /// Whether a section is in use.

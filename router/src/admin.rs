@@ -115,6 +115,13 @@ impl Admin {
                 ));
             }
         }
+        let state = self.sink.state();
+        problems.extend(
+            state
+                .problems
+                .into_iter()
+                .map(|text| format!("sink: {text}")),
+        );
         problems
     }
 

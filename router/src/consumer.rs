@@ -1,11 +1,12 @@
-//! The consumer thread: takes records from librdkafka, shares them out among the lanes, commits, rewinds and drains.
+//! The consumer thread: takes records from librdkafka, shares them out among the lanes, rewinds and drains.
 //!
-//! It is the only thread that talks to the consumer, and it never waits longer than a moment for a lane: when a lane is behind, its
+//! It is the only thread that talks to the consumer, but for the regular commits, and it never waits longer than a moment for a lane: when a lane is behind, its
 //! partitions are paused and the thread keeps polling, so the group never throws the worker out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
@@ -31,6 +32,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const LANE_PATIENCE: Duration = Duration::from_millis(250);
 /// The longest wait for records; also how late a request to stop is noticed.
 const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How long the last commit may take.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
 /// Records taken between two looks at the clock and at requests.
@@ -51,6 +54,8 @@ pub enum Ended {
     Drained,
     /// Asked to stop; this much was not settled in time.
     NotDrained { unsettled_batches: usize },
+    /// Asked to stop, and everything read was settled, but Kafka has not acknowledged the commit.
+    NotCommitted,
     /// `Shared::failure` says why.
     Failed,
 }
@@ -64,7 +69,6 @@ pub struct Intake<'c> {
     assigned: HashMap<PartitionKey, Arc<Assigned>>,
     /// The partition of the last record: records come in runs of one partition.
     last: Option<Arc<Assigned>>,
-    next_commit: Instant,
     rewinds: Backoff,
     /// When the last rewind was, to begin with short pauses again after a quiet time.
     rewound: Option<Instant>,
@@ -94,7 +98,6 @@ impl<'c> Intake<'c> {
             outlets,
             assigned: HashMap::new(),
             last: None,
-            next_commit: Instant::now() + shared.route.commit_interval,
             rewinds: Backoff::new(shared.route.backoff_initial, shared.route.backoff_max),
             rewound: None,
         }
@@ -105,7 +108,7 @@ impl<'c> Intake<'c> {
         loop {
             self.look_around();
             if self.shared.failure().is_some() {
-                self.consumer.context().commit_now(self.consumer, None);
+                self.consumer.context().commit_within(None, ASK_TIMEOUT);
                 return Ended::Failed;
             }
             if self.shared.stop_requested() {
@@ -118,7 +121,7 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// What has changed since the last turn: assignment, time, room in the lanes.
+    /// What has changed since the last turn: assignment, room in the lanes.
     fn look_around(&mut self) {
         self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
         if let Some(assigned) = self.consumer.context().take_changed() {
@@ -134,15 +137,15 @@ impl<'c> Intake<'c> {
         for lane in 0..self.outlets.len() {
             self.hand_over_waiting(lane);
         }
-        let now = Instant::now();
-        if now >= self.next_commit {
-            self.next_commit = now + self.shared.route.commit_interval;
-            self.consumer.context().commit_soon(self.consumer);
-        }
     }
 
     fn take_records(&mut self) {
         for _ in 0..RECORDS_A_TURN {
+            if self.consumer.context().has_changed() {
+                // The group has moved, or a rewind was just done: generations first. A record that is sorted in under a generation that
+                // is over is dropped, and what follows it would pass for the beginning.
+                return;
+            }
             let empty = self
                 .outlets
                 .iter()
@@ -162,9 +165,6 @@ impl<'c> Intake<'c> {
                     }
                     return;
                 }
-            }
-            if self.consumer.context().has_changed() {
-                return; // Between two records the group may have moved: generations first.
             }
         }
     }
@@ -322,7 +322,6 @@ impl<'c> Intake<'c> {
             reason = cause.reason,
             "reading again from the last settled offsets: {}", cause.detail
         );
-        self.shared.epoch.send_modify(|epoch| *epoch += 1);
         for outlet in &mut self.outlets {
             outlet.filling = Chunk::default();
         }
@@ -345,7 +344,15 @@ impl<'c> Intake<'c> {
         let shared = self.shared;
         let sink = self.sink;
         let abandoning = async {
-            let _alone = shared.gate.write().await;
+            let alone = shared.gate.write();
+            futures::pin_mut!(alone);
+            // First in the queue, then the calls under way are dropped: a call that begins now waits behind us.
+            let free = futures::poll!(&mut alone);
+            shared.epoch.send_modify(|epoch| *epoch += 1);
+            let _alone = match free {
+                Poll::Ready(free) => free,
+                Poll::Pending => alone.await,
+            };
             let seeks: Vec<_> = {
                 let mut offsets = shared.offsets();
                 offsets
@@ -432,12 +439,15 @@ impl<'c> Intake<'c> {
         }
         let keys = shared.offsets().keys();
         let drained = context.drain(&keys, shared.route.shutdown_drain);
-        context.commit_now(self.consumer, None);
-        if drained {
-            return Ended::Drained;
-        }
+        let committed = context.commit_within(None, LAST_COMMIT);
         if shared.failure().is_some() {
             return Ended::Failed;
+        }
+        if drained && committed {
+            return Ended::Drained;
+        }
+        if drained {
+            return Ended::NotCommitted;
         }
         Ended::NotDrained {
             unsettled_batches: shared.offsets().unsettled(&keys),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use keystone_sinks::{Answer, Batch, Cause, Claim, Rejected, Sink, SinkError};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::backoff::{Backoff, jitter};
 use crate::dead_letters::{DeadLetterError, DeadLetters};
@@ -102,7 +102,12 @@ impl Delivery {
             if batch.is_empty() {
                 match parts.pop() {
                     Some(part) => batch.append(part),
-                    None => return Ok(attempt.held),
+                    None => {
+                        if attempt.held.is_none() {
+                            self.shared.unhold(batch.id());
+                        }
+                        return Ok(attempt.held);
+                    }
                 }
             }
             match attempt.call(batch).await? {
@@ -161,7 +166,6 @@ impl Delivery {
                 Err(DeadLetterError::Retry(cause)) => {
                     shared.trouble("dead letters", cause.detail.clone());
                     shared.count_retry("dead_letters", cause.reason);
-                    warn!("{}; tried again", cause.detail);
                     tokio::time::sleep(backoff.next(jitter(), cause.after)).await;
                 }
             }
@@ -226,6 +230,8 @@ impl<'d> Attempt<'d> {
         if !self.delivery.is_current(&self.claims) {
             return Err(Abandoned);
         }
+        // Named durable before the sink has all that it is to hold of the batch: that counts only if this call adds nothing to it.
+        let was_durable = shared.hold_more(batch.id());
         let started = Instant::now();
         let answer = tokio::select! {
             biased;
@@ -233,6 +239,9 @@ impl<'d> Attempt<'d> {
             _ = epoch.changed() => return Err(Abandoned),
         };
         metrics::sink_request(started.elapsed(), answer.is_ok());
+        if was_durable && !answer.as_ref().is_ok_and(|answer| answer.held) {
+            shared.held_durable(&[batch.id()]);
+        }
         Ok(answer)
     }
 
@@ -252,9 +261,6 @@ impl<'d> Attempt<'d> {
             *counted += taken as u64;
             let settled = settled_timestamps(batch, &answer);
             shared.latency.record_all(now_ms(), &settled);
-            if self.delivery.sink.holds() && answer.retry.is_empty() && self.held.is_none() {
-                shared.unhold(batch.id());
-            }
         }
         batch.reject(&answer.rejected);
         batch.retain(&answer.retry);
@@ -275,16 +281,14 @@ impl<'d> Attempt<'d> {
         let pause = self.backoff.next(jitter(), cause.after);
         shared.count_retry("sink", cause.reason);
         shared.trouble("sink", cause.detail.clone());
-        if self.backoff.attempts() == 1 || self.backoff.attempts().is_multiple_of(10) {
-            warn!(
-                reason = cause.reason,
-                events = batch.len(),
-                attempt = self.backoff.attempts(),
-                "the sink asks to send again: {}; next attempt in {} ms",
-                cause.detail,
-                pause.as_millis()
-            );
-        }
+        debug!(
+            reason = cause.reason,
+            events = batch.len(),
+            attempt = self.backoff.attempts(),
+            "the batch is sent again in {} ms: {}",
+            pause.as_millis(),
+            cause.detail
+        );
         let mut epoch = shared.epoch.subscribe();
         epoch.borrow_and_update();
         tokio::select! {

@@ -1,16 +1,16 @@
 //! The worker's part in the consumer group: assignment, revocation with a drain, commits. Called by librdkafka on the consumer thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use keystone_sinks::kafka::client::Reporter;
 use keystone_sinks::{Cause, Sink, SinkError};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -27,8 +27,36 @@ pub type GroupConsumer = BaseConsumer<Group>;
 /// The longest single wait for Kafka inside a rebalance.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A commit without an answer for this long is taken for lost, and the next one is sent.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+/// What the committing thread is asked for.
+pub enum CommitRequest {
+    /// Commit now, of these partitions or of all, and say when Kafka has answered.
+    Now {
+        keys: Option<Vec<PartitionKey>>,
+        done: Sender<()>,
+    },
+    /// The worker ends.
+    End,
+}
+
+/// The committing thread: commits at every interval, and when asked to.
+pub fn commit_regularly(
+    consumer: &GroupConsumer,
+    requests: &Receiver<CommitRequest>,
+    interval: Duration,
+) {
+    let group = consumer.context();
+    loop {
+        match requests.recv_timeout(interval) {
+            Err(RecvTimeoutError::Timeout) => group.commit(consumer, None),
+            Ok(CommitRequest::Now { keys, done }) => {
+                group.commit(consumer, keys.as_deref());
+                // Whoever asked may have stopped waiting.
+                let _heard = done.send(());
+            }
+            Ok(CommitRequest::End) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
 
 /// What librdkafka's callbacks need.
 pub struct Group {
@@ -41,8 +69,8 @@ pub struct Group {
     assigned: Mutex<HashMap<PartitionKey, Arc<Assigned>>>,
     /// `assigned` has changed since the consumer loop last looked.
     changed: AtomicBool,
-    /// When the commit that is on its way was sent, in milliseconds since the epoch; 0 when none is.
-    committing: AtomicI64,
+    /// To the thread that commits: Kafka may take long to answer, and nobody else is to wait for it without a limit.
+    commits: Sender<CommitRequest>,
     /// The lanes are gone: a revocation commits and does not drain.
     closing: AtomicBool,
 }
@@ -53,6 +81,7 @@ impl Group {
         sink: Arc<dyn Sink>,
         runtime: Handle,
         flushes: Vec<Sender<Flush>>,
+        commits: Sender<CommitRequest>,
     ) -> Group {
         Group {
             shared,
@@ -62,7 +91,7 @@ impl Group {
             reporter: Reporter::new("consumer"),
             assigned: Mutex::default(),
             changed: AtomicBool::new(false),
-            committing: AtomicI64::new(0),
+            commits,
             closing: AtomicBool::new(false),
         }
     }
@@ -143,7 +172,9 @@ impl Group {
             if !self.closing.load(Ordering::Acquire) && !keys.is_empty() {
                 self.drain(&keys, self.shared.route.rebalance_drain);
             }
-            self.commit_now(consumer, Some(&keys));
+            if !self.closing.load(Ordering::Acquire) {
+                self.commit_within(Some(&keys), ASK_TIMEOUT);
+            }
         }
         let unsettled = self.shared.offsets().unsettled(&keys);
         {
@@ -227,10 +258,36 @@ impl Group {
         }
     }
 
-    /// Commits what may be committed, of these partitions or of all, and waits for the answer.
-    pub fn commit_now(&self, consumer: &GroupConsumer, keys: Option<&[PartitionKey]>) {
+    /// Has what may be committed committed, of these partitions or of all, and waits for Kafka's answer, at most this long. Answers
+    /// whether all of it is committed.
+    pub fn commit_within(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
+        if self.nothing_to_commit(keys) {
+            return true;
+        }
+        let (done, answer) = bounded(1);
+        let request = CommitRequest::Now {
+            keys: keys.map(<[PartitionKey]>::to_vec),
+            done,
+        };
+        // Fails where the committing thread has ended: everything was committed before, or could not be.
+        let _sent = self.commits.send(request);
+        answer.recv_timeout(at_most).is_ok() && self.nothing_to_commit(keys)
+    }
+
+    fn nothing_to_commit(&self, keys: Option<&[PartitionKey]>) -> bool {
+        self.choose(keys).is_empty()
+    }
+
+    fn choose(&self, keys: Option<&[PartitionKey]>) -> Vec<Commit> {
         let mut commits = self.shared.offsets().committable();
         commits.retain(|commit| keys.is_none_or(|keys| keys.contains(&commit.key)));
+        commits
+    }
+
+    /// Commits and waits for Kafka's answer, however long it takes: for the committing thread. (rdkafka never hands on the answer to an
+    /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
+    fn commit(&self, consumer: &GroupConsumer, keys: Option<&[PartitionKey]>) {
+        let commits = self.choose(keys);
         if commits.is_empty() {
             return;
         }
@@ -243,23 +300,6 @@ impl Group {
                 }
             }
             Err(error) => self.commit_failed(&error),
-        }
-    }
-
-    /// Sends a commit of what may be committed, unless one is on its way; [`ConsumerContext::commit_callback`] takes the answer.
-    pub fn commit_soon(&self, consumer: &GroupConsumer) {
-        let since = self.committing.load(Ordering::Acquire);
-        if since != 0 && now_ms() - since < COMMIT_PATIENCE.as_millis() as i64 {
-            return;
-        }
-        let commits = self.shared.offsets().committable();
-        if commits.is_empty() {
-            return;
-        }
-        self.committing.store(now_ms(), Ordering::Release);
-        if let Err(error) = consumer.commit(&list_of(&commits), CommitMode::Async) {
-            self.committing.store(0, Ordering::Release);
-            self.commit_failed(&error);
         }
     }
 
@@ -403,22 +443,5 @@ impl ConsumerContext for Group {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
             _ => self.revoke(consumer, list),
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        self.committing.store(0, Ordering::Release);
-        if let Err(error) = &result {
-            self.commit_failed(error);
-            return;
-        }
-        let mut offsets = self.shared.offsets();
-        for element in list.elements() {
-            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
-                let key = PartitionKey::new(element.topic(), element.partition());
-                offsets.committed(&key, offset);
-            }
-        }
-        drop(offsets);
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
     }
 }

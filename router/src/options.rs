@@ -132,7 +132,7 @@ const DELIVERY: &[OptionSpec] = &[
             no_duplicates: "4mb",
         }),
         secret: false,
-        doc: "A batch is sent when its events hold this many bytes, originals and projected payloads together. An event larger than this makes a batch of its own. \
+        doc: "A batch is sent when its events hold this many bytes, originals and projected payloads together. The event that passes the limit still belongs to it. \
               Memory: about lanes × (`delivery.max.in.flight` + 2) × this.",
         example: "",
     },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use keystone_config::{Problem, Problems, Settings, Sources, resolve};
+use keystone_config::{Problem, Problems, Settings, Sources, resolve_partly};
 use keystone_dsl::{Limits, Program};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
@@ -79,26 +79,27 @@ pub struct Route {
 
 /// Reads and checks a whole route. Touches no server; all problems are reported at once.
 pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn Sink>), Problems> {
-    let settings = resolve(&options::table(), sources)?;
-    let mut problems = client::problems(&settings, client::SOURCE_PREFIX);
-    problems.extend(combinations(&settings));
+    let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
+    let whole = problems.is_empty();
+    problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
     let program = compile(&settings, &mut problems);
-    let context = Context {
-        route: settings.get("route.name").to_owned(),
-        worker: context_worker.to_owned(),
-    };
-    let sink = match build_sink(&settings, &context) {
-        Ok(sink) => Some(sink),
-        Err(more) => {
-            problems.extend(more);
-            None
+    let mut sink = None;
+    if whole {
+        problems.extend(combinations(&settings));
+        let context = Context {
+            route: settings.get("route.name").to_owned(),
+            worker: context_worker.to_owned(),
+        };
+        match build_sink(&settings, &context) {
+            Ok(built) => sink = Some(built),
+            Err(more) => problems.extend(more),
         }
-    };
+    }
     match (program, sink) {
         (Some(program), Some(sink)) if problems.is_empty() => {
             Ok((assemble(settings, program), Arc::from(sink)))
         }
-        _ => Err(Problems(problems)),
+        _ => Err(Problems(problems).in_order()),
     }
 }
 
@@ -171,9 +172,11 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
 }
 
 fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> {
-    let limits = Limits {
-        max_depth: settings.count("source.max.depth") as usize,
-    };
+    let limits = settings
+        .maybe_count("source.max.depth")
+        .map_or_else(Limits::default, |depth| Limits {
+            max_depth: depth as usize,
+        });
     match Program::compile(settings.text("filter"), settings.text("projection"), limits) {
         Ok(program) => Some(program),
         Err(errors) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keystone_sinks::{BatchId, Cause, Claim};
 use tokio::sync::{RwLock, watch};
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::ledger::Ledger;
 use crate::metrics::Latency;
@@ -35,7 +35,11 @@ pub struct Held {
 pub struct Trouble {
     pub since: Instant,
     pub text: String,
+    logged: Instant,
 }
+
+/// Trouble that lasts is logged again after this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The log's end in a partition, from librdkafka's statistics.
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,6 +141,13 @@ impl Shared {
         lock(&self.held).insert(id, held);
     }
 
+    /// More of an announced batch is about to be handed to the sink, which has to name it durable again. Answers whether it was durable.
+    pub fn hold_more(&self, id: BatchId) -> bool {
+        let mut all = lock(&self.held);
+        all.get_mut(&id)
+            .is_some_and(|held| std::mem::take(&mut held.durable))
+    }
+
     /// Takes back an announcement: the sink did not hold the batch.
     pub fn unhold(&self, id: BatchId) -> Option<Held> {
         lock(&self.held).remove(&id)
@@ -199,21 +210,43 @@ impl Shared {
 
     // --- troubles and errors
 
-    /// Says that a part of the worker is in trouble, until [`Shared::all_is_well`]. The text is for a person.
+    /// Says that a part of the worker is in trouble, until [`Shared::all_is_well`]. The text is for a person. It is logged at once, and
+    /// now and then while the trouble lasts: many batches meet the same one.
     pub fn trouble(&self, part: &'static str, text: String) {
         self.remember(format!("{part}: {text}"));
+        let now = Instant::now();
         let mut troubles = lock(&self.troubles);
-        match troubles.get_mut(part) {
-            Some(trouble) => trouble.text = text,
-            None => {
-                let since = Instant::now();
-                troubles.insert(part, Trouble { since, text });
+        let due = match troubles.get_mut(part) {
+            Some(trouble) => {
+                trouble.text.clone_from(&text);
+                let due = now.duration_since(trouble.logged) >= LOG_INTERVAL;
+                if due {
+                    trouble.logged = now;
+                }
+                due
             }
+            None => {
+                let trouble = Trouble {
+                    since: now,
+                    text: text.clone(),
+                    logged: now,
+                };
+                troubles.insert(part, trouble);
+                true
+            }
+        };
+        drop(troubles);
+        if due {
+            warn!("{part}: {text}; it is tried again");
         }
     }
 
+    /// The part works again.
     pub fn all_is_well(&self, part: &'static str) {
-        lock(&self.troubles).remove(part);
+        if let Some(trouble) = lock(&self.troubles).remove(part) {
+            let seconds = trouble.since.elapsed().as_secs_f64();
+            info!("{part}: works again after {seconds:.1} s");
+        }
     }
 
     pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     pub max_events: usize,
-    /// Bytes of payloads, originals, keys and headers. One event larger than this makes a batch of its own.
+    /// Bytes of payloads, originals, keys and headers. The event that passes the limit still belongs to the batch.
     pub max_bytes: usize,
     /// Counted from the first record that the batch answers for, filtered ones too: filtered offsets are to be committed in time.
     pub max_age: Duration,

@@ -1,9 +1,9 @@
 //! One worker: sets up threads and tasks, runs until it is asked to stop or fails, and takes everything down in order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, properties};
 use keystone_sinks::{Batch, Sink};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -17,7 +17,7 @@ use crate::admin::{self, Admin};
 use crate::consumer::{Ended, Intake};
 use crate::dead_letters::DeadLetters;
 use crate::delivery::Delivery;
-use crate::group::{Group, GroupConsumer, take_durable};
+use crate::group::{CommitRequest, Group, GroupConsumer, commit_regularly, take_durable};
 use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
@@ -30,6 +30,8 @@ const CHUNKS_PER_LANE: usize = 4;
 const BATCHES_PER_LANE: usize = 1;
 /// How often the sink is asked what time has brought.
 const TICK: Duration = Duration::from_millis(200);
+/// Signals that come together are one: some process managers send one to the process and to its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -106,19 +108,26 @@ impl Worker {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         self.runtime.spawn(async move {
-            let mut asked = false;
+            let mut asked: Option<Instant> = None;
             loop {
                 let name = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
                 };
-                if asked {
-                    warn!("{name} again: ended at once; what is not committed is delivered again");
-                    std::process::exit(1);
+                match asked {
+                    None => {
+                        info!("{name}: draining; send it again to end at once");
+                        asked = Some(Instant::now());
+                        shared.request_stop();
+                    }
+                    Some(first) if first.elapsed() < SAME_SIGNAL => {}
+                    Some(_) => {
+                        warn!(
+                            "{name} again: ended at once; what is not committed is delivered again"
+                        );
+                        std::process::exit(1);
+                    }
                 }
-                info!("{name}: draining; send it again to end at once");
-                asked = true;
-                shared.request_stop();
             }
         });
         Ok(())
@@ -135,10 +144,17 @@ impl Worker {
         let (flush_senders, flush_receivers): (Vec<_>, Vec<_>) = (0..shared.route.lanes)
             .map(|_| unbounded::<Flush>())
             .unzip();
-        let consumer = self.make_consumer(flush_senders)?;
+        let (commits, requests) = unbounded();
+        let consumer = Arc::new(self.make_consumer(flush_senders, commits.clone())?);
+        let committing = {
+            let consumer = consumer.clone();
+            let interval = shared.route.commit_interval;
+            std::thread::spawn(move || commit_regularly(&consumer, &requests, interval))
+        };
         let ended = self.run_threads(&consumer, deliveries, &flush_receivers);
         ticks.abort();
-        leave(consumer);
+        let _ended = commits.send(CommitRequest::End);
+        leave(consumer, committing);
         let ledger = shared.ledger.view();
         info!(
             consumed = ledger.consumed,
@@ -156,6 +172,9 @@ impl Worker {
             Ended::NotDrained { unsettled_batches } => Err(format!(
                 "{unsettled_batches} batches were not settled within delivery.shutdown.drain.max.ms; they are delivered again by the next worker, nothing is lost"
             )),
+            Ended::NotCommitted => Err(
+                "everything read was delivered, but Kafka has not acknowledged the commit; it is delivered again by the next worker, nothing is lost".to_owned(),
+            ),
             Ended::Failed => Err(shared.failure().unwrap_or_default()),
         }
     }
@@ -169,7 +188,6 @@ impl Worker {
             Ok(Err(problem)) => problem,
             Err(_) => "the sink did not answer within 15 s".to_owned(),
         };
-        warn!("{problem}; the worker starts all the same and keeps trying");
         self.shared.trouble("sink", problem);
     }
 
@@ -204,7 +222,11 @@ impl Worker {
         })
     }
 
-    fn make_consumer(&self, flushes: Vec<Sender<Flush>>) -> Result<GroupConsumer, String> {
+    fn make_consumer(
+        &self,
+        flushes: Vec<Sender<Flush>>,
+        commits: Sender<CommitRequest>,
+    ) -> Result<GroupConsumer, String> {
         let route = &self.shared.route;
         let config = consumer_config(route);
         let group = Group::new(
@@ -212,6 +234,7 @@ impl Worker {
             self.sink.clone(),
             self.runtime.handle().clone(),
             flushes,
+            commits,
         );
         let consumer = GroupConsumer::from_config_and_context(&config, group).map_err(|error| {
             format!("the consumer can't be made: {error}; see the kafka.* properties")
@@ -290,14 +313,15 @@ pub fn consumer_config(route: &Route) -> ClientConfig {
     )
 }
 
-/// Leaves the group. librdkafka waits for brokers that may be gone, so the time is bounded.
-fn leave(consumer: GroupConsumer) {
+/// Leaves the group. librdkafka waits for brokers that may be gone, so the time is bounded; the process ends afterwards.
+fn leave(consumer: Arc<GroupConsumer>, committing: std::thread::JoinHandle<()>) {
     let (done, finished) = bounded::<()>(1);
     std::thread::spawn(move || {
+        let _joined = committing.join();
         drop(consumer);
         drop(done);
     });
-    if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(LEAVE) {
+    if let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(LEAVE) {
         warn!("the group could not be left in time; it notices by its session timeout");
     }
 }

@@ -80,7 +80,7 @@ pub enum SinkError {
     /// What the sink holds is lost (a file could not be written to its end): the worker abandons it all and reads again from the last commit.
     #[error("{}", .0.detail)]
     Rewind(Cause),
-    /// Trying again can't help: the worker stops with exit code 1 and this text, which names the option to change. Nothing more is committed.
+    /// Trying again can't help: the worker stops with exit code 1 and this text, which names the option to change. What is settled is committed, nothing else.
     #[error("{0}")]
     Fatal(String),
 }

@@ -207,7 +207,8 @@ fn an_outage_of_elasticsearch_is_waited_out() -> Result<()> {
     let down = Instant::now();
     worker.wait_until(WORK, "readyz says that the sink is down", |worker| {
         let (ready, text) = worker.readyz()?;
-        Ok(!ready && text.contains("sink:") && text.contains(&server.url()))
+        let address = server.url().replace("http://", "");
+        Ok(!ready && text.contains("sink:") && text.contains(&address))
     })?;
     assert!(
         worker

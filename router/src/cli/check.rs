@@ -71,6 +71,7 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
             PATIENCE.as_secs()
         )),
     }
+    problems.extend(sink.state().problems);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(problems)
 }
