@@ -222,7 +222,7 @@ impl Group {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.failure().is_some() {
+            if left.is_zero() || self.shared.is_broken() {
                 return false;
             }
             let delivering = self.shared.pending_batches.load(Ordering::Acquire);
@@ -261,21 +261,31 @@ impl Group {
     /// Has what may be committed committed, of these partitions or of all, and waits for Kafka's answer, at most this long. Answers
     /// whether all of it is committed.
     pub fn commit_within(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
-        if self.nothing_to_commit(keys) {
-            return true;
+        let deadline = Instant::now() + at_most;
+        loop {
+            if self.choose(keys).is_empty() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.ask_for_commit(keys, left) {
+                return false;
+            }
+            if !self.choose(keys).is_empty() {
+                // Refused: a group that rebalances takes commits again in a moment.
+                self.shared
+                    .wait_progress(left.min(Duration::from_millis(100)));
+            }
         }
+    }
+
+    /// Answers whether Kafka has answered in time.
+    fn ask_for_commit(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
         let (done, answer) = bounded(1);
         let request = CommitRequest::Now {
             keys: keys.map(<[PartitionKey]>::to_vec),
             done,
         };
-        // Fails where the committing thread has ended: everything was committed before, or could not be.
-        let _sent = self.commits.send(request);
-        answer.recv_timeout(at_most).is_ok() && self.nothing_to_commit(keys)
-    }
-
-    fn nothing_to_commit(&self, keys: Option<&[PartitionKey]>) -> bool {
-        self.choose(keys).is_empty()
+        self.commits.send(request).is_ok() && answer.recv_timeout(at_most).is_ok()
     }
 
     fn choose(&self, keys: Option<&[PartitionKey]>) -> Vec<Commit> {

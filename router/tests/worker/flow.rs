@@ -1,0 +1,155 @@
+//! Back pressure, stops under load, two workers in one group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::bench::{Bench, together};
+use crate::scripted::{Act, Scripted};
+
+#[test]
+fn flow() {
+    together(&[
+        (
+            "a_slow_sink_bounds_what_is_in_flight",
+            a_slow_sink_bounds_what_is_in_flight,
+        ),
+        ("a_stop_under_load", a_stop_under_load),
+        ("two_workers_one_stops", two_workers_one_stops),
+        ("an_idle_worker_stops", an_idle_worker_stops),
+    ]);
+}
+
+/// 20,000 events wait; the worker takes in what its limits allow, pauses, and delivers all when the sink comes round.
+fn a_slow_sink_bounds_what_is_in_flight() {
+    const BOUND: u64 = 2 * (2 + 3) * 50; // lanes × (in flight + queued + waiting for room + filling) × batch
+    let bench = Bench::new("slow-sink", 4);
+    bench.produce(20_000);
+    let open = Arc::new(AtomicBool::new(false));
+    let sink = {
+        let open = open.clone();
+        Scripted::new(&bench.record, move |_| {
+            if open.load(Ordering::Relaxed) {
+                Act::done()
+            } else {
+                Act::retry()
+            }
+        })
+    };
+    let options = ["delivery.batch.max.events=50", "delivery.max.in.flight=2"];
+    let running = bench.start(sink, &options);
+    let shared = running.shared.clone();
+    let most = || {
+        let in_flight = shared.ledger.view().in_flight;
+        assert!(
+            in_flight <= BOUND,
+            "{in_flight} events in flight, at most {BOUND} are allowed"
+        );
+        in_flight
+    };
+    running.until("both lanes are paused", || {
+        most();
+        shared.paused_lanes.load(Ordering::Relaxed) == 2
+    });
+    let paused = Instant::now();
+    running.until("a while has passed", || {
+        most();
+        paused.elapsed() > Duration::from_secs(2)
+    });
+    assert_eq!(bench.record.count(), 0);
+    assert!(most() >= 2 * 2 * 50);
+    assert_eq!(running.status()["lanes"]["paused"], 2);
+    open.store(true, Ordering::Relaxed);
+    running.until("all is delivered", || {
+        most();
+        bench.record.complete()
+    });
+    let ledger = running.stop().expect("drained");
+    assert_eq!((ledger.consumed, ledger.delivered), (20_000, 20_000));
+    bench.assert_finished();
+    bench.record.assert_once();
+}
+
+/// What SIGTERM does: drained and committed, and the next worker delivers the rest, nothing twice.
+fn a_stop_under_load() {
+    let bench = Bench::new("stop-under-load", 4);
+    bench.produce(4_000);
+    let slow = || {
+        Scripted::new(&bench.record, |call| {
+            Act::after_ms(call.number % 9, Act::done())
+        })
+    };
+    let running = bench.start(slow(), &[]);
+    running.until("some is delivered", || bench.record.count() > 500);
+    let first = running.stop().expect("drained");
+    assert_eq!((first.consumed, first.in_flight), (first.delivered, 0));
+    assert!(first.delivered < 4_000, "there was no load any more");
+    bench.assert_commits_safe();
+    assert_eq!(
+        bench.committed().values().sum::<i64>(),
+        first.delivered as i64
+    );
+    let running = bench.start(slow(), &[]);
+    running.until("all is delivered", || bench.record.complete());
+    let second = running.stop().expect("drained");
+    assert_eq!(first.delivered + second.delivered, 4_000);
+    bench.assert_finished();
+    bench.record.assert_once();
+}
+
+/// Two workers of one group; partitions move when the second comes and when the first goes, under load.
+fn two_workers_one_stops() {
+    let bench = Bench::new("two-workers", 4);
+    let slow = || {
+        Scripted::new(&bench.record, |call| {
+            Act::after_ms(call.number % 5, Act::done())
+        })
+    };
+    let one = bench.start(slow(), &[]);
+    bench.produce(500);
+    one.until("the first has all partitions", || {
+        one.shared.offsets().keys().len() == 4
+    });
+    let two = bench.start(slow(), &[]);
+    two.until("the second has its share", || {
+        bench.produce(20);
+        one.shared.offsets().keys().len() == 2 && two.shared.offsets().keys().len() == 2
+    });
+    // The mock cluster refuses commits while the group rebalances, also where a real broker takes them: first both have to get one through.
+    let commits = || [&one, &two].map(|each| each.shared.commits.load(Ordering::Relaxed));
+    let stable = commits();
+    two.until("the group has settled down", || {
+        bench.produce(20);
+        commits().iter().zip(stable).all(|(now, then)| *now > then)
+    });
+    bench.produce(2_000);
+    let before = two.shared.ledger.view().delivered;
+    two.until("the second delivers", || {
+        two.shared.ledger.view().delivered > before
+    });
+    let first = one.stop().expect("drained");
+    bench.produce(300);
+    two.until("all is delivered", || bench.record.complete());
+    let second = two.stop().expect("drained");
+    assert!(
+        first.delivered > 0 && second.delivered > 0,
+        "{first:?} {second:?}"
+    );
+    bench.assert_finished();
+    bench.record.assert_once();
+}
+
+fn an_idle_worker_stops() {
+    let bench = Bench::new("idle", 2);
+    let running = bench.start(Scripted::new(&bench.record, |_| Act::done()), &[]);
+    running.until("it has its partitions", || {
+        running.shared.offsets().keys().len() == 2
+    });
+    let ledger = running.stop().expect("drained");
+    assert_eq!((ledger.consumed, ledger.in_flight), (0, 0));
+    assert!(
+        bench.committed().values().all(|offset| *offset == 0),
+        "{:?}",
+        bench.committed()
+    );
+}
