@@ -110,6 +110,18 @@ pub fn build(settings: &Settings, _context: &Context) -> Result<Box<dyn Sink>, V
     }))
 }
 
+/// Whether the refusal may be meant for another record of the same request.
+fn refuses_with_others(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidMessage
+            | Code::InvalidTimestamp
+    )
+}
+
 struct KafkaSink {
     topic: String,
     producer: Producer,
@@ -126,12 +138,12 @@ impl KafkaSink {
         }
     }
 
-    /// A topic refuses whole request batches above its `max.message.bytes`, small events among them: only an event that
-    /// is refused alone is too large.
+    /// Kafka refuses a whole request for one record in it (too large, no key for a compacted topic), good events among them: only an
+    /// event that is refused alone is bad.
     async fn send_alone(&self, batch: &Batch, failures: Vec<Failure>) -> Vec<Failure> {
         let mut remaining = Vec::with_capacity(failures.len());
         for (index, code) in failures {
-            if code != RDKafkaErrorCode::MessageSizeTooLarge || batch.len() == 1 {
+            if !refuses_with_others(code) || batch.len() == 1 {
                 remaining.push((index, code));
                 continue;
             }

@@ -111,19 +111,6 @@ pub fn check(root: &Path, probe: &str) -> Result<(), StoreError> {
         .map_err(|error| failed("writing", &path, error))
 }
 
-/// Removes unfinished files whose names begin with `marker`, at `depth` levels below the root.
-pub fn remove_leftovers(root: &Path, depth: usize, marker: &str) -> usize {
-    let mut removed = 0;
-    for directory in directories(root, depth, usize::MAX) {
-        for name in names(&root.join(&directory)) {
-            if name.ends_with(HIDDEN_SUFFIX) && name.starts_with(marker) {
-                removed += usize::from(fs::remove_file(root.join(&directory).join(name)).is_ok());
-            }
-        }
-    }
-    removed
-}
-
 /// Paths of partitions that hold a published file.
 pub fn partitions(root: &Path, depth: usize, limit: usize) -> Vec<String> {
     let mut found = directories(root, depth, limit);

@@ -119,7 +119,6 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
         inner: Mutex::new(Inner {
             files: Files::new(store.clone(), options::rolling(settings, context, started)),
             torn: false,
-            swept: false,
         }),
         facts: std::sync::Mutex::new(SinkFacts::default()),
         store,
@@ -156,8 +155,6 @@ struct Inner {
     files: Files,
     /// A call was dropped in the middle: what the files hold is not known.
     torn: bool,
-    /// Leftovers of an earlier process were removed.
-    swept: bool,
 }
 
 /// For [`Sink::state`], which can't wait for the files.
@@ -220,17 +217,6 @@ impl ParquetSink {
                 detail: "an earlier write to the open files was interrupted".to_owned(),
             };
             return Err(self.fail(inner, error).await);
-        }
-        if !inner.swept {
-            inner.swept = true;
-            let depth = self.partitioning.names().len();
-            let removed = blocking(|| {
-                self.store
-                    .remove_leftovers(depth, &format!(".{}", self.marker))
-            });
-            if removed > 0 {
-                tracing::info!(removed, "unfinished files of an earlier process removed");
-            }
         }
         Ok(inner)
     }

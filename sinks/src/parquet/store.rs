@@ -110,15 +110,6 @@ impl Store {
         }
     }
 
-    /// Removes hidden files of an earlier process with the same worker id. S3's own lifecycle rule removes uploads that were never
-    /// completed.
-    pub fn remove_leftovers(&self, depth: usize, marker: &str) -> usize {
-        match self {
-            Store::Local { root } => local::remove_leftovers(root, depth, marker),
-            Store::S3 { .. } => 0,
-        }
-    }
-
     /// Partition paths that exist below the location, at `depth` levels: the greatest `limit` of them by name, which are the newest where
     /// the first key is a date.
     pub async fn partitions(&self, depth: usize, limit: usize) -> Result<Vec<String>, StoreError> {
