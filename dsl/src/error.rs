@@ -20,18 +20,35 @@ impl std::error::Error for ExpressionError {}
 
 impl fmt::Display for ExpressionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.which)?;
+        self.explain(f)
+    }
+}
+
+impl ExpressionError {
+    /// The error without the name of the expression, for a caller that has named it already.
+    pub fn unnamed(&self) -> impl fmt::Display + '_ {
+        Unnamed(self)
+    }
+
+    fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.position;
-        write!(
-            f,
-            "{}: {} (line {line}, column {column})",
-            self.which, self.message
-        )?;
+        write!(f, "{} (line {line}, column {column})", self.message)?;
         let (shown, caret) = excerpt(&self.expression, line, column);
         write!(f, "\n    {shown}\n    {:caret$}^", "")?;
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+/// See [`ExpressionError::unnamed`].
+struct Unnamed<'e>(&'e ExpressionError);
+
+impl fmt::Display for Unnamed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.explain(f)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The consumer thread: takes records from librdkafka, shares them out among the lanes, rewinds and drains.
 //!
-//! It is the only thread that talks to the consumer, but for the regular commits, and it never waits longer than a moment for a lane: when a lane is behind, its
-//! partitions are paused and the thread keeps polling, so the group never throws the worker out.
+//! It is the only thread that talks to the consumer, but for commits (`group::commit_regularly`), and it never waits longer than a moment
+//! for a lane: when a lane is behind, its partitions are paused and the thread keeps polling, so the group never throws the worker out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -330,6 +330,9 @@ impl<'c> Intake<'c> {
         };
         let pause = self.rewinds.next(jitter(), cause.after);
         self.pause_for(pause);
+        if self.shared.stop_requested() {
+            return; // Nothing is read any more: what was read and not settled is another worker's.
+        }
         if let Err(reason) = self.seek_with_patience(&seeks) {
             self.shared.fail(reason);
             return;

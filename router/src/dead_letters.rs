@@ -1,6 +1,5 @@
 //! Dead letters: events that can never be delivered, on the dead-letter topic with the reason, durable before their offset is committed.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use keystone_config::Settings;
@@ -16,7 +15,6 @@ use rdkafka::producer::Producer as _;
 use tracing::{info, warn};
 
 use crate::route::Route;
-use crate::state::lock;
 
 /// Why dead letters are not durable yet, or never will be.
 #[derive(Debug)]
@@ -44,13 +42,8 @@ pub struct DeadLetters {
     route: String,
     producer: Producer,
     settings: Settings,
-    creation: Mutex<Creation>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Creation {
-    NotTried,
-    Done,
+    /// Whether the topic was looked for, and created where it was missing.
+    created: tokio::sync::Mutex<bool>,
 }
 
 impl DeadLetters {
@@ -74,7 +67,7 @@ impl DeadLetters {
             route: route.name.clone(),
             producer: Producer::new(config, "dead letters")?,
             settings: route.settings.clone(),
-            creation: Mutex::new(Creation::NotTried),
+            created: tokio::sync::Mutex::new(false),
         })
     }
 
@@ -161,8 +154,8 @@ impl DeadLetters {
                     code,
                     RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition
                 );
-                if missing {
-                    *lock(&self.creation) = Creation::NotTried;
+                if missing && let Ok(mut created) = self.created.try_lock() {
+                    *created = false;
                 }
                 let advice = if missing {
                     "; create the topic dead.letter.topic names"
@@ -200,13 +193,12 @@ impl DeadLetters {
 
     /// Creates the topic before the first dead letter, if the brokers let us. Whether it worked shows when we write.
     async fn create_topic(&self) {
-        {
-            let mut creation = lock(&self.creation);
-            if *creation == Creation::Done {
-                return;
-            }
-            *creation = Creation::Done;
+        // Held until it is there: a write in between could create it with the brokers' defaults.
+        let mut created = self.created.lock().await;
+        if *created {
+            return;
         }
+        *created = true;
         if self.exists().await {
             return;
         }

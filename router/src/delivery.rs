@@ -3,6 +3,7 @@
 //! Retrying, back-off, splitting and dead-lettering live here, once, around every sink. A batch ends in one of three ways: its claims
 //! settle; it is held by the sink and settles when the sink names it durable; or it is abandoned, to be read again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,6 +20,9 @@ use crate::metrics;
 use crate::route::DeadLetterPolicy;
 use crate::state::{Held, Shared, now_ms};
 
+/// How many batches of a lane may be settled before an older one that is still under way.
+const MAX_AHEAD: u64 = 1_000;
+
 /// What the delivery of one lane needs.
 pub struct Delivery {
     pub shared: Arc<Shared>,
@@ -32,18 +36,31 @@ struct Abandoned;
 impl Delivery {
     /// Delivers the batches of one lane until it hangs up. Each batch's first step is taken before the next batch's, so that a sink
     /// that keeps the order of its calls keeps the order of events.
-    pub async fn run(self, mut batches: mpsc::Receiver<Batch>) {
+    pub async fn run(&self, mut batches: mpsc::Receiver<Batch>) {
         let limit = self.shared.route.max_in_flight;
         let mut under_way = FuturesUnordered::new();
+        let mut numbers = BTreeSet::new();
+        let mut next = 0_u64;
         loop {
+            // One batch that is tried for ever must not let the offset window grow for ever behind it.
+            let ahead = numbers.first().map_or(0, |oldest| next - oldest);
+            let room = under_way.len() < limit && ahead < MAX_AHEAD;
             tokio::select! {
                 biased;
-                Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                batch = batches.recv(), if under_way.len() < limit => match batch {
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    numbers.remove(&done);
+                }
+                batch = batches.recv(), if room => match batch {
                     Some(batch) => {
-                        let mut delivery = Box::pin(self.deliver(batch));
+                        let number = next;
+                        next += 1;
+                        let mut delivery = Box::pin(async move {
+                            self.deliver(batch).await;
+                            number
+                        });
                         // Its first step, now and in order.
                         if futures::poll!(&mut delivery).is_pending() {
+                            numbers.insert(number);
                             under_way.push(delivery);
                         }
                     }
@@ -156,7 +173,11 @@ impl Delivery {
             }
         }
         let mut backoff = self.backoff();
+        let claims = batch.claims().clone();
         loop {
+            if !self.is_current(&claims) {
+                return Err(Abandoned); // Read again, here or elsewhere, and buried there.
+            }
             match self.dead_letters.publish(batch).await {
                 Ok(()) => break,
                 Err(DeadLetterError::Fatal(reason)) => {

@@ -252,7 +252,19 @@ impl Group {
             let _open = self.shared.gate.read().await;
             tokio::time::timeout(at_most, self.sink.flush()).await
         };
-        match self.runtime.block_on(flushing) {
+        let beating = async {
+            loop {
+                self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let flushed = self.runtime.block_on(async {
+            tokio::select! {
+                flushed = flushing => flushed,
+                () = beating => unreachable!("it beats for ever"),
+            }
+        });
+        match flushed {
             Ok(answer) => take_durable(&self.shared, answer),
             Err(_) => warn!("the sink did not publish what it holds in time"),
         }

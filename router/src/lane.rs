@@ -13,13 +13,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select_biased};
 use keystone_dsl::{Evaluator, Verdict};
-use keystone_sinks::{Batch, BatchBuilder, BatchId, RecordMeta, Stage};
+use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
-use crate::offsets::PartitionKey;
+use crate::offsets::{PartitionKey, Tracking};
 use crate::route::NullPayload;
 use crate::state::Shared;
 use crate::trigger::Trigger;
@@ -124,7 +124,7 @@ impl<'r> Lane<'r> {
     }
 
     fn take(&mut self, chunk: &Chunk<'_>) -> Option<()> {
-        let now = Instant::now();
+        let mut now = Instant::now();
         let mut start = 0;
         for (assigned, end) in &chunk.runs {
             let records = &chunk.records[start..*end];
@@ -138,6 +138,8 @@ impl<'r> Lane<'r> {
                 self.event(assigned, record);
                 if self.trigger.full(self.builder.len(), self.builder.bytes()) {
                     self.close()?;
+                    // Handing over may have taken long; the next batch begins only now.
+                    now = Instant::now();
                 }
             }
         }
@@ -232,12 +234,21 @@ impl<'r> Lane<'r> {
         let id = BatchId(NEXT_BATCH.fetch_add(1, Ordering::Relaxed));
         let batch = self.builder.finish(id);
         let mut offsets = self.shared.offsets();
-        let mut current = false;
-        for claim in batch.claims().iter() {
-            current |= offsets.track(claim);
-        }
+        let tracked: Vec<Tracking> = batch
+            .claims()
+            .iter()
+            .map(|claim| offsets.track(claim))
+            .collect();
         drop(offsets);
-        if !current {
+        if tracked.contains(&Tracking::WentBack) {
+            self.shared.request_rewind(Cause {
+                reason: "log_cut",
+                detail: "kafka has sent the consumer back: a log was cut short and written again"
+                    .to_owned(),
+                after: None,
+            });
+        }
+        if !tracked.contains(&Tracking::Taken) {
             let lost = batch.len() + batch.dead_len();
             Ledger::add(&self.shared.ledger.abandoned, lost as u64);
             return Some(());

@@ -50,6 +50,19 @@ pub struct WindowView {
     pub exposed: u64,
 }
 
+/// What became of a claim that was to be tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracking {
+    Taken,
+    /// It is of another generation: the partition has moved on.
+    Stale,
+    /// Kafka has sent us back: a rewind has to follow, and what was read is dropped.
+    WentBack,
+}
+
+/// Settled claims that are remembered one by one until they are committed.
+const MAX_UNCOMMITTED: usize = 1_000;
+
 #[derive(Debug)]
 struct Tracked {
     offsets: Range<i64>,
@@ -123,22 +136,28 @@ impl Offsets {
         self.window_of(claim).is_some()
     }
 
-    /// Takes note of a claim before its batch is handed to delivery. Answers whether it was taken: a claim of another generation,
-    /// or one that does not follow what was tracked, is refused.
+    /// Takes note of a claim before its batch is handed to delivery.
     ///
-    /// The first claim of a generation may lie before the start: the topic was made anew, its offsets begin again, and Kafka has
-    /// sent us back. The window then begins there.
-    pub fn track(&mut self, claim: &Claim) -> bool {
+    /// A claim may lie before what was tracked: the topic was made anew, or its log was cut short by an unclean leader election and
+    /// written again, and Kafka has sent us back. The first claim of a generation then begins the window; with a later one the
+    /// window goes back to it, and the partition is to be read again from there, since other claims are under way.
+    pub fn track(&mut self, claim: &Claim) -> Tracking {
+        let next_generation = self.last_generation + 1;
         let Some(window) = self.window_of_mut(claim) else {
-            return false;
+            return Tracking::Stale;
         };
         if window.tracked.is_some_and(|end| claim.offsets.start < end) {
-            if !window.fresh {
-                return false;
-            }
-            window.settled = None;
+            let back = claim.offsets.start;
+            window.settled = window.settled.map(|settled| settled.min(back));
             window.committed = None;
             window.uncommitted.clear();
+            if !window.fresh {
+                // No answer that is still to come may move the window past what has to be read again.
+                window.claims.clear();
+                window.generation = next_generation;
+                self.last_generation = next_generation;
+                return Tracking::WentBack;
+            }
         }
         window.fresh = false;
         window.settled.get_or_insert(claim.offsets.start);
@@ -148,7 +167,7 @@ impl Offsets {
             events: claim.events,
             settled: false,
         });
-        true
+        Tracking::Taken
     }
 
     /// Settles a claim: each of its events is delivered, filtered, discarded or in the dead-letter topic. Answers whether it counted.
@@ -175,6 +194,13 @@ impl Offsets {
             window
                 .uncommitted
                 .push_back((front.offsets.end, front.events));
+            if window.uncommitted.len() > MAX_UNCOMMITTED {
+                // Commits fail for long: the exposure stays right, what a commit in between takes off it gets coarser.
+                let last = window.uncommitted.pop_back().unwrap_or_default();
+                if let Some(previous) = window.uncommitted.back_mut() {
+                    *previous = (last.0, previous.1.saturating_add(last.1));
+                }
+            }
         }
         true
     }
@@ -225,7 +251,7 @@ impl Offsets {
     pub fn unsettled(&self, keys: &[PartitionKey]) -> usize {
         keys.iter()
             .filter_map(|key| self.windows.get(key))
-            .map(|window| window.claims.len())
+            .map(|window| window.claims.iter().filter(|claim| !claim.settled).count())
             .sum()
     }
 

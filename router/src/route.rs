@@ -183,7 +183,7 @@ fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> 
             problems.extend(errors.into_iter().map(|error| {
                 settings.problem(
                     error.which,
-                    error.to_string(),
+                    error.unnamed().to_string(),
                     "the language is described in docs/dsl.md; try it with `keystone eval`",
                 )
             }));

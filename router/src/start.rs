@@ -5,7 +5,8 @@
 //! skipped. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
 //! before the first event does not move it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
@@ -35,10 +36,16 @@ pub fn resolve(
     list: &mut TopicPartitionList,
 ) -> Result<Vec<PartitionStart>, String> {
     let committed = committed(consumer, list)?;
+    let known = known_topics(consumer, route.start, &committed)
+        .map_err(|error| format!("the group's commits could not be read: {error}"))?;
     let mut starts = Vec::new();
     for (key, committed) in committed {
         let from = match committed {
             Some(offset) => Some(offset),
+            None if known.contains(&key.topic) => {
+                info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
+                None
+            }
             None => first_start(consumer, route.start, &key).map_err(|error| {
                 format!(
                     "where to begin in {}-{} could not be found out: {error}",
@@ -115,10 +122,6 @@ fn first_start(
     if start == Start::Earliest {
         return Ok(None);
     }
-    if knows_topic(consumer, key)? {
-        info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
-        return Ok(None);
-    }
     let (_, end) = consumer.fetch_watermarks(&key.topic, key.partition, ASK_TIMEOUT)?;
     let Start::Time(time) = start else {
         return Ok(Some(end));
@@ -134,22 +137,40 @@ fn first_start(
     })
 }
 
-/// Whether the group has a commit for any partition of the topic.
-fn knows_topic(consumer: &GroupConsumer, key: &PartitionKey) -> KafkaResult<bool> {
-    let metadata = consumer.fetch_metadata(Some(&key.topic), ASK_TIMEOUT)?;
-    let partitions: BTreeSet<i32> = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-        .map(|partition| partition.id())
-        .collect();
-    let mut all = TopicPartitionList::new();
-    for partition in partitions {
-        all.add_partition(&key.topic, partition);
+/// The topics of partitions without a commit for which the group has a commit in another partition. Asked once a topic and before anything
+/// else: another worker that starts at the same moment commits where it begins within `delivery.commit.interval.ms`, and partitions that
+/// are looked at after that would be taken for new ones and read from their beginning (repeating old events, never skipping any).
+fn known_topics(
+    consumer: &GroupConsumer,
+    start: Start,
+    committed: &[(PartitionKey, Option<i64>)],
+) -> KafkaResult<BTreeSet<Arc<str>>> {
+    if start == Start::Earliest {
+        return Ok(BTreeSet::new());
     }
-    let found = consumer.committed_offsets(all, ASK_TIMEOUT)?;
-    let offsets: HashMap<(String, i32), Offset> = found.to_topic_map();
-    Ok(offsets
-        .values()
-        .any(|offset| matches!(offset, Offset::Offset(_))))
+    let fresh = committed
+        .iter()
+        .filter(|(_, offset)| offset.is_none())
+        .map(|(key, _)| key.topic.clone());
+    let mut known = BTreeSet::new();
+    for topic in fresh.collect::<BTreeSet<_>>() {
+        let metadata = consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)?;
+        let mut all = TopicPartitionList::new();
+        for partition in metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+        {
+            all.add_partition(&topic, partition.id());
+        }
+        let found = consumer.committed_offsets(all, ASK_TIMEOUT)?;
+        let offsets = found.to_topic_map();
+        if offsets
+            .values()
+            .any(|offset| matches!(offset, Offset::Offset(_)))
+        {
+            known.insert(topic);
+        }
+    }
+    Ok(known)
 }

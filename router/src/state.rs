@@ -288,7 +288,7 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Asks the worker to end without committing any further, with this text as the reason. The first one counts.
+    /// Asks the worker to end, with this text as the reason; only what is settled is committed. The first one counts.
     pub fn fail(&self, reason: String) {
         let mut fatal = lock(&self.fatal);
         if fatal.is_none() {

@@ -32,6 +32,8 @@ const BATCHES_PER_LANE: usize = 1;
 const TICK: Duration = Duration::from_millis(200);
 /// Signals that come together are one: some process managers send one to the process and to its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// How often a sink that was away at the start is asked again.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -189,6 +191,16 @@ impl Worker {
             Err(_) => "the sink did not answer within 15 s".to_owned(),
         };
         self.shared.trouble("sink", problem);
+        let (shared, sink) = (self.shared.clone(), self.sink.clone());
+        self.runtime.spawn(async move {
+            // A delivery withdraws the trouble too, but there may be nothing to deliver.
+            while shared.troubles().contains_key("sink") {
+                tokio::time::sleep(CHECK_AGAIN).await;
+                if sink.check().await.is_ok() {
+                    shared.all_is_well("sink");
+                }
+            }
+        });
     }
 
     /// One delivery task a lane; returns where the lanes put their batches.
@@ -204,7 +216,8 @@ impl Worker {
                     sink: self.sink.clone(),
                     dead_letters: dead_letters.clone(),
                 };
-                (sender, self.runtime.spawn(delivery.run(receiver)))
+                let run = async move { delivery.run(receiver).await };
+                (sender, self.runtime.spawn(run))
             })
             .collect()
     }
@@ -213,11 +226,16 @@ impl Worker {
         let shared = self.shared.clone();
         let sink = self.sink.clone();
         self.runtime.spawn(async move {
+            let mut epoch = shared.epoch.subscribe();
             loop {
                 tokio::time::sleep(TICK).await;
                 let _open = shared.gate.read().await;
-                let answer = sink.tick().await;
-                take_durable(&shared, answer);
+                epoch.borrow_and_update();
+                tokio::select! {
+                    biased;
+                    answer = sink.tick() => take_durable(&shared, answer),
+                    _ = epoch.changed() => {} // A rewind does not wait for it.
+                }
             }
         })
     }

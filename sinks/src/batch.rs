@@ -295,16 +295,12 @@ impl BatchBuilder {
                 && *claim.topic == **topic
         });
         match found {
-            Some(index) => {
-                let claim = &mut self.claims[index];
-                debug_assert!(
-                    offset >= claim.offsets.end,
-                    "offsets of a partition rise within a generation"
-                );
-                claim.offsets.end = offset + 1;
+            // Offsets rise, unless the log was cut short and written anew (an unclean leader election): then a claim of its own.
+            Some(index) if self.claims[index].offsets.end <= offset => {
+                self.claims[index].offsets.end = offset + 1;
                 index as u32
             }
-            None => {
+            _ => {
                 self.claims.push(Claim {
                     topic: topic.clone(),
                     partition,

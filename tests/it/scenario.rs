@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
-use keystone_tests::{Events, Kafka, Result, Worker};
+use keystone_tests::{Events, Kafka, Result, Worker, block_on};
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 /// For a route to do its work; generous, since two cores serve everything.
 pub(crate) const WORK: Duration = Duration::from_secs(240);
@@ -129,4 +132,70 @@ pub(crate) fn drain(mut worker: Worker) -> Result<String> {
 pub(crate) fn topic_of(kafka: &Kafka, topic: &str, events: &Events) -> Result<()> {
     kafka.create_topic(topic, 8, &[])?;
     events.produce(&kafka.bootstrap(), topic)
+}
+
+/// A record to be sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) partition: i32,
+    pub(crate) key: Option<&'static str>,
+    /// `None` is a tombstone.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(&'static str, Option<&'static [u8]>)>,
+    /// Milliseconds since the epoch; `None` is now.
+    pub(crate) timestamp: Option<i64>,
+}
+
+impl Outgoing {
+    /// To partition 0.
+    pub(crate) fn new(value: impl Into<Vec<u8>>) -> Outgoing {
+        Outgoing {
+            value: Some(value.into()),
+            ..Outgoing::default()
+        }
+    }
+}
+
+/// Sends records, in order, each acknowledged before this returns. A record may have 30 MB.
+pub(crate) fn send(kafka: &Kafka, topic: &str, records: &[Outgoing]) -> Result<()> {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("enable.idempotence", "true")
+        .set("message.max.bytes", "30000000")
+        .create()?;
+    let sent = records.iter().map(|outgoing| {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &outgoing.headers {
+            headers = headers.insert(Header { key, value: *value });
+        }
+        let mut record: FutureRecord<'_, str, [u8]> = FutureRecord::to(topic)
+            .partition(outgoing.partition)
+            .headers(headers);
+        record.key = outgoing.key;
+        record.payload = outgoing.value.as_deref();
+        record.timestamp = outgoing.timestamp;
+        producer.send(record, WORK)
+    });
+    let sent: Vec<_> = sent.collect();
+    for answer in block_on(futures::future::join_all(sent)) {
+        answer.map_err(|(error, _)| error)?;
+    }
+    Ok(())
+}
+
+/// The values of a topic as text, in the order of partitions and offsets.
+pub(crate) fn values(kafka: &Kafka, topic: &str) -> Result<Vec<String>> {
+    let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    let records = kafka.read_all(topic)?;
+    Ok(records
+        .into_iter()
+        .map(|record| record.value.map_or_else(|| "(tombstone)".to_owned(), text))
+        .collect())
+}
+
+/// The last line of a log that is not empty.
+pub(crate) fn last_line(log: &str) -> &str {
+    log.lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default()
 }

@@ -71,7 +71,9 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
             PATIENCE.as_secs()
         )),
     }
-    problems.extend(sink.state().problems);
+    if problems.is_empty() {
+        problems = sink.state().problems; // What does not keep events from being delivered, such as a metastore that is away.
+    }
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(problems)
 }

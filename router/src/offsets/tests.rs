@@ -26,7 +26,7 @@ fn a_gap_holds_the_commit_back() {
     let generation = offsets.assign(key(), Some(10), Some(10));
     let claims = [10..20, 20..25, 25..40].map(|range| claim(generation, range));
     for claim in &claims {
-        assert!(offsets.track(claim));
+        assert_eq!(offsets.track(claim), Tracking::Taken);
     }
     assert!(offsets.settle(&claims[2]));
     assert!(offsets.settle(&claims[1]));
@@ -43,15 +43,15 @@ fn a_late_answer_of_a_lost_assignment_changes_nothing() {
     let mut offsets = Offsets::default();
     let first = offsets.assign(key(), Some(0), Some(0));
     let old = claim(first, 0..100);
-    assert!(offsets.track(&old));
+    assert_eq!(offsets.track(&old), Tracking::Taken);
     offsets.revoke(&key());
     assert!(!offsets.settle(&old));
     let second = offsets.assign(key(), Some(0), Some(0));
     assert!(second > first);
     assert!(!offsets.settle(&old));
-    assert!(!offsets.track(&old));
+    assert_eq!(offsets.track(&old), Tracking::Stale);
     let new = claim(second, 0..50);
-    assert!(offsets.track(&new));
+    assert_eq!(offsets.track(&new), Tracking::Taken);
     assert!(!offsets.settle(&old));
     assert!(offsets.settle(&new));
     assert_eq!(offsets.committable()[0].offset, 50);
@@ -70,7 +70,7 @@ fn a_rewind_goes_back_to_the_lowest_unsettled_offset() {
     let (second, from) = offsets.rewind(&key()).unwrap();
     assert_eq!(from, Some(10));
     assert!(!offsets.settle(&claims[1]));
-    assert!(offsets.track(&claim(second, 10..30)));
+    assert_eq!(offsets.track(&claim(second, 10..30)), Tracking::Taken);
 }
 
 #[test]
@@ -85,20 +85,46 @@ fn a_topic_made_anew_is_read_from_its_new_beginning() {
     let mut offsets = Offsets::default();
     let generation = offsets.assign(key(), Some(500), Some(500));
     let first = claim(generation, 0..10);
-    assert!(offsets.track(&first));
-    assert!(!offsets.track(&claim(generation, 5..20)));
+    assert_eq!(offsets.track(&first), Tracking::Taken);
     assert!(offsets.settle(&first));
     assert_eq!(offsets.committable()[0].offset, 10);
 }
 
+/// The log is cut from 100 back to 80 and written again: what is new from 80 on is read, whatever was settled before.
+#[test]
+fn a_log_cut_short_is_read_again_from_the_cut() {
+    let mut offsets = Offsets::default();
+    let first = offsets.assign(key(), Some(0), Some(0));
+    let read = claim(first, 0..100);
+    offsets.track(&read);
+    offsets.settle(&read);
+    offsets.committed(&key(), 100);
+    let in_flight = claim(first, 100..110);
+    offsets.track(&in_flight);
+    assert_eq!(offsets.track(&claim(first, 80..90)), Tracking::WentBack);
+    assert!(!offsets.settle(&in_flight));
+    assert_eq!(offsets.track(&claim(first, 110..120)), Tracking::Stale);
+    let (second, from) = offsets.rewind(&key()).unwrap();
+    assert_eq!(from, Some(80));
+    let again = claim(second, 80..120);
+    assert_eq!(offsets.track(&again), Tracking::Taken);
+    assert!(offsets.settle(&again));
+    assert_eq!(offsets.committable()[0].offset, 120);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Read { count: i64, gap: i64 },
+    Read {
+        count: i64,
+        gap: i64,
+    },
     Settle(prop::sample::Index),
     Commit,
     LateCommitAnswer,
     Rewind,
     Reassign,
+    /// The log is cut short here and written again.
+    Cut(prop::sample::Index),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -109,6 +135,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::LateCommitAnswer),
         1 => Just(Step::Rewind),
         1 => Just(Step::Reassign),
+        1 => any::<prop::sample::Index>().prop_map(Step::Cut),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -130,7 +157,7 @@ proptest! {
             match step {
                 Step::Read { count, gap } => {
                     let claim = claim(generation, next + gap..next + gap + count);
-                    prop_assert!(offsets.track(&claim));
+                    prop_assert_eq!(offsets.track(&claim), Tracking::Taken);
                     unsettled.extend(claim.offsets.clone());
                     in_flight.insert(claim.offsets.start, claim.offsets.end);
                     next = claim.offsets.end;
@@ -148,7 +175,7 @@ proptest! {
                 }
                 Step::Settle(_) => {}
                 Step::Commit => for commit in offsets.committable() {
-                    prop_assert!(commit.offset > committed);
+                    prop_assert!(commit.offset >= committed);
                     committed = commit.offset;
                     offsets.committed(&key(), commit.offset);
                 },
@@ -160,6 +187,30 @@ proptest! {
                     prop_assert!(next >= committed);
                     unsettled.clear();
                     in_flight.clear();
+                }
+                Step::Cut(index) => {
+                    let cut = index.index(next as usize + 1) as i64;
+                    let claim = claim(generation, cut..cut + 1);
+                    match offsets.track(&claim) {
+                        Tracking::Taken => {
+                            // The cut is at the end, or begins a fresh window.
+                            committed = committed.min(cut);
+                            unsettled.insert(cut);
+                            in_flight.insert(cut, cut + 1);
+                            next = cut + 1;
+                            claims.push(claim);
+                        }
+                        Tracking::WentBack => {
+                            let (new, from) = offsets.rewind(&key()).unwrap();
+                            prop_assert!(from.unwrap() <= cut);
+                            generation = new;
+                            next = from.unwrap();
+                            committed = committed.min(next);
+                            unsettled.clear();
+                            in_flight.clear();
+                        }
+                        Tracking::Stale => prop_assert!(false, "the generation is current"),
+                    }
                 }
                 Step::Reassign => {
                     offsets.revoke(&key());

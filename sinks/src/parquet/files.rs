@@ -126,7 +126,7 @@ impl Files {
         groups: Vec<Group>,
     ) -> Result<(), StoreError> {
         // A piece of its own keeps the batch from being durable while the rest of it is still to come.
-        self.held.insert(batch, 1);
+        *self.held.entry(batch).or_default() += 1;
         for Group { partition, rows } in groups {
             self.append_rows(batch, layout, &partition, rows).await?;
             self.bound_memory().await?;
@@ -300,8 +300,7 @@ impl Files {
     pub(super) async fn abandon(&mut self) {
         self.held.clear();
         self.durable.clear();
-        for (_, file) in std::mem::take(&mut self.open) {
-            file.abandon().await;
-        }
+        let open = std::mem::take(&mut self.open);
+        futures::future::join_all(open.into_values().map(OpenFile::abandon)).await;
     }
 }

@@ -119,6 +119,7 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
         inner: Mutex::new(Inner {
             files: Files::new(store.clone(), options::rolling(settings, context, started)),
             torn: false,
+            failed: None,
         }),
         facts: std::sync::Mutex::new(SinkFacts::default()),
         store,
@@ -155,6 +156,8 @@ struct Inner {
     files: Files,
     /// A call was dropped in the middle: what the files hold is not known.
     torn: bool,
+    /// Why they are torn, where it is known.
+    failed: Option<StoreError>,
 }
 
 /// For [`Sink::state`], which can't wait for the files.
@@ -212,10 +215,10 @@ impl ParquetSink {
     async fn begin(&self) -> Result<MutexGuard<'_, Inner>, SinkError> {
         let mut inner = self.inner.lock().await;
         if std::mem::replace(&mut inner.torn, true) {
-            let error = StoreError {
+            let error = inner.failed.take().unwrap_or_else(|| StoreError {
                 reason: "interrupted",
                 detail: "an earlier write to the open files was interrupted".to_owned(),
-            };
+            });
             return Err(self.fail(inner, error).await);
         }
         Ok(inner)
@@ -238,11 +241,13 @@ impl ParquetSink {
                 hive.published(&file.partition);
             }
         }
-        if let Err(error) = changed {
-            return Err(self.fail(inner, error).await);
-        }
         let durable = inner.files.take_durable();
-        inner.torn = false;
+        match changed {
+            Err(error) if durable.is_empty() => return Err(self.fail(inner, error).await),
+            // What was published is durable, whatever failed after it: said now, the failure with the next call.
+            Err(error) => inner.failed = Some(error),
+            Ok(()) => inner.torn = false,
+        }
         self.report(&inner.files, published.len() as u64);
         Ok(durable)
     }

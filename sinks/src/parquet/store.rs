@@ -18,6 +18,9 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::local;
 
+/// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
+const ABORT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// S3 wants parts of at least 5 MiB; all but the last are of this size.
 const PART: usize = 5 << 20;
 
@@ -190,10 +193,12 @@ impl Upload {
         match self {
             Upload::Local(file) => super::blocking(|| file.abandon()),
             Upload::S3(mut upload) => {
-                if let Some(multipart) = &mut upload.multipart
-                    && let Err(error) = multipart.abort().await
-                {
-                    tracing::warn!(path = %upload.path, %error, "an upload could not be aborted; a lifecycle rule of the bucket should remove it");
+                let Some(multipart) = &mut upload.multipart else {
+                    return;
+                };
+                let aborted = tokio::time::timeout(ABORT, multipart.abort()).await;
+                if !matches!(aborted, Ok(Ok(()))) {
+                    tracing::warn!(path = %upload.path, "an upload could not be aborted; a lifecycle rule of the bucket should remove it");
                 }
             }
         }

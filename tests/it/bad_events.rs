@@ -1,0 +1,563 @@
+//! Every kind of bad event is a dead letter with its reason, or what the documentation says, and the good events around it are delivered.
+
+use keystone_tests::kafka::Record;
+use keystone_tests::{Elasticsearch, Kafka, Result, Worker, http, judge};
+use serde_json::json;
+
+use crate::by_hand::produce_by_hand;
+use crate::scenario::{
+    END, Outgoing, all_committed, assert_ledger, counter, drain, file_url, last_line, send, values,
+};
+
+/// For topics that take events of 20 MB.
+const LARGE: &[(&str, &str)] = &[("max.message.bytes", "30000000")];
+const TWENTY_MEGABYTES: usize = 20_000_000;
+
+/// Text that a producer's compression does not bring below a topic's limit.
+fn incompressible(length: usize) -> String {
+    const DIGITS: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+    let mut state = 88_172_645_463_325_252_u64;
+    let digit = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(DIGITS[(state >> 32) as usize % DIGITS.len()])
+    };
+    (0..length).map(digit).collect()
+}
+
+fn route(kafka: &Kafka, name: &str, topic: &str, more: &str) -> String {
+    format!(
+        "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\n{more}\n",
+        kafka.bootstrap()
+    )
+}
+
+/// Events that are not JSON, each with words that its reason must hold.
+fn not_json() -> Vec<(Vec<u8>, &'static str)> {
+    let mut deep = vec![b'['; 100_000];
+    deep.extend(vec![b']'; 100_000]);
+    vec![
+        (b"not json".to_vec(), "not JSON: unexpected 'o'"),
+        (b"{\"id\":\"a\xff\"}".to_vec(), "not UTF-8"),
+        (b"{\"id\":\"trunc".to_vec(), "it ends inside the string"),
+        (Vec::new(), "the payload is empty"),
+        (b"  \n".to_vec(), "it ends where a value was expected"),
+        (b"\xef\xbb\xbf{}".to_vec(), "a byte order mark"),
+        (b"{\"id\":\"\\ud800\"}".to_vec(), "half a surrogate pair"),
+        (b"{\"id\":\"nul\0\"}".to_vec(), "must be escaped"),
+        (deep, "nested deeper than 128"),
+        (b"{} {}".to_vec(), "after the end of the value"),
+        (b"{\"n\":NaN}".to_vec(), "unexpected 'N'"),
+    ]
+}
+
+/// Events that look odd and are good.
+fn odd_and_good() -> Vec<String> {
+    vec![
+        r#"{"id":"first"}"#.to_owned(),
+        r#"{"id":"big","n":12345678901234567890123456789.000000000000000000001,"e":1E400,"m":-0}"#
+            .to_owned(),
+        r#"{"id":"9007199254740993","n":9007199254740993}"#.to_owned(),
+        r#"{"id":"shadowed","id":"twice","a":1,"a":2}"#.to_owned(),
+        r#"{"id":"escaped \u0000 \ud83d\ude00"}"#.to_owned(),
+        "{\r\n  \"id\": \"pretty\",\n  \"a\": [\n    1\n  ]\n}\n".to_owned(),
+        r#"{"id":"last"}"#.to_owned(),
+    ]
+}
+
+/// A good event, a bad one, a good one, …, and the dead letters' reasons in order.
+fn good_around_bad() -> (Vec<Outgoing>, Vec<&'static str>) {
+    let mut records: Vec<Outgoing> = Vec::new();
+    let mut reasons = Vec::new();
+    let good = odd_and_good();
+    for (at, (value, reason)) in not_json().into_iter().enumerate() {
+        records.push(Outgoing::new(good[at % good.len()].as_bytes()));
+        records.push(Outgoing {
+            key: Some("the key"),
+            headers: vec![("trace", Some(b"\x01\xff")), ("empty", None)],
+            timestamp: Some(1_700_000_000_000 + at as i64),
+            ..Outgoing::new(value)
+        });
+        reasons.push(reason);
+    }
+    records.push(Outgoing {
+        key: Some("the key"),
+        headers: vec![("trace", Some(b"\x01\xff")), ("empty", None)],
+        ..Outgoing::default()
+    });
+    reasons.push("tombstone");
+    records.push(Outgoing::new(good[good.len() - 1].as_bytes()));
+    (records, reasons)
+}
+
+/// The dead letter says where it came from, and is otherwise the record that was sent.
+fn assert_dead_letter(letter: &Record, sent: &Record, route: &str, stage: &str, reason: &str) {
+    let header = |name: &str| letter.header(name).unwrap_or_default();
+    let origin = format!("{}@{}", header("keystone.source.topic"), sent.offset);
+    assert_eq!(header("keystone.route"), route, "{origin}");
+    assert_eq!(header("keystone.stage"), stage, "{origin}");
+    assert!(
+        header("keystone.reason").contains(reason),
+        "{origin}: {:?} and not {reason}",
+        header("keystone.reason")
+    );
+    assert_eq!(
+        header("keystone.source.partition"),
+        sent.partition.to_string()
+    );
+    assert_eq!(header("keystone.source.offset"), sent.offset.to_string());
+    let timestamp = sent.timestamp.map(|ms| ms.to_string());
+    assert_eq!(
+        letter.header("keystone.source.timestamp"),
+        timestamp,
+        "{origin}"
+    );
+    assert_eq!(letter.timestamp, sent.timestamp, "{origin}");
+    assert!(letter.key == sent.key, "{origin}: another key");
+    assert!(letter.value == sent.value, "{origin}: another value");
+    let own = letter.headers.len() - 7;
+    assert_eq!(letter.headers[..own], sent.headers, "{origin}");
+}
+
+/// The letters in the order of their origin.
+fn dead_letters(kafka: &Kafka, route: &str) -> Result<Vec<Record>> {
+    let mut letters = kafka.read_all(&format!("{route}.dead-letters"))?;
+    let number = |letter: &Record, name: &str| {
+        let text = letter.header(name).unwrap_or_default();
+        text.parse::<i64>().unwrap_or(-1)
+    };
+    letters.sort_by_key(|letter| {
+        (
+            number(letter, "keystone.source.partition"),
+            number(letter, "keystone.source.offset"),
+        )
+    });
+    Ok(letters)
+}
+
+#[test]
+fn bad_events_are_dead_letters_and_good_ones_around_them_are_delivered() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("bad-in", 1, LARGE)?;
+    kafka.create_topic("bad-out", 1, &[])?;
+    let (records, reasons) = good_around_bad();
+    send(kafka, "bad-in", &records)?;
+    let sink = "sink.type = kafka\nsink.kafka.topic = bad-out";
+    let mut worker = Worker::spawn(&route(kafka, "bad", "bad-in", sink))?;
+    all_committed(kafka, "bad", "bad-in", &mut [&mut worker])?;
+    assert_ledger(&worker)?;
+    assert_eq!(counter(&worker, "dead_lettered")?, reasons.len() as u64);
+    let decoded = [("stage", "decode")];
+    let by_stage = worker
+        .metrics()?
+        .sum("keystone_events_dead_lettered_total", &decoded);
+    assert_eq!(by_stage, reasons.len() as f64);
+    drain(worker)?;
+
+    let sent = kafka.read_all("bad-in")?;
+    let (bad, good): (Vec<_>, Vec<_>) = sent.into_iter().partition(|record| record.key.is_some());
+    let letters = dead_letters(kafka, "bad")?;
+    assert_eq!(letters.len(), bad.len());
+    for ((letter, sent), reason) in letters.iter().zip(&bad).zip(reasons) {
+        assert_dead_letter(letter, sent, "bad", "decode", reason);
+    }
+    let delivered: Vec<_> = kafka
+        .read_all("bad-out")?
+        .into_iter()
+        .map(|r| r.value)
+        .collect();
+    let good: Vec<_> = good.into_iter().map(|record| record.value).collect();
+    assert!(delivered == good, "not byte for byte what was sent");
+    Ok(())
+}
+
+/// Digits, escapes and the last of duplicate keys come through a projection; what an expression can't do is a dead letter.
+#[test]
+fn a_projection_keeps_digits_and_takes_the_last_of_duplicate_keys() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("odd-in", 1, &[])?;
+    kafka.create_topic("odd-out", 1, &[])?;
+    let mut records: Vec<_> = odd_and_good()
+        .iter()
+        .map(|event| Outgoing::new(event.as_bytes()))
+        .collect();
+    records.push(Outgoing::new(r#"{"id":"x","n":"text"}"#));
+    records.push(Outgoing::new(r#"{"id":"x","a":{"b":1}}"#));
+    records.push(Outgoing::new("7"));
+    send(kafka, "odd-in", &records)?;
+    let more = "filter = n == null || abs(n) > `0`\nprojection = {id: id, n: n, e: e, m: m, a: a && sum(to_array(a))}\n\
+                sink.type = kafka\nsink.kafka.topic = odd-out";
+    let mut worker = Worker::spawn(&route(kafka, "odd", "odd-in", more))?;
+    all_committed(kafka, "odd", "odd-in", &mut [&mut worker])?;
+    drain(worker)?;
+    let found = values(kafka, "odd-out")?;
+    assert_eq!(
+        found,
+        [
+            r#"{"id":"first","n":null,"e":null,"m":null,"a":null}"#,
+            r#"{"id":"big","n":12345678901234567890123456789.000000000000000000001,"e":1E400,"m":-0,"a":null}"#,
+            r#"{"id":"9007199254740993","n":9007199254740993,"e":null,"m":null,"a":null}"#,
+            r#"{"id":"twice","n":null,"e":null,"m":null,"a":2}"#,
+            r#"{"id":"escaped \u0000 \ud83d\ude00","n":null,"e":null,"m":null,"a":null}"#,
+            r#"{"id":"pretty","n":null,"e":null,"m":null,"a":1}"#,
+            r#"{"id":"last","n":null,"e":null,"m":null,"a":null}"#,
+            r#"{"id":null,"n":null,"e":null,"m":null,"a":null}"#,
+        ]
+    );
+    let letters = dead_letters(kafka, "odd")?;
+    let sent = kafka.read_all("odd-in")?;
+    assert_eq!(letters.len(), 2);
+    assert_dead_letter(&letters[0], &sent[7], "odd", "filter", "abs: ");
+    assert_dead_letter(&letters[1], &sent[8], "odd", "projection", "sum: ");
+    Ok(())
+}
+
+/// 20 MB are delivered where the target takes them. Where it does not, the event is a dead letter that names the limit.
+#[test]
+fn events_of_twenty_megabytes() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("large-in", 1, LARGE)?;
+    kafka.create_topic("large-out", 1, LARGE)?;
+    kafka.create_topic("small-out", 1, &[])?;
+    let filler = incompressible(TWENTY_MEGABYTES);
+    let records = [
+        Outgoing::new(r#"{"id":"before"}"#),
+        Outgoing::new(format!(r#"{{"id":"large","t":"{filler}"}}"#)),
+        Outgoing::new(r#"{"id":"between"}"#),
+        Outgoing::new(format!(r#"{{"id":"bad","t":"{filler}"#)),
+        Outgoing::new(r#"{"id":"after"}"#),
+    ];
+    send(kafka, "large-in", &records)?;
+    let sent = kafka.read_all("large-in")?;
+    let limit = "sink.kafka.message.max.bytes = 30000000";
+    // The name, the sink's topic, the client's limit, and whether the large event gets through.
+    let routes = [
+        ("large", "large-out", limit, true),
+        ("large-client", "small-out", "", false),
+        ("large-topic", "small-out", limit, false),
+    ];
+    for (name, to, limit, fits) in routes {
+        let more = format!("sink.type = kafka\nsink.kafka.topic = {to}\n{limit}");
+        let mut worker = Worker::spawn(&route(kafka, name, "large-in", &more))?;
+        all_committed(kafka, name, "large-in", &mut [&mut worker])?;
+        assert_ledger(&worker)?;
+        drain(worker)?;
+        let mut letters = dead_letters(kafka, name)?;
+        if !fits {
+            let limits =
+                "it is larger than sink.kafka.message.max.bytes or the topic's max.message.bytes";
+            assert_dead_letter(&letters.remove(0), &sent[1], name, "sink", limits);
+        }
+        assert_eq!(letters.len(), 1);
+        assert_dead_letter(&letters[0], &sent[3], name, "decode", "it ends inside");
+        let found: Vec<_> = kafka.read_all(to)?;
+        let expected: &[usize] = if fits { &[0, 1, 2, 4] } else { &[0, 2, 4] };
+        let tail = &found[found.len() - expected.len()..];
+        assert!(
+            tail.iter()
+                .map(|r| &r.value)
+                .eq(expected.iter().map(|at| &sent[*at].value)),
+            "{name}: {} records, not those expected",
+            found.len()
+        );
+    }
+    Ok(())
+}
+
+/// The worker stops rather than lose a dead letter, and says what to do; then it goes on.
+#[test]
+fn a_dead_letter_that_does_not_fit_stops_the_worker_until_its_topic_takes_it() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("unburied-in", 1, LARGE)?;
+    kafka.create_topic("unburied-out", 1, &[])?;
+    kafka.create_topic(
+        "unburied.dead-letters",
+        1,
+        &[("max.message.bytes", "100000")],
+    )?;
+    let records = [
+        Outgoing::new(r#"{"id":"before"}"#),
+        Outgoing::new(incompressible(2_000_000)),
+        Outgoing::new("small and bad"),
+        Outgoing::new(r#"{"id":"after"}"#),
+    ];
+    send(kafka, "unburied-in", &records)?;
+    let sink = "sink.type = kafka\nsink.kafka.topic = unburied-out";
+    let properties = route(kafka, "unburied", "unburied-in", sink);
+    let mut worker = Worker::spawn(&properties)?;
+    let (status, log) = worker.wait_exit(END)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let reason = last_line(&log);
+    for words in [
+        "unburied-in-0 offset 1",
+        "unburied.dead-letters",
+        "dead.letter.topic",
+        "raise that topic's max.message.bytes",
+    ] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    let committed = kafka.committed("unburied", "unburied-in")?;
+    assert!(
+        committed.get(&0).is_none_or(|offset| *offset <= 1),
+        "{committed:?}"
+    );
+    kafka.delete_topic("unburied.dead-letters")?;
+    keystone_tests::wait_until(END, "the topic is gone", || {
+        kafka
+            .partitions("unburied.dead-letters")
+            .is_ok_and(|found| found.is_empty())
+    });
+    let mut worker = Worker::spawn(&properties)?;
+    all_committed(kafka, "unburied", "unburied-in", &mut [&mut worker])?;
+    drain(worker)?;
+    let letters = dead_letters(kafka, "unburied")?;
+    let sent = kafka.read_all("unburied-in")?;
+    assert_eq!(letters.len(), 2);
+    assert_dead_letter(&letters[0], &sent[1], "unburied", "decode", "not JSON");
+    assert_dead_letter(&letters[1], &sent[2], "unburied", "decode", "not JSON");
+    let found = values(kafka, "unburied-out")?;
+    assert!(
+        found.contains(&r#"{"id":"before"}"#.to_owned()),
+        "{found:?}"
+    );
+    assert!(found.contains(&r#"{"id":"after"}"#.to_owned()), "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn the_policies_stop_and_discard() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("policy-in", 1, &[])?;
+    let records = [
+        Outgoing::new(r#"{"id":"before"}"#),
+        Outgoing::new("bad"),
+        Outgoing::default(),
+        Outgoing::new(r#"{"id":"after"}"#),
+    ];
+    send(kafka, "policy-in", &records)?;
+    kafka.create_topic("stop-out", 1, &[])?;
+    let sink = "sink.type = kafka\nsink.kafka.topic = stop-out\ndead.letter.policy = stop";
+    let mut worker = Worker::spawn(&route(kafka, "policy-stop", "policy-in", sink))?;
+    let (status, log) = worker.wait_exit(END)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let reason = last_line(&log);
+    for words in ["policy-in", "offset 1", "not JSON", "dead.letter.policy"] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    let committed = kafka.committed("policy-stop", "policy-in")?;
+    assert!(
+        committed.get(&0).is_none_or(|offset| *offset <= 1),
+        "{committed:?}"
+    );
+
+    kafka.create_topic("discard-out", 1, &[])?;
+    let sink = "sink.type = kafka\nsink.kafka.topic = discard-out\ndead.letter.policy = discard";
+    let mut worker = Worker::spawn(&route(kafka, "policy-discard", "policy-in", sink))?;
+    all_committed(kafka, "policy-discard", "policy-in", &mut [&mut worker])?;
+    assert_eq!(counter(&worker, "discarded")?, 2);
+    assert_eq!(counter(&worker, "dead_lettered")?, 0);
+    assert_ledger(&worker)?;
+    drain(worker)?;
+    assert_eq!(
+        values(kafka, "discard-out")?,
+        [r#"{"id":"before"}"#, r#"{"id":"after"}"#]
+    );
+    for route in ["policy-stop", "policy-discard"] {
+        assert!(
+            kafka
+                .partitions(&format!("{route}.dead-letters"))?
+                .is_empty()
+        );
+    }
+    Ok(())
+}
+
+/// The text of `_source` as Elasticsearch keeps it.
+fn source(server: &Elasticsearch, index: &str, id: &str) -> Result<String> {
+    let url = format!("{}/{index}/_source/{id}", server.url());
+    Ok(http().get(url).send()?.text()?)
+}
+
+#[test]
+fn odd_and_bad_events_on_the_way_to_elasticsearch() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    server.create_index(
+        "odd",
+        &json!({"mappings": {"dynamic": false, "properties": {"n": {"type": "long"}}}}),
+    )?;
+    kafka.create_topic("odd-es-in", 1, LARGE)?;
+    let pretty = "{\r\n  \"id\": \"pretty\",\n\t\"a\": [\n    1,\n  \"b \\n c\"]\n}\n";
+    let big = r#"{"id":"big","n":9007199254740993,"o":12345678901234567890123456789.00001}"#;
+    let index_line = r#"{"id":"meta","index":{"_index":"other","_id":"1"}}"#;
+    let mut records = vec![
+        Outgoing::new(pretty),
+        Outgoing::new(big),
+        Outgoing::new(index_line),
+        Outgoing::new(r#"{"id":"escaped","t":"\u0000\ud83d\ude00\n"}"#),
+        Outgoing::new(r#"{"id":"conflict","n":"no number"}"#),
+        Outgoing::new("[1, 2]"),
+        Outgoing::new(r#"{"no":"id"}"#),
+        Outgoing::default(),
+    ];
+    records.extend(
+        not_json()
+            .into_iter()
+            .map(|(value, _)| Outgoing::new(value)),
+    );
+    records.push(Outgoing::new(r#"{"id":"last"}"#));
+    send(kafka, "odd-es-in", &records)?;
+    let more = format!(
+        "sink.type = elasticsearch\nsink.elasticsearch.urls = {}\nsink.elasticsearch.index = odd\nsink.elasticsearch.id = id",
+        server.url()
+    );
+    let mut worker = Worker::spawn(&route(kafka, "odd-es", "odd-es-in", &more))?;
+    all_committed(kafka, "odd-es", "odd-es-in", &mut [&mut worker])?;
+    assert_ledger(&worker)?;
+    drain(worker)?;
+
+    assert_eq!(server.count("odd")?, 5);
+    assert_eq!(source(server, "odd", "big")?, big);
+    assert_eq!(source(server, "odd", "meta")?, index_line);
+    assert_eq!(
+        source(server, "odd", "escaped")?,
+        r#"{"id":"escaped","t":"\u0000\ud83d\ude00\n"}"#
+    );
+    // White space between tokens carries nothing. A line break would end the bulk line: it is a space.
+    let unbroken = pretty.replace(['\n', '\r'], " ");
+    assert_eq!(source(server, "odd", "pretty")?, unbroken);
+
+    let letters = dead_letters(kafka, "odd-es")?;
+    let sent = kafka.read_all("odd-es-in")?;
+    assert_eq!(letters.len(), 4 + not_json().len());
+    let expected = [
+        (4, "sink", "no number"),
+        (5, "sink", "object"),
+        (
+            6,
+            "sink",
+            "no id can be made for the event: it has no field \"id\"",
+        ),
+        (7, "decode", "tombstone"),
+    ];
+    for (letter, (at, stage, reason)) in letters.iter().zip(expected) {
+        assert_dead_letter(letter, &sent[at], "odd-es", stage, reason);
+    }
+    let conflict = letters[0].header("keystone.reason").unwrap_or_default();
+    for words in ["odd", "[n]", "long", "conflict"] {
+        assert!(conflict.contains(words), "{conflict}");
+    }
+    for ((letter, sent), (_, reason)) in letters[4..].iter().zip(&sent[8..]).zip(not_json()) {
+        assert_dead_letter(letter, sent, "odd-es", "decode", reason);
+    }
+    Ok(())
+}
+
+#[test]
+fn events_that_do_not_fit_a_parquet_schema() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("unfit-in", 1, LARGE)?;
+    let directory = tempfile::tempdir()?;
+    let good = [
+        r#"{"id":"a","n":9007199254740993,"d":12345678901234567890.12,"ts":"2026-11-23T11:59:59Z"}"#,
+        r#"{"id":"hidden","id":"b","n":1,"n":2,"d":null,"ts":"2026-11-23T11:00:00Z"}"#,
+    ];
+    let bad = [
+        (
+            r#"{"id":7,"ts":"2026-11-23T11:00:00Z"}"#,
+            "column id expects string, got the number 7",
+        ),
+        (
+            r#"{"id":"c","n":"7","ts":"2026-11-23T11:00:00Z"}"#,
+            "column n expects bigint, got the string \"7\"",
+        ),
+        (
+            r#"{"id":"c","n":9223372036854775808,"ts":"2026-11-23T11:00:00Z"}"#,
+            "column n expects bigint, got the number 9223372036854775808",
+        ),
+        (
+            r#"{"id":"c","d":1.234,"ts":"2026-11-23T11:00:00Z"}"#,
+            "column d expects decimal(38,2), got the number 1.234",
+        ),
+        (r#"{"id":"c","ts":"soon"}"#, "soon"),
+        (r#"{"id":"c"}"#, "ts"),
+        ("[1]", "object"),
+        ("", "the payload is empty"),
+    ];
+    let mut records = vec![Outgoing::new(good[0])];
+    records.extend(bad.iter().map(|(event, _)| Outgoing::new(*event)));
+    records.push(Outgoing::new(good[1]));
+    send(kafka, "unfit-in", &records)?;
+    let more = format!(
+        "sink.type = parquet\nsink.parquet.location = {}\nsink.parquet.schema = id string, n bigint, d decimal(38,2)\n\
+         sink.parquet.partition.by = dt={{ts:%Y-%m-%d}}, hour={{ts:%H}}\nsink.parquet.roll.max.age.ms = 500",
+        file_url(directory.path())
+    );
+    let mut worker = Worker::spawn(&route(kafka, "unfit", "unfit-in", &more))?;
+    all_committed(kafka, "unfit", "unfit-in", &mut [&mut worker])?;
+    assert_ledger(&worker)?;
+    drain(worker)?;
+    let mut rows = Vec::new();
+    for file in judge::visible_files(directory.path())? {
+        assert!(file.to_string_lossy().contains("/dt=2026-11-23/hour=11/"));
+        rows.extend(judge::parquet_rows(std::fs::read(file)?.into())?);
+    }
+    rows.sort();
+    // Arrow's JSON writes a decimal as its digits.
+    assert_eq!(
+        rows,
+        [
+            r#"{"id":"a","n":9007199254740993,"d":12345678901234567890.12}"#,
+            r#"{"id":"b","n":2,"d":null}"#
+        ]
+    );
+    let letters = dead_letters(kafka, "unfit")?;
+    let sent = kafka.read_all("unfit-in")?;
+    assert_eq!(letters.len(), bad.len());
+    for (at, (event, reason)) in bad.iter().enumerate() {
+        let stage = if event.is_empty() { "decode" } else { "sink" };
+        assert_dead_letter(&letters[at], &sent[at + 1], "unfit", stage, reason);
+    }
+    Ok(())
+}
+
+/// A producer in another language may send a header whose name is not UTF-8. Ours can't: the request is written by hand.
+#[test]
+fn a_header_whose_name_is_not_utf8() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("header-in", 1, &[])?;
+    kafka.create_topic("header-out", 1, &[])?;
+    send(kafka, "header-in", &[Outgoing::new(r#"{"id":"before"}"#)])?;
+    produce_by_hand(kafka, "header-in", br#"{"id":"odd header"}"#, b"na\xffme")?;
+    send(kafka, "header-in", &[Outgoing::new(r#"{"id":"after"}"#)])?;
+    let sink = "sink.type = kafka\nsink.kafka.topic = header-out";
+    let mut worker = Worker::spawn(&route(kafka, "header", "header-in", sink))?;
+    all_committed(kafka, "header", "header-in", &mut [&mut worker])?;
+    drain(worker)?;
+    assert_eq!(
+        values(kafka, "header-out")?,
+        [r#"{"id":"before"}"#, r#"{"id":"after"}"#]
+    );
+    let letters = dead_letters(kafka, "header")?;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        letters[0].value.as_deref(),
+        Some(&br#"{"id":"odd header"}"#[..])
+    );
+    assert_eq!(
+        letters[0].header("keystone.source.offset").as_deref(),
+        Some("1")
+    );
+    assert_eq!(
+        letters[0].header("keystone.stage").as_deref(),
+        Some("decode")
+    );
+    let reason = letters[0].header("keystone.reason").unwrap_or_default();
+    assert!(
+        reason.contains("the name of a header is not UTF-8"),
+        "{reason}"
+    );
+    assert_eq!(letters[0].headers.len(), 7);
+    Ok(())
+}

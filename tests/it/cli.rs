@@ -1,0 +1,495 @@
+//! The commands as a person or a control plane meets them: exit codes, what is said and where.
+
+use std::path::Path;
+
+use keystone_tests::elasticsearch::Options;
+use keystone_tests::worker::Output;
+use keystone_tests::{Elasticsearch, Kafka, Result, Route, Worker, free_port, keystone};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde_json::Value;
+
+use crate::scenario::{END, Outgoing, all_committed, drain, last_line, send};
+
+/// Bad configuration or expression.
+const USAGE: Option<i32> = Some(64);
+
+const GOOD: &str = "route.name = good\nsource.topics = events\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = blackhole\n";
+
+/// Writes a file and gives its path as text.
+fn file(directory: &Path, name: &str, text: &str) -> Result<String> {
+    let path = directory.join(name);
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+fn assert_lines(found: &str, expected: &[&[&str]]) {
+    for words in expected {
+        assert!(
+            found
+                .lines()
+                .any(|line| words.iter().all(|word| line.contains(word))),
+            "no line with {words:?} in\n{found}"
+        );
+    }
+}
+
+#[test]
+fn check_names_all_mistakes_at_once() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let route = file(
+        directory.path(),
+        "bad.properties",
+        "route.name = bad\n\
+         sink.type = kafka\n\
+         kafka.bootstrap.servers = 127.0.0.1:1\n\
+         delivery.batch.max.event = 5\n\
+         delivery.batch.max.bytes = lots\n\
+         log.format = xml\n\
+         filter = type == 'play\n\
+         kafka.session.timeout.ms = soon\n",
+    )?;
+    for command in ["check", "run"] {
+        let answer = keystone(
+            &[
+                command,
+                "--config",
+                &route,
+                "--set",
+                "delivery.tradeoff=cheap",
+            ],
+            b"",
+        )?;
+        assert_eq!(answer.code, USAGE, "{}", answer.stderr);
+        assert_lines(
+            &answer.stderr,
+            &[
+                &[
+                    "bad.properties:4",
+                    "delivery.batch.max.event",
+                    "did you mean `delivery.batch.max.events`",
+                ],
+                &["bad.properties:5", "delivery.batch.max.bytes", "`lots`"],
+                &["bad.properties:6", "log.format", "`xml`", "`text`, `json`"],
+                &[
+                    "--set",
+                    "delivery.tradeoff",
+                    "`cheap`",
+                    "`low-latency`, `balanced`, `no-duplicates`",
+                ],
+                &["source.topics", "required"],
+                &["sink.kafka.topic", "required"],
+            ],
+        );
+        assert_lines(
+            &answer.stderr,
+            &[
+                &["bad.properties:7", "filter"],
+                &[
+                    "bad.properties:8",
+                    "kafka.session.timeout.ms",
+                    "librdkafka says: Invalid value",
+                ],
+            ],
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn check_shows_an_expression_with_a_caret_and_librdkafkas_own_complaint() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let text = format!(
+        "{GOOD}filter = type == 'play\nprojection = {{id: id,}}\nkafka.session.timeout.ms = soon\nkafka.no.such.thing = 1\n"
+    );
+    let route = file(directory.path(), "bad.properties", &text)?;
+    let answer = keystone(&["check", "--config", &route], b"")?;
+    assert_eq!(answer.code, USAGE, "{}", answer.stderr);
+    assert_lines(
+        &answer.stderr,
+        &[
+            &["bad.properties:5", "filter", "the closing ' is missing"],
+            &["    type == 'play"],
+            &["            ^"],
+            &["bad.properties:6", "projection"],
+            &[
+                "bad.properties:7",
+                "kafka.session.timeout.ms",
+                "librdkafka says: Invalid value",
+            ],
+            &[
+                "bad.properties:8",
+                "librdkafka says: No such configuration property",
+            ],
+        ],
+    );
+    Ok(())
+}
+
+#[test]
+fn check_prints_each_value_with_its_origin_and_the_later_layer_wins() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let defaults = file(
+        directory.path(),
+        "managed.properties",
+        "log.level = warn\nlog.format = json\ndelivery.max.in.flight = 2\ndelivery.tradeoff = no-duplicates\nsource.max.depth = 7\n",
+    )?;
+    let route = file(
+        directory.path(),
+        "good.properties",
+        &format!(
+            "{GOOD}log.format = text\ndelivery.max.in.flight = 3\ndelivery.tradeoff = low-latency\n"
+        ),
+    )?;
+    let args = [
+        "check",
+        "--offline",
+        "--config",
+        &route,
+        "--defaults",
+        &defaults,
+        "--set",
+        "delivery.tradeoff=balanced",
+    ];
+    let answer = with_environment(
+        &args,
+        &[
+            ("KEYSTONE_DELIVERY_MAX_IN_FLIGHT", "4"),
+            ("KEYSTONE_DELIVERY_TRADEOFF", "low-latency"),
+        ],
+    )?;
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_lines(
+        &answer.stdout,
+        &[
+            &["log.level = warn ", "managed.properties:1"],
+            &["log.format = text ", "good.properties:5"],
+            &[
+                "delivery.max.in.flight = 4 ",
+                "# KEYSTONE_DELIVERY_MAX_IN_FLIGHT",
+            ],
+            &["delivery.tradeoff = balanced ", "# --set"],
+            &[
+                "delivery.batch.max.events = 2000 ",
+                "# delivery.tradeoff=balanced",
+            ],
+            &["source.max.depth = 7 ", "managed.properties:5"],
+            &["source.start = earliest ", "# default"],
+            &["the route good is valid"],
+        ],
+    );
+    for line in answer.stdout.lines().filter(|line| line.contains(" = ")) {
+        assert!(line.contains("  # "), "no origin: {line}");
+    }
+    let unknown = with_environment(&args, &[("KEYSTONE_DELIVERY_TRADEOF", "balanced")])?;
+    assert_eq!(unknown.code, USAGE);
+    assert_lines(
+        &unknown.stderr,
+        &[&["KEYSTONE_DELIVERY_TRADEOF", "did you mean"]],
+    );
+    Ok(())
+}
+
+/// [`keystone`] with more variables, by `env`.
+fn with_environment(args: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+    let binary = keystone_tests::worker::binary()?;
+    let output = std::process::Command::new(binary)
+        .args(args)
+        .envs(variables.iter().copied())
+        .output()?;
+    Ok(Output {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+#[test]
+fn a_secret_is_printed_nowhere() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let key = file(directory.path(), "api-key", "aWQ6a2V5LWhpZGRlbg==\n")?;
+    let password = file(directory.path(), "password", "sasl-hidden\n")?;
+    let text = format!(
+        "route.name = secret\nsource.topics = events\nkafka.bootstrap.servers = 127.0.0.1:1\n\
+         kafka.security.protocol = SASL_PLAINTEXT\nkafka.sasl.mechanism = PLAIN\nkafka.sasl.username = me\nkafka.sasl.password = ${{file:{password}}}\n\
+         sink.type = elasticsearch\nsink.elasticsearch.urls = http://127.0.0.1:1\nsink.elasticsearch.index = i\nlog.level = trace\n"
+    );
+    let secrets = ["aWQ6a2V5LWhpZGRlbg==", "sasl-hidden", "basic-hidden"];
+    let ways = [
+        format!("sink.elasticsearch.api.key = ${{file:{key}}}\n"),
+        "sink.elasticsearch.username = me\nsink.elasticsearch.password = basic-hidden\n".to_owned(),
+        // Wrong together: the problems must not show them either.
+        format!(
+            "sink.elasticsearch.api.key = ${{file:{key}}}\nsink.elasticsearch.username = me\nsink.elasticsearch.password = basic-hidden\n"
+        ),
+        format!(
+            "sink.elasticsearch.password = basic-hidden\ndelivery.lanes = ${{file:{key}}}\nkafka.session.timeout.ms = ${{file:{password}}}\n"
+        ),
+    ];
+    for (at, more) in ways.iter().enumerate() {
+        let text = format!("{text}{more}");
+        let route = file(directory.path(), "secret.properties", &text)?;
+        let offline = ["check", "--config", &route, "--offline"];
+        // To ask servers that are not there takes long: once.
+        for args in [&offline[..], &offline[..3]]
+            .iter()
+            .take(if at == 0 { 2 } else { 1 })
+        {
+            let answer = keystone(args, b"")?;
+            assert_eq!(answer.code == Some(64), at >= 2, "{}", answer.stderr);
+            let said = answer.stdout + &answer.stderr;
+            for secret in secrets {
+                assert!(!said.contains(secret), "{secret} is in\n{said}");
+            }
+        }
+        if at < 2 {
+            let mut worker = Worker::spawn(&text)?;
+            worker.wait_until(END, "it has tried to connect", |worker| {
+                Ok(worker.stderr().contains("127.0.0.1:1"))
+            })?;
+            let status = worker.status()?.to_string();
+            let (_, metrics) = worker.get("/metrics")?;
+            worker.sigterm()?;
+            let (_, _) = worker.wait_exit(END)?;
+            let said = worker.stderr() + &worker.stdout() + &status + &metrics;
+            for secret in secrets {
+                assert!(!said.contains(secret), "{secret} is in\n{said}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn check_says_which_option_names_a_server_that_does_not_answer() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("check-in", 3, &[])?;
+    let server = Elasticsearch::start(Options {
+        password: Some("right-one".to_owned()),
+        ..Options::default()
+    })?;
+    let directory = tempfile::tempdir()?;
+    let text = format!(
+        "route.name = check\nsource.topics = check-in\nkafka.bootstrap.servers = {}\nsink.type = elasticsearch\n\
+         sink.elasticsearch.urls = {}\nsink.elasticsearch.index = i\nsink.elasticsearch.username = elastic\nsink.elasticsearch.password = right-one\n",
+        kafka.bootstrap(),
+        server.url()
+    );
+    let route = file(directory.path(), "check.properties", &text)?;
+    let good = keystone(&["check", "--config", &route], b"")?;
+    assert_eq!(good.code, Some(0), "{}", good.stderr);
+    assert_lines(
+        &good.stdout,
+        &[&["check-in", "3 partitions"], &["its servers answer"]],
+    );
+    let nobody = free_port();
+    let wrong = [
+        (
+            format!("kafka.bootstrap.servers=127.0.0.1:{nobody}"),
+            vec!["kafka.bootstrap.servers", "127.0.0.1"],
+        ),
+        (
+            "source.topics=no-such-topic".to_owned(),
+            vec!["no-such-topic", "source.topics", "does not exist"],
+        ),
+        (
+            "sink.elasticsearch.password=wrong-one".to_owned(),
+            vec!["401", "sink.elasticsearch.password"],
+        ),
+        (
+            format!("sink.elasticsearch.urls=http://127.0.0.1:{nobody}"),
+            vec!["can't be reached", "sink.elasticsearch.urls"],
+        ),
+    ];
+    for (set, words) in wrong {
+        let answer = keystone(&["check", "--config", &route, "--set", &set], b"")?;
+        assert_eq!(answer.code, Some(1), "{set}: {}", answer.stderr);
+        assert_lines(&answer.stderr, &[&words[..]]);
+        assert!(!answer.stderr.contains("wrong-one"), "{}", answer.stderr);
+    }
+    let missing = [
+        "--set",
+        "sink.type=kafka",
+        "--set",
+        "sink.kafka.topic=no-such-target",
+    ];
+    let answer = keystone(
+        &[&["check", "--config", &route][..], &missing].concat(),
+        b"",
+    )?;
+    assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+    assert_lines(&answer.stderr, &[&["no-such-target", "sink.kafka.topic"]]);
+
+    // The worker meets the wrong password with its first batch, and stops with the option on the last line.
+    send(kafka, "check-in", &[Outgoing::new("{}")])?;
+    let mut worker = Route::new(&text)
+        .set("sink.elasticsearch.password", "wrong-one")
+        .spawn()?;
+    let (status, log) = worker.wait_exit(END)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let reason = last_line(&log);
+    for words in [
+        "401",
+        "check sink.elasticsearch.username and sink.elasticsearch.password",
+    ] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    assert!(kafka.committed("check", "check-in")?.values().sum::<i64>() == 0);
+    let mut worker = Worker::spawn(&text)?;
+    all_committed(kafka, "check", "check-in", &mut [&mut worker])?;
+    drain(worker)?;
+    assert_eq!(server.count("i")?, 1);
+    Ok(())
+}
+
+#[test]
+fn eval_filters_projects_and_explores() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let events = "{\"a\":1,\"n\":12345678901234567890}\n\n{\"a\":0}\r\nnot JSON\n{\"b\":2}\n";
+    let path = file(directory.path(), "events.ndjson", events)?;
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["--filter", "a > `0`"],
+            "{\"a\":1,\"n\":12345678901234567890}\n",
+        ),
+        (
+            &["--filter", "a", "--projection", "{x: n}"],
+            "{\"x\":12345678901234567890}\n{\"x\":null}\n",
+        ),
+        (&["--projection", "b"], "2\n"),
+        (&["--expression", "b"], "null\nnull\n2\n"),
+    ];
+    for (args, expected) in cases {
+        let from_stdin = keystone(&[&["eval"], args].concat(), events.as_bytes())?;
+        let from_file = keystone(&[&["eval"], args, &[path.as_str()]].concat(), b"")?;
+        for (answer, name) in [(from_stdin, "standard input"), (from_file, path.as_str())] {
+            assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+            assert_eq!(answer.stdout, expected, "{args:?}");
+            assert_lines(&answer.stderr, &[&[name, "line 4", "not JSON"]]);
+        }
+    }
+    let bad = keystone(
+        &["eval", "--filter", "a > `0", "--projection", "{a: }"],
+        b"{}",
+    )?;
+    assert_eq!(bad.code, USAGE);
+    assert_eq!(bad.stdout, "");
+    assert_lines(
+        &bad.stderr,
+        &[
+            &["filter", "closing `"],
+            &["    a > `0"],
+            &["        ^"],
+            &["projection"],
+            &["    {a: }"],
+        ],
+    );
+    let missing = keystone(&["eval", "--filter", "a", "/no/such/file"], b"")?;
+    assert_eq!(missing.code, Some(1));
+    assert!(
+        missing.stderr.contains("/no/such/file"),
+        "{}",
+        missing.stderr
+    );
+    Ok(())
+}
+
+#[test]
+fn help_version_and_mistakes_on_the_command_line() -> Result<()> {
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["eval", "--help"],
+    ] {
+        let answer = keystone(args, b"")?;
+        assert_eq!(
+            (answer.code, answer.stderr.as_str()),
+            (Some(0), ""),
+            "{args:?}"
+        );
+        assert!(answer.stdout.contains("keystone"), "{}", answer.stdout);
+    }
+    let wrong: [&[&str]; 4] = [
+        &[],
+        &["frobnicate"],
+        &["run", "--confg", "x"],
+        &["run", "--config", "/no/such/file"],
+    ];
+    for args in wrong {
+        let answer = keystone(args, b"")?;
+        assert_eq!(answer.code, USAGE, "{args:?}: {}", answer.stderr);
+        assert!(!answer.stderr.is_empty(), "{args:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_log_line_has_the_route() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("log-in", 2, &[])?;
+    send(
+        kafka,
+        "log-in",
+        &[Outgoing::new("{}"), Outgoing::new("bad")],
+    )?;
+    for format in ["text", "json"] {
+        let text = format!(
+            "route.name = logged-{format}\nsource.topics = log-in\nkafka.bootstrap.servers = {}\nsink.type = blackhole\n\
+             log.format = {format}\nlog.level = debug\n# Has no effect: a warning.\nsink.kafka.topic = x\n",
+            kafka.bootstrap()
+        );
+        let name = format!("logged-{format}");
+        let mut worker = Worker::spawn(&text)?;
+        all_committed(kafka, &name, "log-in", &mut [&mut worker])?;
+        let log = drain(worker)?;
+        assert!(log.lines().count() > 3, "{log}");
+        for line in log.lines() {
+            if format == "text" {
+                assert!(line.contains(&format!(" {name}: ")), "{line}");
+            } else {
+                let line: Value = serde_json::from_str(line)?;
+                assert_eq!(line["route"], name.as_str(), "{line}");
+                assert!(
+                    line["message"].is_string() && line["level"].is_string(),
+                    "{line}"
+                );
+                assert!(
+                    line["time"]
+                        .as_str()
+                        .is_some_and(|time| time.ends_with('Z')),
+                    "{line}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_demo_delivers_and_its_ledger_adds_up() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let out = directory.path().display().to_string();
+    let answer = keystone(&["demo", "--events", "20000", "--out", &out], b"")?;
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let entry = |name: &str| -> u64 {
+        let line = answer
+            .stdout
+            .lines()
+            .find(|line| line.trim_start().starts_with(name));
+        let count = line.and_then(|line| line.split_whitespace().last()?.parse().ok());
+        count.unwrap_or_else(|| panic!("no {name} in {}", answer.stdout))
+    };
+    assert_eq!(entry("consumed"), 20_000);
+    assert_eq!(entry("dead-lettered"), 4);
+    assert_eq!(entry("in flight"), 0);
+    let outcomes = ["filtered", "discarded", "delivered", "dead-lettered"].map(entry);
+    assert_eq!(outcomes.iter().sum::<u64>(), 20_000);
+    assert!(entry("delivered") > 5_000);
+    let mut rows = 0;
+    for file in keystone_tests::judge::visible_files(directory.path())? {
+        let reader = SerializedFileReader::new(std::fs::File::open(file)?)?;
+        rows += reader.metadata().file_metadata().num_rows();
+    }
+    assert_eq!(rows as u64, entry("delivered"));
+    Ok(())
+}

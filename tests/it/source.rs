@@ -1,0 +1,423 @@
+//! Where a route reads: several topics, starts, partitions and topics that come and go, groups of every kind.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use keystone_tests::kafka::Isolation;
+use keystone_tests::{Events, Judge, Kafka, Result, Route, Worker, block_on};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+
+use crate::scenario::{
+    END, Outgoing, WORK, all_committed, counter, drain, send, to_elasticsearch, to_kafka, topic_of,
+    values,
+};
+
+const MEBIBYTE: u64 = 1024 * 1024;
+/// Notices new topics and partitions, and members that are gone, soon.
+const QUICK: &str = "kafka.topic.metadata.refresh.interval.ms = 1000\nkafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+
+/// Everything of these topics goes to one.
+fn copy(kafka: &Kafka, name: &str, topics: &str, to: &str) -> String {
+    format!(
+        "route.name = {name}\nsource.topics = {topics}\nkafka.bootstrap.servers = {}\nsink.type = kafka\nsink.kafka.topic = {to}\n{QUICK}",
+        kafka.bootstrap()
+    )
+}
+
+fn event(id: &str) -> String {
+    format!("{{\"id\":\"{id}\"}}")
+}
+
+fn events(ids: &[&str]) -> Vec<Outgoing> {
+    ids.iter().map(|id| Outgoing::new(event(id))).collect()
+}
+
+fn assigned(worker: &Worker) -> Result<u64> {
+    let assigned = worker.metrics()?.get("keystone_partitions_assigned", &[]);
+    Ok(assigned.unwrap_or_default() as u64)
+}
+
+fn holds(worker: &mut Worker, partitions: u64) -> Result<()> {
+    let what = format!("it holds {partitions} partitions");
+    worker.wait_until(WORK, &what, |worker| Ok(assigned(worker)? == partitions))
+}
+
+fn delivered(worker: &mut Worker, count: u64) -> Result<()> {
+    let what = format!("{count} events are delivered");
+    worker.wait_until(WORK, &what, |worker| {
+        Ok(counter(worker, "delivered")? >= count)
+    })
+}
+
+/// Which ids a topic holds, sorted.
+fn ids(kafka: &Kafka, topic: &str) -> Result<Vec<String>> {
+    let mut ids: Vec<_> = values(kafka, topic)?
+        .iter()
+        .map(|value| value.replace("{\"id\":\"", "").replace("\"}", ""))
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+#[test]
+fn several_topics_and_an_expression_that_matches_a_later_one() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for topic in [
+        "several-plain",
+        "several-re-1",
+        "several-other",
+        "several-out",
+    ] {
+        kafka.create_topic(topic, 2, &[])?;
+    }
+    send(kafka, "several-plain", &events(&["plain"]))?;
+    send(kafka, "several-re-1", &events(&["re-1"]))?;
+    send(kafka, "several-other", &events(&["other"]))?;
+    let topics = "several-plain, ^several-re-.*";
+    let mut worker = Worker::spawn(&copy(kafka, "several", topics, "several-out"))?;
+    holds(&mut worker, 4)?;
+    kafka.create_topic("several-re-2", 2, &[])?;
+    send(kafka, "several-re-2", &events(&["re-2", "re-2 again"]))?;
+    holds(&mut worker, 6)?;
+    delivered(&mut worker, 4)?;
+    drain(worker)?;
+    assert_eq!(
+        ids(kafka, "several-out")?,
+        ["plain", "re-1", "re-2", "re-2 again"]
+    );
+    assert_eq!(
+        kafka.committed("several", "several-re-2")?.get(&0),
+        Some(&2)
+    );
+    Ok(())
+}
+
+/// A start at the end, or at a time, is where the group is from then on: a restart before the first event moves nothing, and what a
+/// partition that is added later holds is not skipped.
+#[test]
+fn a_new_group_starts_at_the_end_or_at_a_time() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for (name, start) in [
+        ("start-latest", "latest"),
+        ("start-time", "2026-11-23T11:00:00Z"),
+    ] {
+        let (from, to) = (format!("{name}-in"), format!("{name}-out"));
+        kafka.create_topic(&from, 2, &[])?;
+        kafka.create_topic(&to, 1, &[])?;
+        // 10:00, before either start. (Times in a topic are those of its producer.)
+        let at = |mut outgoing: Outgoing, timestamp: i64, partition: i32| {
+            outgoing.timestamp = Some(timestamp);
+            outgoing.partition = partition;
+            outgoing
+        };
+        let (ten, noon) = (1_795_428_000_000, 1_795_435_200_000);
+        send(
+            kafka,
+            &from,
+            &[
+                at(Outgoing::new(event("old")), ten, 0),
+                at(Outgoing::new(event("old")), ten, 1),
+            ],
+        )?;
+        let mut expected = vec!["added later", "after", "while away"];
+        if start != "latest" {
+            send(
+                kafka,
+                &from,
+                &[at(Outgoing::new(event("at noon")), noon, 0)],
+            )?;
+            expected.insert(2, "at noon");
+        }
+        let properties = copy(kafka, name, &from, &to) + &format!("source.start = {start}\n");
+        let mut worker = Worker::spawn(&properties)?;
+        holds(&mut worker, 2)?;
+        worker.wait_until(WORK, "the start is committed", |_| {
+            Ok(kafka.committed(name, &from)?.len() == 2)
+        })?;
+        drain(worker)?;
+        send(
+            kafka,
+            &from,
+            &[at(Outgoing::new(event("while away")), noon, 1)],
+        )?;
+        let mut worker = Worker::spawn(&properties)?;
+        delivered(&mut worker, 1)?;
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", kafka.bootstrap())
+            .create()?;
+        let more = NewPartitions::new(&from, 3);
+        for answer in block_on(admin.create_partitions([&more], &AdminOptions::new()))? {
+            assert!(answer.is_ok(), "{answer:?}");
+        }
+        // At 10:00 too: a time as the start does not hold for it.
+        keystone_tests::wait_for(WORK, "the new partition takes events", || {
+            send(
+                kafka,
+                &from,
+                &[at(Outgoing::new(event("added later")), ten, 2)],
+            )
+        })?;
+        holds(&mut worker, 3)?;
+        send(kafka, &from, &[at(Outgoing::new(event("after")), noon, 0)])?;
+        delivered(&mut worker, 3)?;
+        drain(worker)?;
+        expected.sort_unstable();
+        assert_eq!(ids(kafka, &to)?, expected, "{name}");
+    }
+    Ok(())
+}
+
+/// A static member that restarts within its session timeout is not noticed by the others.
+#[test]
+fn a_static_member_restarts_without_a_rebalance() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let load = Events::new(31, 60_000);
+    kafka.create_topic("static-in", 8, &[])?;
+    kafka.create_topic("static-out", 8, &[])?;
+    let properties = to_kafka(kafka, "static", "static-in", "static-out");
+    let start = |id: &str| {
+        let route = Route::new(&properties).set("kafka.group.instance.id", id);
+        route.set("kafka.session.timeout.ms", "40000").spawn()
+    };
+    let (mut first, mut second) = (start("one")?, start("two")?);
+    holds(&mut first, 4)?;
+    holds(&mut second, 4)?;
+    let rebalances = |worker: &Worker| -> Result<f64> {
+        Ok(worker.metrics()?.sum("keystone_rebalances_total", &[]))
+    };
+    let before = rebalances(&first)?;
+    load.produce_in(&kafka.bootstrap(), "static-in", 0..30_000)?;
+    drain(second)?;
+    load.produce_in(&kafka.bootstrap(), "static-in", 30_000..60_000)?;
+    let mut second = start("two")?;
+    holds(&mut second, 4)?;
+    all_committed(kafka, "static", "static-in", &mut [&mut first, &mut second])?;
+    assert_eq!(rebalances(&first)?, before, "{}", first.stderr());
+    drain(first)?;
+    drain(second)?;
+    let mut judge = Judge::new(load.expected(), "event_id");
+    judge.topic(kafka, "static-out", Isolation::ReadCommitted)?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Produces while workers come and go, and judges what arrived.
+fn join_and_leave(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()> {
+    let load = Events::new(seed, 240_000);
+    let (from, to) = (format!("{name}-in"), format!("{name}-out"));
+    kafka.create_topic(&from, 8, &[])?;
+    kafka.create_topic(&to, 8, &[])?;
+    let properties = to_kafka(kafka, name, &from, &to) + more;
+    let producing = std::thread::scope(|scope| -> Result<()> {
+        let producing = scope.spawn(|| -> Result<()> {
+            for part in 0..12 {
+                load.produce_in(
+                    &kafka.bootstrap(),
+                    &from,
+                    part * 20_000..(part + 1) * 20_000,
+                )?;
+                std::thread::sleep(Duration::from_millis(500)); // The load is to last as long as the coming and going.
+            }
+            Ok(())
+        });
+        let mut first = Worker::spawn(&properties)?;
+        holds(&mut first, 8)?;
+        delivered(&mut first, 1)?;
+        let mut second = Worker::spawn(&properties)?;
+        holds(&mut second, 4)?;
+        let mut third = Worker::spawn(&properties)?;
+        third.wait_until(WORK, "the third has its share", |worker| {
+            Ok(assigned(worker)? >= 2)
+        })?;
+        drain(first)?;
+        let mut fourth = Worker::spawn(&properties)?;
+        fourth.wait_until(WORK, "the fourth has its share", |worker| {
+            Ok(assigned(worker)? >= 2)
+        })?;
+        drain(second)?;
+        producing.join().expect("it does not panic")?;
+        all_committed(kafka, name, &from, &mut [&mut third, &mut fourth])?;
+        drain(third)?;
+        drain(fourth).map(drop)
+    });
+    producing?;
+    let mut judge = Judge::new(load.expected(), "event_id");
+    judge.topic(kafka, &to, Isolation::ReadCommitted)?;
+    let verdict = judge.verdict();
+    eprintln!(
+        "{name}: {} of {} events twice",
+        verdict.repeated(),
+        verdict.expected
+    );
+    verdict.assert_complete();
+    // Every leave was drained: what is repeated could only come from a commit that the rebalancing group refused.
+    assert!(verdict.repeated() < verdict.expected / 10, "{verdict}");
+    Ok(())
+}
+
+#[test]
+fn workers_join_and_leave_a_cooperative_group_under_load() -> Result<()> {
+    join_and_leave(Kafka::shared()?, "joins", 32, "")
+}
+
+/// KIP-848: the brokers assign.
+#[test]
+fn workers_join_and_leave_a_group_of_the_new_protocol() -> Result<()> {
+    join_and_leave(
+        Kafka::shared()?,
+        "new-protocol",
+        33,
+        "kafka.group.protocol = consumer\n",
+    )
+}
+
+/// Offsets begin again at 0, below those that were committed.
+#[test]
+fn a_topic_that_was_deleted_and_made_anew_is_read_again() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("anew-in", 1, &[])?;
+    kafka.create_topic("anew-out", 1, &[])?;
+    send(kafka, "anew-in", &events(&["a", "b", "c", "d", "e"]))?;
+    let mut worker = Worker::spawn(&copy(kafka, "anew", "anew-in", "anew-out"))?;
+    all_committed(kafka, "anew", "anew-in", &mut [&mut worker])?;
+    kafka.delete_topic("anew-in")?;
+    keystone_tests::wait_until(WORK, "the topic is gone", || {
+        kafka
+            .partitions("anew-in")
+            .is_ok_and(|found| found.is_empty())
+    });
+    keystone_tests::wait_for(WORK, "the topic can be made anew", || {
+        kafka.create_topic("anew-in", 1, &[])
+    })?;
+    send(kafka, "anew-in", &events(&["f", "g"]))?;
+    worker.wait_until(END, "the new events are delivered", |worker| {
+        Ok(counter(worker, "delivered")? >= 7)
+    })?;
+    send(kafka, "anew-in", &events(&["h"]))?;
+    delivered(&mut worker, 8)?;
+    worker.wait_until(WORK, "the new offsets are committed", |_| {
+        Ok(kafka.committed("anew", "anew-in")?.get(&0) == Some(&3))
+    })?;
+    drain(worker)?;
+    let mut found = ids(kafka, "anew-out")?;
+    found.dedup();
+    assert_eq!(found, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    Ok(())
+}
+
+/// A worker that is frozen for longer than its session loses its partitions, and finds that out when it wakes.
+#[test]
+fn a_worker_that_was_frozen_loses_nothing() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let load = Events::new(34, 200_000);
+    kafka.create_topic("frozen-in", 8, &[])?;
+    kafka.create_topic("frozen-out", 8, &[])?;
+    let properties = to_kafka(kafka, "frozen", "frozen-in", "frozen-out") + QUICK;
+    let (mut first, mut second) = (Worker::spawn(&properties)?, Worker::spawn(&properties)?);
+    holds(&mut first, 4)?;
+    holds(&mut second, 4)?;
+    load.produce_in(&kafka.bootstrap(), "frozen-in", 0..100_000)?;
+    delivered(&mut first, 1)?;
+    first.signal("STOP")?;
+    let stopped = Instant::now();
+    holds(&mut second, 8)?;
+    eprintln!("taken over after {:.1} s", stopped.elapsed().as_secs_f64());
+    load.produce_in(&kafka.bootstrap(), "frozen-in", 100_000..200_000)?;
+    all_committed(kafka, "frozen", "frozen-in", &mut [&mut second])?;
+    first.signal("CONT")?;
+    holds(&mut first, 4)?;
+    holds(&mut second, 4)?;
+    all_committed(kafka, "frozen", "frozen-in", &mut [&mut first, &mut second])?;
+    drain(first)?;
+    drain(second)?;
+    assert_eq!(
+        kafka.committed("frozen", "frozen-in")?,
+        kafka.end_offsets("frozen-in")?
+    );
+    let mut judge = Judge::new(load.expected(), "event_id");
+    judge.topic(kafka, "frozen-out", Isolation::ReadCommitted)?;
+    let verdict = judge.verdict();
+    eprintln!(
+        "frozen: {} of {} events twice",
+        verdict.repeated(),
+        verdict.expected
+    );
+    verdict.assert_complete();
+    Ok(())
+}
+
+/// A sink that takes connections and never answers: partitions are paused, memory stays bounded, the group keeps its member although
+/// `max.poll.interval.ms` passes several times, and nothing is committed.
+#[test]
+fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let load = Events::new(35, 500_000);
+    topic_of(kafka, "silent-in", &load)?;
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", silent.local_addr()?);
+    let taking = std::thread::spawn(move || {
+        let mut taken: HashMap<usize, std::net::TcpStream> = HashMap::new();
+        // Ends with the first connection that sends nothing: the test's own.
+        while let Ok((stream, _)) = silent.accept() {
+            let mut byte = [0];
+            if stream.peek(&mut byte).is_ok_and(|read| read == 0) {
+                break;
+            }
+            taken.insert(taken.len(), stream);
+        }
+    });
+    let properties = to_elasticsearch(kafka, "silent", "silent-in", &url, "silent")
+        .replace("filter", "# filter")
+        + "kafka.session.timeout.ms = 6000\nkafka.max.poll.interval.ms = 6000\nsink.elasticsearch.request.timeout.ms = 3000\n\
+           delivery.shutdown.drain.max.ms = 500\n";
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "all lanes are paused", |worker| {
+        let (lanes, paused) = (
+            &worker.status()?["lanes"]["count"],
+            &worker.status()?["lanes"]["paused"],
+        );
+        Ok(lanes == paused)
+    })?;
+    let paused = Instant::now();
+    worker.wait_until(WORK, "the poll interval has passed three times", |worker| {
+        assert_eq!(kafka.group("silent")?, (1, "Stable".to_owned()));
+        Ok(worker.age() > Duration::from_secs(8) && paused.elapsed() > Duration::from_secs(18))
+    })?;
+    let memory = worker.peak_rss()? / MEBIBYTE;
+    eprintln!("silent: at most {memory} MiB");
+    assert!(memory < 200, "{memory} MiB at most");
+    assert_eq!(
+        worker.metrics()?.get("keystone_partitions_assigned", &[]),
+        Some(8.0)
+    );
+    assert!(
+        worker.metrics()?.sum(
+            "keystone_retries_total",
+            &[("part", "sink"), ("reason", "timeout")]
+        ) > 0.0
+    );
+    let (ready, text) = worker.readyz()?;
+    assert!(!ready && text.contains("sink:"), "{text}");
+    worker.sigterm()?;
+    let (status, log) = worker.wait_exit(WORK)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        crate::scenario::last_line(&log).contains("batches"),
+        "{log}"
+    );
+    assert_eq!(
+        kafka
+            .committed("silent", "silent-in")?
+            .values()
+            .sum::<i64>(),
+        0
+    );
+    drop(std::net::TcpStream::connect(
+        url.trim_start_matches("http://"),
+    )?);
+    taking.join().expect("it does not panic");
+    Ok(())
+}
