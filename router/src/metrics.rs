@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::ledger::LedgerView;
+use crate::offsets::WindowView;
 use crate::route::Route;
 use crate::state::{Shared, lock, now_ms};
 
@@ -231,12 +232,8 @@ impl Latency {
     /// In Prometheus' text format.
     fn render(&self, route: &str) -> String {
         let name = "keystone_delivery_latency_seconds";
-        let help = METRICS
-            .iter()
-            .find(|metric| metric.name == name)
-            .map_or("", |metric| metric.help);
         let route = sanitize_label_value(route);
-        let mut text = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+        let mut text = head(name, "histogram");
         let mut total = 0;
         let bounds = LATENCY_BOUNDS
             .iter()
@@ -270,9 +267,6 @@ pub fn sink_request(took: Duration, answered: bool) {
     histogram!("keystone_sink_request_seconds", "outcome" => outcome).record(took.as_secs_f64());
 }
 
-/// Gauges that were not set for this long are dropped: a partition that has moved away leaves no stale series behind.
-const STALE: Duration = Duration::from_secs(5);
-
 static EXPORTER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
 
 /// Installs the exporter, once a process.
@@ -291,7 +285,6 @@ fn build(route: &Route) -> Result<PrometheusHandle, metrics_exporter_prometheus:
         .set_buckets_for_metric(seconds, &LATENCY_BOUNDS)?
         .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &SIZE_BOUNDS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES_BOUNDS)?
-        .idle_timeout(metrics_util::MetricKindMask::GAUGE, Some(STALE))
         .install_recorder()?;
     for metric in all() {
         match metric.kind {
@@ -316,6 +309,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
 pub fn render(handle: &PrometheusHandle, shared: &Shared, ready: bool) -> String {
     observe(shared, ready);
     let mut text = handle.render();
+    text.push_str(&render_partitions(shared));
     text.push_str(&shared.latency.render(&shared.route.name));
     text
 }
@@ -367,26 +361,52 @@ fn observe(shared: &Shared, ready: bool) {
 
 fn observe_partitions(shared: &Shared) {
     let views = shared.offsets().views();
-    let ends = lock(&shared.log_ends).clone();
-    let (mut total_lag, mut exposed) = (0, 0);
-    for view in &views {
-        exposed += view.exposed;
-        let labels = [
-            ("topic", view.key.topic.to_string()),
-            ("partition", view.key.partition.to_string()),
-        ];
-        if let Some(committed) = view.committed {
-            gauge!("keystone_partition_committed_offset", &labels).set(committed as f64);
-        }
-        if let (Some(end), Some(settled)) = (ends.get(&view.key), view.settled) {
-            let lag = (end.high - settled).max(0);
-            total_lag += lag;
-            gauge!("keystone_partition_lag_events", &labels).set(lag as f64);
-        }
-    }
-    gauge!("keystone_lag_events").set(total_lag as f64);
+    let exposed: u64 = views.iter().map(|view| view.exposed).sum();
+    let lag: i64 = lags(shared, &views).into_iter().flatten().sum();
+    gauge!("keystone_lag_events").set(lag as f64);
     gauge!("keystone_duplicate_exposure_events").set(exposed as f64);
     gauge!("keystone_partitions_assigned").set(views.len() as f64);
+}
+
+/// The lag of each window, where the log's end is known.
+fn lags(shared: &Shared, views: &[WindowView]) -> Vec<Option<i64>> {
+    let ends = lock(&shared.log_ends);
+    let lag = |view: &WindowView| Some((ends.get(&view.key)?.high - view.settled?).max(0));
+    views.iter().map(lag).collect()
+}
+
+/// The gauges of the partitions that are held now. The exporter would keep those of partitions that have moved away.
+fn render_partitions(shared: &Shared) -> String {
+    let views = shared.offsets().views();
+    let lags = lags(shared, &views);
+    let committed = views.iter().map(|view| view.committed).collect();
+    let mut text = String::new();
+    for (name, values) in [
+        ("keystone_partition_lag_events", lags),
+        ("keystone_partition_committed_offset", committed),
+    ] {
+        text.push_str(&head(name, "gauge"));
+        for (view, value) in views.iter().zip::<Vec<Option<i64>>>(values) {
+            let Some(value) = value else { continue };
+            let route = sanitize_label_value(&shared.route.name);
+            let topic = sanitize_label_value(&view.key.topic);
+            let partition = view.key.partition;
+            let _written = writeln!(
+                text,
+                "{name}{{route=\"{route}\",topic=\"{topic}\",partition=\"{partition}\"}} {value}"
+            );
+        }
+    }
+    text
+}
+
+/// The lines before a metric's samples.
+fn head(name: &str, kind: &str) -> String {
+    let help = METRICS
+        .iter()
+        .find(|metric| metric.name == name)
+        .map_or("", |metric| metric.help);
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
 }
 
 /// `docs/metrics.md`.

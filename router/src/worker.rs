@@ -32,6 +32,8 @@ const BATCHES_PER_LANE: usize = 1;
 const TICK: Duration = Duration::from_millis(200);
 /// Signals that come together are one: some process managers send one to the process and to its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// How long a sink may take to say whether it is there.
+const CHECK_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a sink that was away at the start is asked again.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
@@ -181,25 +183,27 @@ impl Worker {
         }
     }
 
-    /// Says early what is wrong with the sink; the worker starts all the same, the sink may come up later.
+    /// Says early what is wrong with the sink. The worker starts all the same, the sink may come up later; it is asked again until it
+    /// answers or a delivery succeeds.
     fn look_at_sink(&self) {
-        let check =
-            async { tokio::time::timeout(Duration::from_secs(15), self.sink.check()).await };
-        let problem = match self.runtime.block_on(check) {
-            Ok(Ok(())) => return,
-            Ok(Err(problem)) => problem,
-            Err(_) => "the sink did not answer within 15 s".to_owned(),
-        };
-        self.shared.trouble("sink", problem);
         let (shared, sink) = (self.shared.clone(), self.sink.clone());
         self.runtime.spawn(async move {
-            // A delivery withdraws the trouble too, but there may be nothing to deliver.
-            while shared.troubles().contains_key("sink") {
+            loop {
+                let problem = match tokio::time::timeout(CHECK_PATIENCE, sink.check()).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(problem)) => problem,
+                    Err(_) => format!(
+                        "the sink did not answer within {} s",
+                        CHECK_PATIENCE.as_secs()
+                    ),
+                };
+                shared.trouble("sink", problem);
                 tokio::time::sleep(CHECK_AGAIN).await;
-                if sink.check().await.is_ok() {
-                    shared.all_is_well("sink");
+                if !shared.troubles().contains_key("sink") {
+                    return; // Withdrawn by a delivery.
                 }
             }
+            shared.all_is_well("sink");
         });
     }
 

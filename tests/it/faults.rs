@@ -287,6 +287,15 @@ fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
     let status = worker.status()?;
     let problems = status["sink"]["problems"].to_string();
     assert!(problems.contains("metastore"), "{status}");
+    let (ready, text) = worker.readyz()?;
+    assert!(!ready && text.contains("metastore"), "{text}");
+    let pending = worker
+        .metrics()?
+        .sum("keystone_hive_pending_partitions", &[]);
+    assert!(
+        pending > 0.0,
+        "the metrics say that {pending} partitions wait"
+    );
     let mut judge = Judge::new(events.expected_with_time(), "event_id");
     judge.parquet(&location)?;
     judge.verdict().assert_exact();

@@ -144,28 +144,21 @@ fn s3_answers_and_keeps_its_objects_over_a_restart() -> Result<()> {
 }
 
 #[test]
-fn a_million_events_are_produced_in_seconds_and_found_again() -> Result<()> {
+fn events_are_produced_and_found_again() -> Result<()> {
     let kafka = Kafka::shared()?;
-    kafka.create_topic("million", 8, &[])?;
-    let events = Events::new(20261123, 1_000_000);
-    let start = Instant::now();
-    events.produce(&kafka.bootstrap(), "million")?;
-    eprintln!(
-        "1,000,000 events were produced in {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
-    let start = Instant::now();
+    kafka.create_topic("found-again", 8, &[])?;
+    let events = Events::new(20261123, 200_000);
+    events.produce(&kafka.bootstrap(), "found-again")?;
     let mut judge = Judge::new(events.expected_whole(), "id");
-    judge.topic(kafka, "million", Isolation::ReadCommitted)?;
-    eprintln!("and judged in {:.1} s", start.elapsed().as_secs_f64());
+    judge.topic(kafka, "found-again", Isolation::ReadCommitted)?;
     judge.verdict().assert_exact();
     assert!(
         kafka
-            .end_offsets("million")?
+            .end_offsets("found-again")?
             .values()
-            .all(|end| *end == 125_000)
+            .all(|end| *end == 25_000)
     );
-    kafka.delete_topic("million")
+    kafka.delete_topic("found-again")
 }
 
 #[test]

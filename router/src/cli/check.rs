@@ -39,7 +39,15 @@ pub(super) fn check(args: &RouteArgs, offline: bool) -> Result<(), Failure> {
 }
 
 fn print_effective(route: &Route) {
-    let effective = route.settings.effective();
+    let mut effective = route.settings.effective();
+    for entry in &mut effective {
+        // Made of other options, or of this machine: the value says more than how it is made.
+        match entry.key.as_str() {
+            "dead.letter.topic" => entry.shown.clone_from(&route.dead_letter_topic),
+            "delivery.lanes" => entry.shown = route.lanes.to_string(),
+            _ => {}
+        }
+    }
     let width = effective
         .iter()
         .map(|entry| entry.key.len() + entry.shown.len() + 3)
