@@ -158,7 +158,11 @@ impl<'c> Intake<'c> {
             };
             match self.consumer.poll(wait) {
                 Some(Ok(record)) => self.sort_in(record),
-                Some(Err(error)) => self.poll_error(&error),
+                Some(Err(error)) => {
+                    // Errors come many times a second while no broker is there: requests to stop are looked at in between.
+                    self.poll_error(&error);
+                    return;
+                }
                 None => {
                     for lane in 0..self.outlets.len() {
                         self.hand_over(lane);

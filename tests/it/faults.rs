@@ -323,3 +323,19 @@ fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
     assert_eq!(values, ["2026-11-23/10", "2026-11-23/11"]);
     Ok(())
 }
+
+/// No broker has ever answered: SIGTERM ends the worker all the same, well before a container platform's patience does.
+#[test]
+fn sigterm_ends_a_worker_that_never_reached_a_broker() -> Result<()> {
+    let mut worker = Worker::spawn(
+        "route.name = nowhere\nsource.topics = none\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = blackhole\n",
+    )?;
+    worker.wait_until(WORK, "readyz says that kafka is away", |worker| {
+        let (ready, text) = worker.readyz()?;
+        Ok(!ready && text.contains("kafka.bootstrap.servers"))
+    })?;
+    worker.sigterm()?;
+    let (status, log) = worker.wait_exit(Duration::from_secs(20))?;
+    assert_eq!(status.code(), Some(0), "{log}");
+    Ok(())
+}
