@@ -7,7 +7,7 @@ EVENTS ?= 100000
 
 ## The whole job in one process: a Rust toolchain and a C compiler are enough.
 demo: setup-build
-	$(CARGO) build --quiet -p keystone --bin keystone
+	$(CARGO) build -p keystone --bin keystone
 	./target/debug/keystone demo --events $(EVENTS)
 
 ## Everything, end-to-end tests on real Kafka, Elasticsearch and Hive Metastore included.
