@@ -77,6 +77,20 @@ pub struct Route {
     pub settings: Settings,
 }
 
+impl Route {
+    /// What is allowed and may still surprise: set options without effect, and promises that a sink does not keep yet.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.settings.warnings().to_vec();
+        if self.tradeoff == "no-duplicates" && matches!(&*self.sink_type, "kafka" | "parquet") {
+            warnings.push(format!(
+                "delivery.tradeoff = no-duplicates: the sink {} delivers at least once; after a crash, what was delivered since the last commit is there twice (keystone_duplicate_exposure_events)",
+                self.sink_type
+            ));
+        }
+        warnings
+    }
+}
+
 /// Reads and checks a whole route. Touches no server; all problems are reported at once.
 pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn Sink>), Problems> {
     let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);

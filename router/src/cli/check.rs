@@ -19,7 +19,7 @@ pub(super) fn check(args: &RouteArgs, offline: bool) -> Result<(), Failure> {
     let sources = args.sources()?;
     let (route, sink) = route::load(&sources, &worker_id())?;
     print_effective(&route);
-    for warning in route.settings.warnings() {
+    for warning in route.warnings() {
         eprintln!("warning: {warning}");
     }
     if offline {

@@ -13,7 +13,7 @@ pub(super) fn run(args: &RouteArgs) -> Result<(), Failure> {
     let (route, sink) = route::load(&sources, &worker_id())?;
     start_logging(&route);
     end_on_panic();
-    for warning in route.settings.warnings() {
+    for warning in route.warnings() {
         tracing::warn!("{warning}");
     }
     let worker = Worker::new(route, sink).map_err(Failure::Failed)?;
