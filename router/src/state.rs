@@ -257,9 +257,8 @@ impl Shared {
         lock(&self.rewind).get_or_insert(cause);
     }
 
-    /// Waiting for batches to settle is in vain: the worker fails, or has to read again.
-    pub fn is_broken(&self) -> bool {
-        lock(&self.rewind).is_some() || self.failure().is_some()
+    pub fn rewind_requested(&self) -> bool {
+        lock(&self.rewind).is_some()
     }
 
     pub fn take_rewind(&self) -> Option<Cause> {
