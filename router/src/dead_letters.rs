@@ -82,17 +82,17 @@ impl DeadLetters {
         // A topic refuses whole request batches above its limit: only a record that is refused alone is too large.
         if failures
             .iter()
-            .any(|(_, code)| *code == RDKafkaErrorCode::MessageSizeTooLarge)
+            .any(|failure| failure.code == RDKafkaErrorCode::MessageSizeTooLarge)
         {
             let mut alone = Vec::new();
-            for (index, _) in failures {
-                alone.extend(self.send(batch, Some(index)).await);
+            for failure in failures {
+                alone.extend(self.send(batch, Some(failure.index)).await);
             }
             failures = alone;
         }
         match failures.first() {
             None => Ok(()),
-            Some((_, code)) => Err(self.error(*code, batch, &failures)),
+            Some(failure) => Err(self.error(failure.code, batch, &failures)),
         }
     }
 
@@ -107,11 +107,11 @@ impl DeadLetters {
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|only| only == *index))
             .map(|(_, (event, stage, reason))| self.record(event, stage, reason));
-        let failures = self.producer.send_all(records).await;
+        let mut failures = self.producer.send_all(records).await;
+        for failure in &mut failures {
+            failure.index = chosen[failure.index];
+        }
         failures
-            .into_iter()
-            .map(|(index, code)| (chosen[index], code))
-            .collect()
     }
 
     fn record<'a>(&'a self, event: Event<'a>, stage: Stage, reason: &str) -> Outgoing<'a> {
@@ -132,7 +132,7 @@ impl DeadLetters {
     ) -> DeadLetterError {
         let event = failures
             .first()
-            .and_then(|(index, _)| batch.dead().nth(*index))
+            .and_then(|failure| batch.dead().nth(failure.index))
             .map(|(event, ..)| {
                 let size = event.original.map_or(0, <[u8]>::len);
                 format!(

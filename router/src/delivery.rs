@@ -79,6 +79,11 @@ impl Delivery {
         let claims = batch.claims().clone();
         let events = (batch.len() + batch.dead_len()) as u64;
         let mut counted = 0;
+        // A joint commit is for whole batches.
+        let _whole = match shared.joint {
+            true => Some(shared.whole.read().await),
+            false => None,
+        };
         match self.to_its_end(&mut batch, &mut counted).await {
             Ok(0) => {
                 shared.held().forget(batch.id().batch);

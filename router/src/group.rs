@@ -17,6 +17,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
+use crate::joint::JointCommits;
 use crate::lane::{Assigned, Flush};
 use crate::offsets::{Commit, PartitionKey};
 use crate::start;
@@ -24,6 +25,8 @@ use crate::state::{LogEnd, Shared, lock, now_ms};
 
 pub type GroupConsumer = BaseConsumer<Group>;
 
+/// How often a joint sink is asked whether it wants to commit.
+const JOINT_LOOK: Duration = Duration::from_millis(20);
 /// The longest single wait for Kafka inside a rebalance.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,10 +48,22 @@ pub fn commit_regularly(
     interval: Duration,
 ) {
     let group = consumer.context();
+    let mut last = Instant::now();
     loop {
-        match requests.recv_timeout(interval) {
-            Err(RecvTimeoutError::Timeout) => group.commit(consumer, None),
+        let wait = match group.shared.joint {
+            true => interval.min(JOINT_LOOK),
+            false => interval,
+        };
+        match requests.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => {
+                group.commit_jointly(consumer, false);
+                if last.elapsed() >= interval {
+                    group.commit(consumer, None);
+                    last = Instant::now();
+                }
+            }
             Ok(CommitRequest::Now { keys, done }) => {
+                group.commit_jointly(consumer, true);
                 group.commit(consumer, keys.as_deref());
                 // Whoever asked may have stopped waiting.
                 let _heard = done.send(());
@@ -71,6 +86,7 @@ pub struct Group {
     changed: AtomicBool,
     /// To the thread that commits: Kafka may take long to answer, and nobody else is to wait for it without a limit.
     commits: Sender<CommitRequest>,
+    joint_commits: JointCommits,
     /// The lanes are gone: a revocation commits and does not drain.
     closing: AtomicBool,
 }
@@ -92,6 +108,7 @@ impl Group {
             assigned: Mutex::default(),
             changed: AtomicBool::new(false),
             commits,
+            joint_commits: JointCommits::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -202,7 +219,7 @@ impl Group {
             if self.sink.holds() && !self.closing.load(Ordering::Acquire) {
                 self.shared.request_rewind(Cause {
                     reason: "partitions_lost",
-                    detail: "partitions were given up with rows in open files; the files are dropped and their rows read again"
+                    detail: "partitions were given up while the sink held events of theirs; what it holds is dropped and read again"
                         .to_owned(),
                     after: None,
                 });
@@ -229,7 +246,9 @@ impl Group {
                 return false; // What is left does not settle any more.
             }
             let delivering = self.shared.pending_batches.load(Ordering::Acquire);
-            if lanes_done && delivering == 0 && self.sink.holds() {
+            if lanes_done && delivering == 0 && self.shared.joint {
+                self.ask_for_commit(None, left);
+            } else if lanes_done && delivering == 0 && self.sink.holds() {
                 self.flush_sink(left);
             }
             self.shared
@@ -300,7 +319,19 @@ impl Group {
             keys: keys.map(<[PartitionKey]>::to_vec),
             done,
         };
-        self.commits.send(request).is_ok() && answer.recv_timeout(at_most).is_ok()
+        if self.commits.send(request).is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + at_most;
+        loop {
+            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match answer.recv_timeout(left.min(Duration::from_secs(1))) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     fn choose(&self, keys: Option<&[PartitionKey]>) -> Vec<Commit> {
@@ -309,11 +340,23 @@ impl Group {
         commits
     }
 
+    /// Has a joint sink commit what it holds, if it wants that or is asked to.
+    fn commit_jointly(&self, consumer: &GroupConsumer, asked: bool) {
+        if self.shared.joint
+            && self.joint_commits.is_pending(&self.shared)
+            && (asked || self.sink.commit_due())
+        {
+            self.joint_commits
+                .commit(&self.shared, &*self.sink, &self.runtime, consumer);
+        }
+    }
+
     /// Commits and waits for Kafka's answer, however long it takes: for the committing thread. (rdkafka never hands on the answer to an
     /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
     fn commit(&self, consumer: &GroupConsumer, keys: Option<&[PartitionKey]>) {
         let commits = self.choose(keys);
-        if commits.is_empty() {
+        // Beside an unfinished joint commit, lower offsets could take back what it has committed.
+        if commits.is_empty() || self.joint_commits.is_unfinished() {
             return;
         }
         match consumer.commit(&list_of(&commits), CommitMode::Sync) {
@@ -372,7 +415,7 @@ fn keys_of(list: &TopicPartitionList) -> Vec<PartitionKey> {
         .collect()
 }
 
-fn list_of(commits: &[Commit]) -> TopicPartitionList {
+pub fn list_of(commits: &[Commit]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
         let element = list.add_partition(&commit.key.topic, commit.key.partition);

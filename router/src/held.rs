@@ -21,6 +21,16 @@ pub struct Settled {
     pub timestamps: Timestamps,
 }
 
+/// What follows when the worker has done its part of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Completed {
+    Settled(Settled),
+    /// The sink has not made all of it durable yet.
+    Waiting,
+    /// A rewind came in between: the sink has dropped it.
+    Dropped,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     /// Calls that have not been named durable, those under way included.
@@ -59,11 +69,16 @@ impl HeldBatches {
         }
     }
 
-    /// The worker's part of a batch is done. Answers with what settled by that; `Err` where the batch is unknown: it was dropped.
-    pub fn complete(&mut self, batch: u64, claims: Arc<[Claim]>) -> Result<Option<Settled>, ()> {
-        let held = self.batches.get_mut(&batch).ok_or(())?;
+    /// The worker's part of a batch is done.
+    pub fn complete(&mut self, batch: u64, claims: Arc<[Claim]>) -> Completed {
+        let Some(held) = self.batches.get_mut(&batch) else {
+            return Completed::Dropped;
+        };
         held.complete = Some(claims);
-        Ok(self.settle(batch))
+        match self.settle(batch) {
+            Some(settled) => Completed::Settled(settled),
+            None => Completed::Waiting,
+        }
     }
 
     /// The sink names a call durable. Ids that are unknown were dropped, and mean nothing.
@@ -84,6 +99,20 @@ impl HeldBatches {
             events: held.events,
             timestamps: held.timestamps,
         })
+    }
+
+    /// The batches of which the worker has done its part, with their claims, oldest first.
+    pub fn complete_batches(&self) -> Vec<(u64, Arc<[Claim]>)> {
+        let complete = |(batch, held): (&u64, &Held)| Some((*batch, held.complete.clone()?));
+        let mut all: Vec<_> = self.batches.iter().filter_map(complete).collect();
+        all.sort_unstable_by_key(|(batch, _)| *batch);
+        all
+    }
+
+    /// The sink has made everything durable that it holds of a complete batch.
+    pub fn settle_all(&mut self, batch: u64) -> Option<Settled> {
+        self.batches.get_mut(&batch)?.awaited.clear();
+        self.settle(batch)
     }
 
     /// Drops a batch that will be read again.
@@ -181,7 +210,11 @@ mod tests {
                     Step::Learn => now = named.drain(..).filter_map(|id| held.durable(id)).next(),
                     Step::Complete if under_way.is_none() && !complete && !taken.is_empty() => {
                         complete = true;
-                        now = held.complete(batch.batch, claims.clone()).expect("known");
+                        now = match held.complete(batch.batch, claims.clone()) {
+                            Completed::Settled(settled) => Some(settled),
+                            Completed::Waiting => None,
+                            Completed::Dropped => panic!("it is known"),
+                        };
                     }
                     Step::Clear => {
                         let events = held.clear();

@@ -3,7 +3,7 @@
 //! - [`options`], [`route`]: from text to a route that can run
 //! - [`worker`]: threads and tasks, set up and taken down
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`dead_letters`] beside it
-//! - [`group`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
+//! - [`group`], [`joint`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`]: pure state machines: what may be committed, what the sink has yet to make durable,
 //!   when a batch closes, how long to wait
 //! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`]: what the threads share, and how it is watched
@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod group;
 pub mod held;
+pub mod joint;
 pub mod lane;
 pub mod ledger;
 pub mod log;

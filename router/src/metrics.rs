@@ -361,7 +361,10 @@ fn observe(shared: &Shared, ready: bool) {
 
 fn observe_partitions(shared: &Shared) {
     let views = shared.offsets().views();
-    let exposed: u64 = views.iter().map(|view| view.exposed).sum();
+    let exposed: u64 = match shared.joint {
+        true => 0,
+        false => views.iter().map(|view| view.exposed).sum(),
+    };
     let lag: i64 = lags(shared, &views).into_iter().flatten().sum();
     gauge!("keystone_lag_events").set(lag as f64);
     gauge!("keystone_duplicate_exposure_events").set(exposed as f64);

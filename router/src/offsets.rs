@@ -63,14 +63,14 @@ pub enum Tracking {
 /// Settled claims that are remembered one by one until they are committed.
 const MAX_UNCOMMITTED: usize = 1_000;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Tracked {
     offsets: Range<i64>,
     events: u32,
     settled: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Window {
     generation: u64,
     /// Not yet settled from the front on, in the order they were read.
@@ -85,7 +85,7 @@ struct Window {
 }
 
 /// The windows of all partitions that the worker holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Offsets {
     windows: HashMap<PartitionKey, Window>,
     last_generation: u64,
@@ -224,6 +224,25 @@ impl Offsets {
             .collect();
         commits.sort_by(|a, b| a.key.cmp(&b.key));
         commits
+    }
+
+    /// What may be committed if these claims count as settled; `None` where one of them would not be covered: it is of another generation,
+    /// or an earlier one of its partition is not settled.
+    pub fn committable_with<'c>(
+        &self,
+        claims: impl Iterator<Item = &'c Claim> + Clone,
+    ) -> Option<Vec<Commit>> {
+        let mut then = self.clone();
+        for claim in claims.clone() {
+            if !then.settle(claim) {
+                return None;
+            }
+        }
+        let covered = |claim: &Claim| {
+            let window = then.window_of(claim);
+            window.is_some_and(|window| window.settled >= Some(claim.offsets.end))
+        };
+        claims.into_iter().all(covered).then(|| then.committable())
     }
 
     /// Takes note of a commit that Kafka has acknowledged.

@@ -81,9 +81,14 @@ impl Route {
     /// What is allowed and may still surprise: set options without effect, and promises that a sink does not keep yet.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.settings.warnings().to_vec();
-        if self.tradeoff == "no-duplicates" && matches!(&*self.sink_type, "kafka" | "parquet") {
+        let apart = match &*self.sink_type {
+            "kafka" => !self.settings.flag("sink.kafka.transactions"),
+            "parquet" => true,
+            _ => false,
+        };
+        if self.tradeoff == "no-duplicates" && apart {
             warnings.push(format!(
-                "delivery.tradeoff = no-duplicates: the sink {} delivers at least once; after a crash, what was delivered since the last commit is there twice (keystone_duplicate_exposure_events)",
+                "delivery.tradeoff = no-duplicates: the sink {} delivers at least once here; after a crash, what was delivered since the last commit is there twice (keystone_duplicate_exposure_events)",
                 self.sink_type
             ));
         }

@@ -106,7 +106,7 @@ fn committed(
             }
             Err(error) => {
                 return Err(format!(
-                    "the group's commits could not be read in {attempt} attempts: {error}"
+                    "the group's commits could not be read in {attempt} attempts: {error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)"
                 ));
             }
         }

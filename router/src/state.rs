@@ -9,7 +9,7 @@ use keystone_sinks::{BatchId, Cause, Claim};
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
-use crate::held::{HeldBatches, Settled};
+use crate::held::{Completed, HeldBatches, Settled};
 use crate::ledger::Ledger;
 use crate::metrics::Latency;
 use crate::offsets::{Offsets, PartitionKey};
@@ -37,6 +37,8 @@ pub struct LogEnd {
 
 pub struct Shared {
     pub route: Arc<Route>,
+    /// The sink commits what it holds together with the offsets: what is repeated was never seen.
+    pub joint: bool,
     pub ledger: Ledger,
     pub latency: Latency,
     offsets: Mutex<Offsets>,
@@ -54,6 +56,8 @@ pub struct Shared {
     rewind: Mutex<Option<Cause>>,
     /// Held for reading around every call of the sink that may take over events; a rewind takes it for writing.
     pub gate: RwLock<()>,
+    /// Held for reading by each batch from its first call of a joint sink to its end; a joint commit takes it for writing.
+    pub whole: RwLock<()>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
     /// Milliseconds since the epoch when the consumer thread last went round.
@@ -68,9 +72,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(route: Arc<Route>) -> Shared {
+    pub fn new(route: Arc<Route>, joint: bool) -> Shared {
         Shared {
             route,
+            joint,
             ledger: Ledger::default(),
             latency: Latency::default(),
             offsets: Mutex::default(),
@@ -85,6 +90,7 @@ impl Shared {
             fatal: Mutex::default(),
             rewind: Mutex::default(),
             gate: RwLock::new(()),
+            whole: RwLock::new(()),
             epoch: watch::Sender::new(0),
             heartbeat: AtomicI64::new(now_ms()),
             joined: AtomicBool::new(false),
@@ -130,10 +136,11 @@ impl Shared {
 
     /// The worker's part of a batch is done, and the sink holds or held this many events of it: settles it if the sink's part is done too.
     pub fn held_complete(&self, batch: u64, claims: Arc<[Claim]>, events: u64) {
-        match self.held().complete(batch, claims) {
-            Ok(settled) => self.settle_held(settled),
-            // A rewind came in between: the sink has dropped it.
-            Err(()) => Ledger::add(&self.ledger.abandoned, events),
+        let completed = self.held().complete(batch, claims);
+        match completed {
+            Completed::Settled(settled) => self.settle_held(settled),
+            Completed::Waiting => {}
+            Completed::Dropped => Ledger::add(&self.ledger.abandoned, events),
         }
     }
 
@@ -141,16 +148,16 @@ impl Shared {
     pub fn held_durable(&self, calls: &[BatchId]) {
         for call in calls {
             let settled = self.held().durable(*call);
-            self.settle_held(settled);
+            if let Some(settled) = settled {
+                self.settle_held(settled);
+            }
         }
     }
 
-    fn settle_held(&self, settled: Option<Settled>) {
-        if let Some(settled) = settled {
-            Ledger::add(&self.ledger.delivered, settled.events);
-            self.latency.record_all(now_ms(), &settled.timestamps);
-            self.settle(&settled.claims);
-        }
+    pub fn settle_held(&self, settled: Settled) {
+        Ledger::add(&self.ledger.delivered, settled.events);
+        self.latency.record_all(now_ms(), &settled.timestamps);
+        self.settle(&settled.claims);
     }
 
     /// Forgets all held batches after the sink has dropped them.

@@ -36,6 +36,8 @@ const SAME_SIGNAL: Duration = Duration::from_secs(1);
 const CHECK_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a sink that was away at the start is asked again.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
+/// How long the sink may take to drop what it holds at the end.
+const DROP_HELD: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ impl Worker {
             .build()
             .map_err(|error| format!("the runtime can't be started: {error}"))?;
         let exporter = metrics::install(&route)?;
-        let shared = Arc::new(Shared::new(Arc::new(route)));
+        let shared = Arc::new(Shared::new(Arc::new(route), sink.joint()));
         let listener = runtime.block_on(admin::bind(shared.route.admin))?;
         let admin_address = listener
             .local_addr()
@@ -157,6 +159,7 @@ impl Worker {
         };
         let ended = self.run_threads(&consumer, deliveries, &flush_receivers);
         ticks.abort();
+        self.drop_held();
         let _ended = commits.send(CommitRequest::End);
         leave(consumer, committing);
         let ledger = shared.ledger.view();
@@ -205,6 +208,16 @@ impl Worker {
             }
             shared.all_is_well("sink");
         });
+    }
+
+    /// What the sink still holds will not become durable: no reader, and no next worker, is to wait for it.
+    fn drop_held(&self) {
+        if self.sink.holds() {
+            let dropped = async { tokio::time::timeout(DROP_HELD, self.sink.abandon()).await };
+            if self.runtime.block_on(dropped).is_err() {
+                warn!("what the sink holds was not dropped in time");
+            }
+        }
     }
 
     /// One delivery task a lane; returns where the lanes put their batches.

@@ -242,6 +242,18 @@ impl Batch {
         self.records = indices.iter().map(|&index| self.records[index]).collect();
     }
 
+    /// A batch of only the events at these ascending indices (without the bad ones), beside this one.
+    #[must_use]
+    pub fn select(&self, indices: &[usize]) -> Batch {
+        Batch {
+            id: self.id,
+            arena: self.arena.clone(),
+            records: indices.iter().map(|&index| self.records[index]).collect(),
+            dead: Vec::new(),
+            claims: self.claims.clone(),
+        }
+    }
+
     /// Takes the second half of the events into a batch of its own (without the bad ones), for a request that was too large.
     pub fn split(&mut self) -> Batch {
         let records = self.records.split_off(self.records.len() / 2);

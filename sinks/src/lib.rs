@@ -14,10 +14,17 @@
 //! neither in `rejected` nor in `retry`, or its batch was [`Answer::held`] and its id came back later in a list of durable batches.
 //! A call that never returns leaves its batch pending, and nothing of it is committed.
 //!
+//! # Joint commits
+//!
+//! A sink whose [`Sink::joint`] is true makes what it holds durable together with the offsets of the events, or not at all: a transaction.
+//! The worker then calls [`Sink::commit`] with no other call of the sink under way, and with offsets that cover exactly what is held.
+//!
+//! # What a sink does not do
+//!
 //! A sink neither retries nor waits nor writes dead letters: it answers, and the worker does those once, for all sinks.
 //! (A client library's own short retries of one request are fine.)
 //!
-//! This crate knows nothing of the consumer; no sink sees a commit.
+//! This crate knows nothing of the consumer; only a joint sink sees offsets, and only those it is given to commit.
 
 pub mod batch;
 pub mod blackhole;
@@ -30,7 +37,11 @@ pub mod parquet;
 pub mod stdout;
 pub mod template;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
 
 pub use batch::{Batch, BatchBuilder, BatchId, Claim, Event, RecordMeta, Rejected, Stage};
 pub use futures::future::BoxFuture;
@@ -94,6 +105,14 @@ pub struct SinkState {
     pub facts: Vec<(&'static str, String)>,
 }
 
+/// Offsets that become committed together with what a sink holds.
+pub struct JointCommit {
+    /// The next offset to read of every partition with something new.
+    pub offsets: TopicPartitionList,
+    /// The consumer's place in its group, as it was before the offsets were looked at: once the group has moved on, Kafka refuses it.
+    pub group: ConsumerGroupMetadata,
+}
+
 /// The part of a route that delivers. See the module for its life and duties.
 pub trait Sink: Send + Sync {
     /// Delivers a batch, or says why not. May be called again with the same events after any error.
@@ -120,6 +139,23 @@ pub trait Sink: Send + Sync {
     /// Whether batches can come back `held`. The worker then flushes before it gives up partitions.
     fn holds(&self) -> bool {
         false
+    }
+
+    /// Whether what is held becomes durable by [`Sink::commit`] and by nothing else. Such a sink names no durable batches.
+    fn joint(&self) -> bool {
+        false
+    }
+
+    /// Whether a joint sink wants what it holds committed now. Asked many times a second.
+    fn commit_due(&self) -> bool {
+        false
+    }
+
+    /// Commits all that is held and the offsets, in one. After [`SinkError::Retry`] the same commit is asked for again, and until it
+    /// succeeds the sink takes no events; after [`SinkError::Rewind`] nothing of it was committed; where that is not known, the answer
+    /// is [`SinkError::Fatal`], and the next worker reads on from what is committed.
+    fn commit(&self, _joint: Arc<JointCommit>) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// Asks the servers whether they are there and let us in. The text is for a person and names the option to change.

@@ -17,3 +17,4 @@ mod scenario;
 mod servers;
 mod sinks;
 mod source;
+mod transactions;

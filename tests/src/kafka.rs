@@ -138,6 +138,22 @@ impl Kafka {
         }
     }
 
+    /// Freezes it: connections stay open and nothing answers, until [`Kafka::resume`].
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&mut self, signal: &str) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.signal(signal),
+            None => Err(Error::new("Kafka is not running")),
+        }
+    }
+
     /// Starts it with the same data on the same port (stopping it first where it runs) and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();

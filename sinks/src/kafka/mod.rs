@@ -1,20 +1,22 @@
 //! The Kafka sink: an idempotent producer with acks=all. Key, headers and timestamp are kept; order within a partition is kept.
+//!
+//! With `sink.kafka.transactions = true` the events and the offsets that they were read from are one transaction (`transaction`).
 
 pub mod client;
 pub mod producer;
+mod target;
+mod transaction;
 
 use std::time::Duration;
 
 use keystone_config::{Default, Kind, OptionSpec, Problem, Section, Settings, Tradeoff3};
 use rdkafka::config::ClientConfig;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::Producer as _;
 
-use crate::{
-    Answer, Batch, BoxFuture, Cause, Context, Event, Rejected, Sink, SinkError, SinkState,
-};
+use crate::{Answer, Batch, BoxFuture, Context, Sink, SinkError, SinkState};
 use client::{Role, SINK_PREFIX, SOURCE_PREFIX};
-use producer::{Failure, Outgoing, Producer};
+use producer::{Failure, Producer};
+use target::{Sorted, Target, refuses_with_others};
+use transaction::{Bounds, TransactionalSink};
 
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -40,6 +42,40 @@ pub const OPTIONS: &[OptionSpec] = &[
         doc: "How long the producer waits for more events before it sends a request to a broker.",
         example: "",
     },
+    OptionSpec {
+        key: "sink.kafka.transactions",
+        kind: Kind::Bool,
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "false",
+            balanced: "false",
+            no_duplicates: "true",
+        }),
+        secret: false,
+        doc: "Writes events and commits the offsets that they were read from in one transaction: a consumer with `isolation.level=read_committed` sees each event exactly once, whatever is killed. Source and sink must be the same cluster. Events can be seen when their transaction ends.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.kafka.transaction.max.ms",
+        kind: Kind::Millis {
+            min: 10,
+            max: 60_000,
+        },
+        default: Default::Value("1000"),
+        secret: false,
+        doc: "A transaction is committed when it has been open for this long: what it adds to the latency, at most.",
+        example: "",
+    },
+    OptionSpec {
+        key: "sink.kafka.transaction.max.events",
+        kind: Kind::Count {
+            min: 1,
+            max: 10_000_000,
+        },
+        default: Default::Value("100000"),
+        secret: false,
+        doc: "A transaction is committed when it has this many events.",
+        example: "",
+    },
 ];
 
 pub const SECTION: Section = Section {
@@ -57,9 +93,13 @@ const DEFAULTS: &[(&str, &str)] = &[
     // librdkafka's 1 GiB would be most of a worker's memory.
     ("queue.buffering.max.kbytes", "32768"),
     ("batch.size", "262144"),
-    // For ever: an outage is waited out in order. A limit would hand the events back and lose their order.
-    ("message.timeout.ms", "0"),
 ];
+
+/// An outage is waited out in order. A limit would hand the events back and lose their order. (A transaction has a limit of its own, and
+/// when it passes all of it is sent again in order.)
+const WAIT_FOR_EVER: (&str, &str) = ("message.timeout.ms", "0");
+/// What a killed worker left open keeps readers, and the next worker, waiting for this long (Kafka's default is a minute).
+const SHORT_TRANSACTIONS: (&str, &str) = ("transaction.timeout.ms", "20000");
 
 /// Properties of an idempotent producer on the cluster that these prefixes describe.
 pub fn producer_config(
@@ -86,17 +126,30 @@ pub fn producer_config(
 }
 
 /// Builds the sink from `sink.kafka.*` and `kafka.*`.
-pub fn build(settings: &Settings, _context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
-    let problems = client::problems(settings, SINK_PREFIX);
+pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
+    let transactions = settings.flag("sink.kafka.transactions");
+    let mut problems = client::problems(settings, SINK_PREFIX);
+    if transactions {
+        problems.extend(transaction::problems(settings));
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
-    let config = producer_config(
+    let mut defaults = DEFAULTS.to_vec();
+    defaults.push(if transactions {
+        SHORT_TRANSACTIONS
+    } else {
+        WAIT_FOR_EVER
+    });
+    let mut config = producer_config(
         settings,
         &[SOURCE_PREFIX, SINK_PREFIX],
-        DEFAULTS,
+        &defaults,
         settings.millis("sink.kafka.linger.ms"),
     );
+    if transactions {
+        config.set("transactional.id", transaction::id(settings, context));
+    }
     let producer = Producer::new(config, "sink").map_err(|error| {
         vec![settings.problem(
             "sink.type",
@@ -104,173 +157,65 @@ pub fn build(settings: &Settings, _context: &Context) -> Result<Box<dyn Sink>, V
             "see the kafka.* and sink.kafka.* properties of the route",
         )]
     })?;
-    Ok(Box::new(KafkaSink {
+    let target = Target {
         topic: settings.get("sink.kafka.topic").to_owned(),
         producer,
-    }))
-}
-
-/// Whether the refusal may be meant for another record of the same request.
-fn refuses_with_others(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::MessageSizeTooLarge
-            | Code::InvalidRecord
-            | Code::InvalidMessage
-            | Code::InvalidTimestamp
-    )
+    };
+    if transactions {
+        let bounds = Bounds {
+            max_events: settings.count("sink.kafka.transaction.max.events"),
+            max_age: settings.millis("sink.kafka.transaction.max.ms"),
+        };
+        return Ok(Box::new(TransactionalSink::new(target, bounds)));
+    }
+    Ok(Box::new(KafkaSink { target }))
 }
 
 struct KafkaSink {
-    topic: String,
-    producer: Producer,
+    target: Target,
 }
 
 impl KafkaSink {
-    fn outgoing<'a>(&'a self, event: Event<'a>) -> Outgoing<'a> {
-        Outgoing {
-            topic: &self.topic,
-            key: event.key,
-            payload: event.payload,
-            timestamp: event.timestamp,
-            headers: producer::headers(event.headers()),
-        }
-    }
-
     /// Kafka refuses a whole request for one record in it (too large, no key for a compacted topic), good events among them: only an
     /// event that is refused alone is bad.
     async fn send_alone(&self, batch: &Batch, failures: Vec<Failure>) -> Vec<Failure> {
         let mut remaining = Vec::with_capacity(failures.len());
-        for (index, code) in failures {
-            if !refuses_with_others(code) || batch.len() == 1 {
-                remaining.push((index, code));
+        for failure in failures {
+            if !refuses_with_others(failure.code) || batch.len() == 1 {
+                remaining.push(failure);
                 continue;
             }
-            let alone = std::iter::once(self.outgoing(batch.event(index)));
-            for (_, code) in self.producer.send_all(alone).await {
-                remaining.push((index, code));
-            }
+            let alone = std::iter::once(failure.index);
+            remaining.extend(self.target.send(batch, alone).await);
         }
         remaining
-    }
-
-    fn reject_reason(&self, code: RDKafkaErrorCode, event: Event<'_>) -> Option<String> {
-        match code {
-            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
-                Some(format!(
-                    "kafka refuses an event of {} bytes for topic {}: it is larger than sink.kafka.message.max.bytes or the topic's max.message.bytes",
-                    event.payload.map_or(0, <[u8]>::len),
-                    self.topic
-                ))
-            }
-            RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::InvalidMessage
-            | RDKafkaErrorCode::InvalidTimestamp => Some(format!(
-                "kafka refuses the event for topic {}: {code} (a compacted topic takes no event without a key)",
-                self.topic
-            )),
-            _ => None,
-        }
-    }
-
-    fn answer(&self, batch: &Batch, failures: Vec<Failure>) -> Result<Answer, SinkError> {
-        let mut answer = Answer::done();
-        for (index, code) in failures {
-            if let Some(reason) = self.reject_reason(code, batch.event(index)) {
-                answer.rejected.push(Rejected { index, reason });
-                continue;
-            }
-            if client::is_refusal(code) {
-                return Err(SinkError::Fatal(format!(
-                    "kafka does not let the route write to topic {} (sink.kafka.topic): {code}; give its user the right to write, \
-                     or change sink.kafka.sasl.* / kafka.sasl.*",
-                    self.topic
-                )));
-            }
-            answer.retry.push(index);
-            answer.cause = Some(self.cause(code));
-        }
-        Ok(answer)
-    }
-
-    fn cause(&self, code: RDKafkaErrorCode) -> Cause {
-        use RDKafkaErrorCode as Code;
-        let (reason, advice) = match code {
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                ("unknown_topic", "; create the topic sink.kafka.topic names")
-            }
-            Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut => {
-                ("timeout", "")
-            }
-            Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
-                ("not_enough_replicas", "")
-            }
-            Code::AllBrokersDown
-            | Code::BrokerTransportFailure
-            | Code::PurgeQueue
-            | Code::PurgeInflight => ("unreachable", ""),
-            _ => ("kafka_error", ""),
-        };
-        Cause {
-            reason,
-            detail: format!(
-                "kafka did not take events for topic {}: {code}{advice}",
-                self.topic
-            ),
-            after: None,
-        }
     }
 }
 
 impl Sink for KafkaSink {
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
         Box::pin(async move {
-            let failures = self
-                .producer
-                .send_all(batch.events().map(|event| self.outgoing(event)))
-                .await;
+            let failures = self.target.send(batch, 0..batch.len()).await;
             let failures = self.send_alone(batch, failures).await;
-            self.answer(batch, failures)
+            let Sorted {
+                rejected,
+                retry,
+                cause,
+            } = self.target.sort(batch, failures)?;
+            Ok(Answer {
+                rejected,
+                retry,
+                cause,
+                ..Answer::done()
+            })
         })
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            let client = self.producer.client();
-            let topic = self.topic.clone();
-            let asked = tokio::task::spawn_blocking(move || {
-                client
-                    .client()
-                    .fetch_metadata(Some(&topic), Duration::from_secs(5))
-                    .map(|metadata| metadata.topics().first().and_then(|topic| topic.error()))
-            })
-            .await;
-            match asked {
-                Ok(Ok(None)) => Ok(()),
-                Ok(Ok(Some(code))) => Err(format!(
-                    "topic {} (sink.kafka.topic): {}",
-                    self.topic,
-                    RDKafkaErrorCode::from(code)
-                )),
-                Ok(Err(error)) => Err(format!(
-                    "the Kafka sink's brokers don't answer: {error}; see sink.kafka.bootstrap.servers or kafka.bootstrap.servers"
-                )),
-                Err(error) => Err(format!("the check of the Kafka sink broke off: {error}")),
-            }
-        })
+        Box::pin(self.target.check())
     }
 
     fn state(&self) -> SinkState {
-        SinkState {
-            problems: self
-                .producer
-                .reporter()
-                .recent_error(Duration::from_secs(60))
-                .map(|error| format!("the Kafka sink's producer: {error}"))
-                .into_iter()
-                .collect(),
-            facts: vec![("topic", self.topic.clone())],
-        }
+        self.target.state()
     }
 }

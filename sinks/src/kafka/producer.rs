@@ -35,8 +35,15 @@ pub fn headers<'a>(all: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Op
     })
 }
 
-/// A record that was not produced: its index in the group and librdkafka's code.
-pub type Failure = (usize, RDKafkaErrorCode);
+/// A record that was not produced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Its index in the group.
+    pub index: usize,
+    pub code: RDKafkaErrorCode,
+    /// It was handed to librdkafka, and Kafka may have seen it; else it was refused at once and touched nothing.
+    pub entered: bool,
+}
 
 /// The state of one group of records on its way.
 #[derive(Debug, Default)]
@@ -47,11 +54,11 @@ struct Group {
 }
 
 impl Group {
-    fn fail(&self, index: usize, code: RDKafkaErrorCode) {
+    fn fail(&self, failure: Failure) {
         self.failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((index, code));
+            .push(failure);
     }
 
     fn finish_one(&self) {
@@ -67,7 +74,7 @@ impl Group {
         }
         let mut failures =
             std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.sort_by_key(|(index, _)| *index);
+        failures.sort_by_key(|failure| failure.index);
         failures
     }
 }
@@ -99,13 +106,17 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            ticket.group.fail(ticket.index, code);
+            ticket.group.fail(Failure {
+                index: ticket.index,
+                code,
+                entered: true,
+            });
         }
         ticket.group.finish_one();
     }
 }
 
-type Client = ThreadedProducer<Deliveries>;
+pub(super) type Client = ThreadedProducer<Deliveries>;
 
 /// See the module.
 pub struct Producer {
@@ -156,7 +167,11 @@ impl Producer {
             for (index, record) in records.enumerate() {
                 group.outstanding.fetch_add(1, Ordering::AcqRel);
                 if let Err(code) = enter(&client, &group, index, record).await {
-                    group.fail(index, code);
+                    group.fail(Failure {
+                        index,
+                        code,
+                        entered: false,
+                    });
                     group.finish_one();
                 }
             }
@@ -165,7 +180,7 @@ impl Producer {
         let failures = group.wait().await;
         if failures
             .iter()
-            .any(|(_, code)| *code == RDKafkaErrorCode::Fatal)
+            .any(|failure| failure.code == RDKafkaErrorCode::Fatal)
         {
             self.renew();
         }
@@ -177,13 +192,17 @@ impl Producer {
 
     /// A fatal error ends an idempotent producer (its sequence is broken): a new one takes over, the caller sends again.
     fn renew(&self) {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((code, reason)) = client.client().fatal_error() else {
-            return;
-        };
-        warn!("the kafka producer met a fatal error and is replaced: {code}: {reason}");
+        let fatal = self.client().client().fatal_error();
+        if let Some((code, reason)) = fatal {
+            warn!("the kafka producer met a fatal error and is replaced: {code}: {reason}");
+            self.replace();
+        }
+    }
+
+    /// A new producer takes over.
+    pub(super) fn replace(&self) {
         match connect(&self.config, &self.reporter) {
-            Ok(new) => *client = Arc::new(new),
+            Ok(new) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new),
             Err(error) => warn!("the kafka producer could not be replaced: {error}"),
         }
     }

@@ -1,0 +1,170 @@
+//! The topic that a Kafka sink delivers to: records from events, and what Kafka's refusals mean.
+
+use std::time::Duration;
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::Producer as _;
+
+use super::client;
+use super::producer::{self, Failure, Outgoing, Producer};
+use crate::{Batch, Cause, Event, Rejected, SinkError, SinkState};
+
+/// How long the check waits for the brokers.
+const CHECK: Duration = Duration::from_secs(5);
+
+pub(super) struct Target {
+    pub(super) topic: String,
+    pub(super) producer: Producer,
+}
+
+/// What the failures of a batch come to.
+#[derive(Default)]
+pub(super) struct Sorted {
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) retry: Vec<usize>,
+    pub(super) cause: Option<Cause>,
+}
+
+/// Whether the refusal may be meant for another record of the same request.
+pub(super) fn refuses_with_others(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidMessage
+            | Code::InvalidTimestamp
+    )
+}
+
+impl Target {
+    pub(super) fn outgoing<'a>(&'a self, event: Event<'a>) -> Outgoing<'a> {
+        Outgoing {
+            topic: &self.topic,
+            key: event.key,
+            payload: event.payload,
+            timestamp: event.timestamp,
+            headers: producer::headers(event.headers()),
+        }
+    }
+
+    /// Sends these events of a batch. The failures carry indices of the batch.
+    pub(super) async fn send(
+        &self,
+        batch: &Batch,
+        indices: impl Iterator<Item = usize> + Clone,
+    ) -> Vec<Failure> {
+        let records = indices
+            .clone()
+            .map(|index| self.outgoing(batch.event(index)));
+        let mut failures = self.producer.send_all(records).await;
+        if !failures.is_empty() {
+            let indices: Vec<usize> = indices.collect();
+            for failure in &mut failures {
+                failure.index = indices[failure.index];
+            }
+        }
+        failures
+    }
+
+    /// Why Kafka never takes this event; `None` where the code does not say that.
+    pub(super) fn reject_reason(&self, code: Code, event: Event<'_>) -> Option<String> {
+        match code {
+            Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some(format!(
+                "kafka refuses an event of {} bytes for topic {}: it is larger than sink.kafka.message.max.bytes or the topic's max.message.bytes",
+                event.payload.map_or(0, <[u8]>::len),
+                self.topic
+            )),
+            Code::InvalidRecord | Code::InvalidMessage | Code::InvalidTimestamp => Some(format!(
+                "kafka refuses the event for topic {}: {code} (a compacted topic takes no event without a key)",
+                self.topic
+            )),
+            _ => None,
+        }
+    }
+
+    /// Tells failures that are final for their events from those that may pass. Fails where every event would meet the same answer.
+    pub(super) fn sort(&self, batch: &Batch, failures: Vec<Failure>) -> Result<Sorted, SinkError> {
+        let mut sorted = Sorted::default();
+        for Failure { index, code, .. } in failures {
+            if let Some(reason) = self.reject_reason(code, batch.event(index)) {
+                sorted.rejected.push(Rejected { index, reason });
+                continue;
+            }
+            if client::is_refusal(code) {
+                return Err(SinkError::Fatal(format!(
+                    "kafka does not let the route write to topic {} (sink.kafka.topic): {code}; give its user the right to write, \
+                     or change sink.kafka.sasl.* / kafka.sasl.*",
+                    self.topic
+                )));
+            }
+            sorted.retry.push(index);
+            sorted.cause = Some(self.cause(code));
+        }
+        Ok(sorted)
+    }
+
+    pub(super) fn cause(&self, code: Code) -> Cause {
+        let (reason, advice) = match code {
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+                ("unknown_topic", "; create the topic sink.kafka.topic names")
+            }
+            Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut => {
+                ("timeout", "")
+            }
+            Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
+                ("not_enough_replicas", "")
+            }
+            Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::PurgeQueue
+            | Code::PurgeInflight => ("unreachable", ""),
+            _ => ("kafka_error", ""),
+        };
+        Cause {
+            reason,
+            detail: format!(
+                "kafka did not take events for topic {}: {code}{advice}",
+                self.topic
+            ),
+            after: None,
+        }
+    }
+
+    /// Asks the brokers for the topic. The text of an error is for a person.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let client = self.producer.client();
+        let topic = self.topic.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            client
+                .client()
+                .fetch_metadata(Some(&topic), CHECK)
+                .map(|metadata| metadata.topics().first().and_then(|topic| topic.error()))
+        })
+        .await;
+        match asked {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(code))) => Err(format!(
+                "topic {} (sink.kafka.topic): {}",
+                self.topic,
+                Code::from(code)
+            )),
+            Ok(Err(error)) => Err(format!(
+                "the Kafka sink's brokers don't answer: {error}; see sink.kafka.bootstrap.servers or kafka.bootstrap.servers"
+            )),
+            Err(error) => Err(format!("the check of the Kafka sink broke off: {error}")),
+        }
+    }
+
+    pub(super) fn state(&self) -> SinkState {
+        SinkState {
+            problems: self
+                .producer
+                .reporter()
+                .recent_error(Duration::from_secs(60))
+                .map(|error| format!("the Kafka sink's producer: {error}"))
+                .into_iter()
+                .collect(),
+            facts: vec![("topic", self.topic.clone())],
+        }
+    }
+}

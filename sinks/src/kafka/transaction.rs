@@ -1,0 +1,569 @@
+//! The Kafka sink in transactions: events, and the offsets that they were read from, become visible together or not at all.
+//!
+//! One producer a worker with one transaction at a time: the consumer is one, too, and so is its place in the group. The transaction opens
+//! with the first event, and [`Sink::commit`] ends it with the offsets. A transaction that fails in any part is aborted as a whole and its
+//! events are read again ([`SinkError::Rewind`]). What fences a worker that the group has thrown out is its membership, which goes with
+//! the offsets (KIP-447), not the transactional id: that is the worker's own, so that no two live ones share it.
+//!
+//! Kafka's refusal of one record ends the whole transaction. To find out which record it was, the suspects are sent once more in
+//! transactions that are aborted, halved until one is refused alone; it is remembered, and is a dead letter when it is read again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use keystone_config::{Problem, Settings};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+use tokio::sync::OwnedMutexGuard;
+use tracing::{debug, warn};
+
+use super::client;
+use super::producer::{Client, Failure};
+use super::target::{Target, refuses_with_others};
+use crate::{
+    Answer, Batch, BatchId, BoxFuture, Cause, Context, Event, JointCommit, Rejected, Sink,
+    SinkError, SinkState,
+};
+
+/// How long one request to the transaction coordinator may take before the worker looks around.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a tick may wait for the coordinator.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the search for refused events may take at a time.
+const PROBE: Duration = Duration::from_secs(30);
+/// Events that Kafka has refused and that were not read again yet.
+const MAX_REFUSED: usize = 10_000;
+
+/// When a transaction is to be committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) max_events: u64,
+    pub(super) max_age: Duration,
+}
+
+/// Unique among live workers. A static member has the same one after a restart, which ends what the one before it left open at once;
+/// otherwise `transaction.timeout.ms` does.
+pub(super) fn id(settings: &Settings, context: &Context) -> String {
+    let group = settings.passthrough(client::SOURCE_PREFIX);
+    let member = group
+        .iter()
+        .find(|(name, _)| name == "group.instance.id")
+        .map_or(&context.worker, |(_, id)| id);
+    format!("{}-{member}", context.route)
+}
+
+/// Offsets can only be part of a transaction on the cluster that they belong to.
+pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let own = settings.passthrough(client::SINK_PREFIX);
+    let servers = own.iter().find(|(name, _)| name == "bootstrap.servers");
+    if let Some((_, servers)) = servers
+        && settings.text("kafka.bootstrap.servers") != Some(servers)
+    {
+        problems.push(settings.problem(
+            "sink.kafka.bootstrap.servers",
+            "a transaction carries the consumed offsets, so source and sink must be the same cluster",
+            "leave it out; for another cluster set sink.kafka.transactions = false: delivery is at least once then",
+        ));
+    }
+    problems
+}
+
+/// Where an event was read.
+type Place = (Arc<str>, i32, i64);
+
+/// How far the commit of the open transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    Not,
+    /// The offsets are to be sent, then the transaction ends. Nothing more may enter.
+    Begun,
+    /// Kafka was asked to end the transaction, and may have done it.
+    Asked,
+    /// The worker has given the events up while Kafka may have committed them.
+    Unknown,
+}
+
+/// The one transaction of the producer. Its calls block.
+struct Stage {
+    /// The producer for which transactions were initialised.
+    client: Option<Arc<Client>>,
+    open: bool,
+    commit: Commit,
+    /// Why the open transaction can only be aborted.
+    broken: Option<Cause>,
+}
+
+/// What an error of the transaction's calls asks for.
+enum Failed {
+    /// Call again.
+    Again(KafkaError),
+    /// Abort the transaction.
+    Abort(KafkaError),
+    /// The producer is at its end.
+    Ended(KafkaError),
+    Refused(KafkaError),
+}
+
+fn classify(error: KafkaError) -> Failed {
+    let KafkaError::Transaction(detail) = &error else {
+        return match error {
+            KafkaError::Flush(_) => Failed::Again(error),
+            _ => Failed::Abort(error),
+        };
+    };
+    if client::is_refusal(detail.code())
+        || detail.code() == RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+    {
+        Failed::Refused(error)
+    } else if detail.is_fatal() {
+        Failed::Ended(error)
+    } else if detail.txn_requires_abort() {
+        Failed::Abort(error)
+    } else if detail.is_retriable() || detail.code() == RDKafkaErrorCode::OperationTimedOut {
+        Failed::Again(error)
+    } else {
+        Failed::Abort(error)
+    }
+}
+
+impl Stage {
+    fn usable(&self) -> Result<(), SinkError> {
+        if self.commit == Commit::Unknown {
+            return Err(SinkError::Fatal(unknown(
+                "its events were given up meanwhile",
+            )));
+        }
+        match &self.broken {
+            Some(cause) => Err(SinkError::Rewind(cause.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Has Kafka end what an earlier producer of this id left open.
+    fn initialise(&mut self, client: &Arc<Client>, at_most: Duration) -> KafkaResult<()> {
+        let known = |known: &Arc<Client>| Arc::ptr_eq(known, client);
+        if !self.client.as_ref().is_some_and(known) {
+            client.init_transactions(at_most)?;
+            self.client = Some(client.clone());
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, client: &Arc<Client>) -> KafkaResult<()> {
+        if self.open {
+            return Ok(());
+        }
+        self.initialise(client, PATIENCE)?;
+        client.begin_transaction()?;
+        self.open = true;
+        Ok(())
+    }
+
+    fn commit(&mut self, client: &Client, joint: &JointCommit) -> KafkaResult<()> {
+        if self.commit != Commit::Asked {
+            self.commit = Commit::Begun;
+            client.send_offsets_to_transaction(&joint.offsets, &joint.group, PATIENCE)?;
+            self.commit = Commit::Asked;
+        }
+        client.commit_transaction(PATIENCE)?;
+        self.commit = Commit::Not;
+        self.open = false;
+        Ok(())
+    }
+
+    fn abort(&mut self) -> KafkaResult<()> {
+        if let (true, Some(client)) = (self.open, &self.client) {
+            client.abort_transaction(PATIENCE)?;
+        }
+        self.open = false;
+        self.commit = Commit::Not;
+        Ok(())
+    }
+}
+
+pub(super) struct TransactionalSink {
+    target: Target,
+    bounds: Bounds,
+    stage: Arc<tokio::sync::Mutex<Stage>>,
+    /// Events in the open transaction, and when it was opened.
+    events: AtomicU64,
+    opened: Mutex<Option<Instant>>,
+    /// Events of a broken transaction that may be the ones that Kafka refuses; looked into when it has been aborted.
+    suspects: Mutex<Vec<Batch>>,
+    /// Found out by `probe`.
+    refused: Mutex<HashMap<Place, String>>,
+}
+
+impl TransactionalSink {
+    pub(super) fn new(target: Target, bounds: Bounds) -> TransactionalSink {
+        let stage = Stage {
+            client: None,
+            open: false,
+            commit: Commit::Not,
+            broken: None,
+        };
+        TransactionalSink {
+            target,
+            bounds,
+            stage: Arc::new(tokio::sync::Mutex::new(stage)),
+            events: AtomicU64::new(0),
+            opened: Mutex::default(),
+            suspects: Mutex::default(),
+            refused: Mutex::default(),
+        }
+    }
+
+    async fn stage(&self) -> OwnedMutexGuard<Stage> {
+        self.stage.clone().lock_owned().await
+    }
+
+    /// Opens a transaction where none is open.
+    async fn begin(&self) -> Result<(), SinkError> {
+        let mut stage = self.stage().await;
+        stage.usable()?;
+        if stage.commit != Commit::Not {
+            return Err(SinkError::Retry(Cause {
+                reason: "committing",
+                detail: "a transaction waits for Kafka to commit it".to_owned(),
+                after: None,
+            }));
+        }
+        if stage.open {
+            return Ok(());
+        }
+        let client = self.target.producer.client();
+        let begun = blocking(move || {
+            let begun = stage.begin(&client);
+            (stage, begun)
+        });
+        let (stage, begun) = begun.await?;
+        match begun {
+            Ok(()) => {
+                *lock(&self.opened) = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => Err(self.failed(stage, error, "begun")),
+        }
+    }
+
+    /// Turns a failed call into an answer, and marks the transaction.
+    fn failed(
+        &self,
+        mut stage: OwnedMutexGuard<Stage>,
+        error: KafkaError,
+        verb: &str,
+    ) -> SinkError {
+        let cause = |reason, error: &KafkaError| Cause {
+            reason,
+            detail: format!(
+                "a transaction for topic {} was not {verb}: {error}",
+                self.target.topic
+            ),
+            after: None,
+        };
+        match classify(error) {
+            Failed::Again(error) => SinkError::Retry(cause("transaction", &error)),
+            Failed::Refused(error) => SinkError::Fatal(format!(
+                "kafka does not let the route write in transactions: {error}; give its user the right to the transactional ids that begin \
+                 with route.name, or set sink.kafka.transactions = false"
+            )),
+            Failed::Ended(error) => {
+                if stage.commit == Commit::Asked {
+                    return SinkError::Fatal(unknown(&error.to_string()));
+                }
+                self.target.producer.replace();
+                let cause = cause("producer_ended", &error);
+                let had_events = stage.open;
+                (stage.open, stage.commit, stage.client) = (false, Commit::Not, None);
+                if !had_events {
+                    return SinkError::Retry(cause);
+                }
+                stage.broken = Some(cause.clone());
+                SinkError::Rewind(cause)
+            }
+            Failed::Abort(error) => {
+                let cause = cause("transaction_failed", &error);
+                stage.commit = Commit::Not;
+                stage.broken = Some(cause.clone());
+                SinkError::Rewind(cause)
+            }
+        }
+    }
+
+    /// Splits a batch into events to send and those that Kafka has refused before.
+    fn known(&self, batch: &Batch) -> (Vec<usize>, Vec<Rejected>) {
+        let refused = lock(&self.refused);
+        if refused.is_empty() {
+            return ((0..batch.len()).collect(), Vec::new());
+        }
+        let (mut send, mut rejected) = (Vec::new(), Vec::new());
+        for (index, event) in batch.events().enumerate() {
+            match refused.get(&place(&event)) {
+                Some(reason) => rejected.push(Rejected {
+                    index,
+                    reason: reason.clone(),
+                }),
+                None => send.push(index),
+            }
+        }
+        (send, rejected)
+    }
+
+    async fn deliver_batch(&self, batch: &Batch) -> Result<Answer, SinkError> {
+        let (send, mut rejected) = self.known(batch);
+        if send.is_empty() {
+            return Ok(Answer {
+                rejected,
+                ..Answer::done()
+            });
+        }
+        self.begin().await?;
+        self.events.fetch_add(send.len() as u64, Ordering::Relaxed);
+        let failures = self.target.send(batch, send.iter().copied()).await;
+        // An event that librdkafka refuses at once has not touched the transaction; any other failure has.
+        for Failure {
+            index,
+            code,
+            entered,
+        } in &failures
+        {
+            match self.target.reject_reason(*code, batch.event(*index)) {
+                Some(reason) if !entered => rejected.push(Rejected {
+                    index: *index,
+                    reason,
+                }),
+                _ => return Err(self.break_up(batch, failures).await),
+            }
+        }
+        rejected.sort_by_key(|rejected| rejected.index);
+        Ok(Answer {
+            rejected,
+            held: true,
+            ..Answer::done()
+        })
+    }
+
+    /// A record has failed, and with it the transaction: finds out which events Kafka will never take.
+    async fn break_up(&self, batch: &Batch, failures: Vec<Failure>) -> SinkError {
+        let first = failures[0].code;
+        let cause = self.target.cause(first);
+        {
+            let mut stage = self.stage().await;
+            stage.broken.get_or_insert(cause.clone());
+        }
+        if client::is_refusal(first) {
+            let sorted = self.target.sort(batch, failures);
+            return sorted.err().unwrap_or(SinkError::Rewind(cause));
+        }
+        let suspects: Vec<usize> = failures
+            .iter()
+            .filter(|failure| refuses_with_others(failure.code))
+            .map(|failure| failure.index)
+            .collect();
+        if !suspects.is_empty() {
+            lock(&self.suspects).push(batch.select(&suspects));
+        }
+        SinkError::Rewind(cause)
+    }
+
+    /// Sends the suspects in transactions that are aborted, halved until one is refused alone. Nobody else uses the producer meanwhile.
+    async fn probe(&self) -> KafkaResult<()> {
+        let mut groups = std::mem::take(&mut *lock(&self.suspects));
+        while let Some(mut group) = groups.pop() {
+            self.renew_transaction(true).await?;
+            let failures = self.target.send(&group, 0..group.len()).await;
+            self.renew_transaction(false).await?;
+            let failed: Vec<usize> = failures.iter().map(|failure| failure.index).collect();
+            match (failures.first(), group.len()) {
+                (None, _) => {}
+                (Some(failure), 1) => self.remember(group.event(0), failure.code),
+                (Some(_), len) if failed.len() < len => groups.push(group.select(&failed)),
+                (Some(_), _) => {
+                    groups.push(group.split());
+                    groups.push(group);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts what is open, and opens a transaction that will be aborted.
+    async fn renew_transaction(&self, open: bool) -> KafkaResult<()> {
+        let mut stage = self.stage().await;
+        let client = self.target.producer.client();
+        let done = tokio::task::spawn_blocking(move || {
+            stage.abort()?;
+            if open { stage.begin(&client) } else { Ok(()) }
+        });
+        done.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    fn remember(&self, event: Event<'_>, code: RDKafkaErrorCode) {
+        let Some(reason) = self.target.reject_reason(code, event) else {
+            return;
+        };
+        debug!(
+            topic = event.topic,
+            partition = event.partition,
+            offset = event.offset,
+            "{reason}"
+        );
+        let mut refused = lock(&self.refused);
+        // Beyond that they are found out again.
+        if refused.len() < MAX_REFUSED {
+            refused.insert(place(&event), reason);
+        }
+    }
+
+    async fn commit_with(&self, joint: Arc<JointCommit>) -> Result<(), SinkError> {
+        let mut stage = self.stage().await;
+        stage.usable()?;
+        let Some(client) = stage.client.clone().filter(|_| stage.open) else {
+            return Err(SinkError::Rewind(Cause {
+                reason: "no_transaction",
+                detail: "the transaction of these events is gone".to_owned(),
+                after: None,
+            }));
+        };
+        let done = blocking(move || {
+            let done = stage.commit(&client, &joint);
+            (stage, done)
+        });
+        let (stage, done) = done.await?;
+        match done {
+            Ok(()) => {
+                self.reset();
+                // Where one was not read again yet, it is found out anew.
+                lock(&self.refused).clear();
+                Ok(())
+            }
+            Err(error) => Err(self.failed(stage, error, "committed")),
+        }
+    }
+
+    /// Aborts the open transaction; `false` where it may be committed.
+    async fn abort_open(&self) -> bool {
+        let mut stage = self.stage().await;
+        if matches!(stage.commit, Commit::Asked | Commit::Unknown) {
+            stage.commit = Commit::Unknown;
+            return false;
+        }
+        let aborted = blocking(move || {
+            let aborted = stage.abort();
+            (stage, aborted)
+        });
+        let Ok((mut stage, aborted)) = aborted.await else {
+            return false;
+        };
+        if let Err(error) = aborted {
+            // A new producer with the same id has Kafka abort what this one left open.
+            warn!("a transaction could not be aborted: {error}; the producer is replaced");
+            self.target.producer.replace();
+            (stage.open, stage.commit, stage.client) = (false, Commit::Not, None);
+        }
+        stage.broken = None;
+        self.reset();
+        true
+    }
+
+    /// Drops what is held, then finds out which events Kafka refuses.
+    async fn drop_held(&self) {
+        let usable = self.abort_open().await;
+        if !usable {
+            return;
+        }
+        match tokio::time::timeout(PROBE, self.probe()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(
+                    "which event kafka refuses could not be found out: {error}; it is tried again"
+                );
+            }
+            Err(_) => warn!(
+                "which events kafka refuses was not found out within {} s; it is tried again",
+                PROBE.as_secs()
+            ),
+        }
+        self.abort_open().await;
+    }
+
+    fn reset(&self) {
+        self.events.store(0, Ordering::Relaxed);
+        *lock(&self.opened) = None;
+    }
+}
+
+fn unknown(detail: &str) -> String {
+    format!(
+        "whether kafka has committed the last transaction is not known: {detail}; the worker ends, and the next one reads on from what is committed: nothing is lost, nothing is twice"
+    )
+}
+
+/// Runs a call of librdkafka that blocks. It is not cut off where the caller is: what it holds is released when it ends.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SinkError> {
+    tokio::task::spawn_blocking(call).await.map_err(|error| {
+        SinkError::Fatal(format!("a call of the kafka producer broke off: {error}"))
+    })
+}
+
+fn place(event: &Event<'_>) -> Place {
+    (event.topic.into(), event.partition, event.offset)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sink for TransactionalSink {
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
+        Box::pin(self.deliver_batch(batch))
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn joint(&self) -> bool {
+        true
+    }
+
+    fn commit_due(&self) -> bool {
+        self.events.load(Ordering::Relaxed) >= self.bounds.max_events
+            || lock(&self.opened).is_some_and(|opened| opened.elapsed() >= self.bounds.max_age)
+    }
+
+    fn commit(&self, joint: Arc<JointCommit>) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(self.commit_with(joint))
+    }
+
+    /// Initialises the producer early: an open transaction of its predecessor keeps the group's offsets from being read, and so the worker
+    /// from being assigned anything.
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
+        Box::pin(async {
+            let mut stage = self.stage().await;
+            if stage.client.is_none() {
+                let client = self.target.producer.client();
+                // Where it fails, the next tick goes on with it; a delivery says why.
+                let _done = blocking(move || stage.initialise(&client, TICK)).await?;
+            }
+            Ok(Vec::new())
+        })
+    }
+
+    fn abandon(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.drop_held())
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.target.check())
+    }
+
+    fn state(&self) -> SinkState {
+        self.target.state()
+    }
+}

@@ -1,0 +1,234 @@
+//! `delivery.tradeoff = no-duplicates` from Kafka to Kafka: a reader of committed records sees each event exactly once, whatever is killed.
+
+use std::time::{Duration, Instant};
+
+use keystone_tests::kafka::Isolation;
+use keystone_tests::{Error, Events, Judge, Kafka, Result, Worker, wait_for};
+
+use crate::scenario::{
+    Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, send, to_kafka,
+    topic_of, values,
+};
+
+/// Short sessions and short transactions: what a killed worker leaves behind is soon gone.
+fn once(kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
+    to_kafka(kafka, name, from, to)
+        + "delivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n\
+           kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n"
+}
+
+fn judge(kafka: &Kafka, events: &Events, topic: &str) -> Result<()> {
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.topic(kafka, topic, Isolation::ReadCommitted)?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// A worker is drained in the middle and the next one goes on: the ledger adds up, nothing is twice, and nothing is exposed.
+#[test]
+fn a_drained_worker_hands_on_exactly() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(61, 200_000);
+    topic_of(kafka, "once-in", &events)?;
+    kafka.create_topic("once-out", 8, &[])?;
+    let properties = once(kafka, "once", "once-in", "once-out");
+    let mut first = Worker::spawn(&properties)?;
+    first.wait_until(WORK, "some is committed", |worker| {
+        assert_eq!(
+            worker
+                .metrics()?
+                .get("keystone_duplicate_exposure_events", &[]),
+            Some(0.0)
+        );
+        Ok(kafka.committed("once", "once-in")?.values().sum::<i64>() > 0)
+    })?;
+    drain(first)?;
+    let committed: i64 = kafka.committed("once", "once-in")?.values().sum();
+    let mut second = Worker::spawn(&properties)?;
+    consumed(&mut second, events.count() - committed as u64)?;
+    all_committed(kafka, "once", "once-in", &mut [&mut second])?;
+    assert_ledger(&second)?;
+    assert_eq!(counter(&second, "abandoned")?, 0);
+    drain(second)?;
+    judge(kafka, &events, "once-out")
+}
+
+/// Workers are killed one after the other while events come in, at moments that the work itself decides.
+#[test]
+fn killed_workers_leave_nothing_twice() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(62, 400_000);
+    kafka.create_topic("once-killed-in", 8, &[])?;
+    kafka.create_topic("once-killed-out", 8, &[])?;
+    let properties = once(kafka, "once-killed", "once-killed-in", "once-killed-out");
+    let mut workers = vec![Worker::spawn(&properties)?, Worker::spawn(&properties)?];
+    let parts = 4;
+    for part in 0..parts {
+        let quarter = events.count() / parts;
+        events.produce_in(
+            &kafka.bootstrap(),
+            "once-killed-in",
+            part * quarter..(part + 1) * quarter,
+        )?;
+        let victim = &mut workers[0];
+        victim.wait_until(WORK, "the worker is in the middle of its work", |worker| {
+            Ok(counter(worker, "consumed")? > part * 3_000)
+        })?;
+        victim.sigkill();
+        workers.remove(0);
+        workers.push(Worker::spawn(&properties)?);
+    }
+    let [first, second] = &mut workers[..] else {
+        unreachable!("one goes, one comes");
+    };
+    all_committed(kafka, "once-killed", "once-killed-in", &mut [first, second])?;
+    for worker in workers {
+        drain(worker)?;
+    }
+    judge(kafka, &events, "once-killed-out")
+}
+
+/// A worker that was stopped for longer than its session comes back as a stranger: its open transaction comes to nothing.
+#[test]
+fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(63, 300_000);
+    topic_of(kafka, "once-zombie-in", &events)?;
+    kafka.create_topic("once-zombie-out", 8, &[])?;
+    let properties = once(kafka, "once-zombie", "once-zombie-in", "once-zombie-out");
+    let mut zombie = Worker::spawn(&properties)?;
+    zombie.wait_until(WORK, "the first worker is at work", |worker| {
+        Ok(counter(worker, "consumed")? > 10_000)
+    })?;
+    zombie.signal("STOP")?;
+    let mut other = Worker::spawn(&properties)?;
+    other.wait_until(WORK, "the other worker has all partitions", |worker| {
+        Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(8.0))
+    })?;
+    zombie.signal("CONT")?;
+    all_committed(
+        kafka,
+        "once-zombie",
+        "once-zombie-in",
+        &mut [&mut other, &mut zombie],
+    )?;
+    drain(other)?;
+    drain(zombie)?;
+    judge(kafka, &events, "once-zombie-out")
+}
+
+/// The only broker does not answer for longer than a session and a transaction may last. (It is frozen, not killed: a Kafka of one node that
+/// is killed in the middle of a commit can forget the markers of that transaction, and nobody but its administrator can end it then.)
+#[test]
+fn an_outage_of_kafka_repeats_nothing() -> Result<()> {
+    let mut kafka = Kafka::start()?;
+    let events = Events::new(64, 300_000);
+    topic_of(&kafka, "in", &events)?;
+    kafka.create_topic("out", 8, &[])?;
+    let properties = once(&kafka, "once-outage", "in", "out");
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "some is delivered", |worker| {
+        Ok(counter(worker, "delivered")? > 1_000)
+    })?;
+    kafka.pause()?;
+    let away = Instant::now();
+    worker.wait_until(WORK, "session and transaction have timed out", |_| {
+        Ok(away.elapsed() > Duration::from_secs(10))
+    })?;
+    kafka.resume()?;
+    // Where the answer to a commit was lost for good, the worker ends: the platform starts the next.
+    let mut restarts = 0;
+    wait_for(WORK, "all is committed", || {
+        if worker.has_exited() {
+            let log = worker.stderr();
+            assert!(log.contains("is not known") && restarts == 0, "{log}");
+            restarts += 1;
+            worker = Worker::spawn(&properties)?;
+        }
+        match kafka.committed("once-outage", "in")? == kafka.end_offsets("in")? {
+            true => Ok(()),
+            false => Err(Error::new(worker.stderr_tail())),
+        }
+    })?;
+    drain(worker)?;
+    judge(&kafka, &events, "out")
+}
+
+/// Kafka refuses an event, and with it the whole transaction: that event is a dead letter, the others are there once, in order.
+#[test]
+fn refused_events_are_dead_letters() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let more = &[
+        ("cleanup.policy", "compact"),
+        ("max.message.bytes", "20000"),
+    ];
+    kafka.create_topic("once-refused-out", 1, more)?;
+    let event = |number: usize| match number % 100 {
+        17 => Outgoing::new(format!("{{\"n\":{number},\"no\":\"key\"}}")),
+        // Does not get smaller by compression.
+        71 => Outgoing {
+            key: Some("large"),
+            ..Outgoing::new(format!(
+                "{{\"n\":{number},\"noise\":\"{}\"}}",
+                noise(number)
+            ))
+        },
+        // Larger than the producer lets pass.
+        99 if number == 199 => Outgoing {
+            key: Some("larger"),
+            ..Outgoing::new(format!(
+                "{{\"n\":{number},\"long\":\"{}\"}}",
+                "x".repeat(1_100_000)
+            ))
+        },
+        _ => Outgoing {
+            key: Some("key"),
+            ..Outgoing::new(format!("{{\"n\":{number}}}"))
+        },
+    };
+    let all: Vec<Outgoing> = (0..400).map(event).collect();
+    kafka.create_topic(
+        "once-refused.dead-letters",
+        1,
+        &[("max.message.bytes", "2000000")],
+    )?;
+    kafka.create_topic("once-refused-in", 1, &[("max.message.bytes", "2000000")])?;
+    send(kafka, "once-refused-in", &all)?;
+    let properties = format!(
+        "route.name = once-refused\nsource.topics = once-refused-in\nkafka.bootstrap.servers = {}\n\
+         sink.type = kafka\nsink.kafka.topic = once-refused-out\ndelivery.tradeoff = no-duplicates\n\
+         delivery.batch.max.events = 50\ndelivery.retry.backoff.ms = 50\ndelivery.retry.backoff.max.ms = 200\n",
+        kafka.bootstrap()
+    );
+    let mut worker = Worker::spawn(&properties)?;
+    all_committed(kafka, "once-refused", "once-refused-in", &mut [&mut worker])?;
+    drain(worker)?;
+    let bad = |number: &usize| number % 100 == 17 || number % 100 == 71 || *number == 199;
+    let good: Vec<String> = (0..400)
+        .filter(|number| !bad(number))
+        .map(|number| format!("{{\"n\":{number}}}"))
+        .collect();
+    assert_eq!(values(kafka, "once-refused-out")?, good);
+    let mut letters: Vec<i64> = kafka
+        .read_all("once-refused.dead-letters")?
+        .iter()
+        .filter_map(|letter| letter.header("keystone.source.offset")?.parse().ok())
+        .collect();
+    letters.sort_unstable();
+    letters.dedup();
+    let expected: Vec<i64> = (0..400).filter(bad).map(|number| number as i64).collect();
+    assert_eq!(letters, expected);
+    Ok(())
+}
+
+/// Letters and digits without a pattern.
+fn noise(seed: usize) -> String {
+    let mut state = seed as u64 + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from_digit((state % 36) as u32, 36).unwrap_or('0')
+    };
+    (0..60_000).map(|_| next()).collect()
+}
