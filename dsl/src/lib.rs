@@ -5,7 +5,7 @@
 //! where there is neither filter nor projection.
 //!
 //! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
-//! is what that becomes, `evaluate` and `function` put the two together. Nothing outside this crate sees any of these,
+//! is what that becomes, `evaluate` and `function` put the two together; `hygiene` judges the result. Nothing outside this crate sees any of these,
 //! so another engine can take their place.
 //!
 //! ```
@@ -21,6 +21,7 @@
 mod error;
 mod evaluate;
 mod function;
+mod hygiene;
 mod json;
 mod node;
 mod number;
@@ -29,6 +30,7 @@ mod token;
 mod value;
 
 pub use error::{EventError, ExpressionError, Position, Stage};
+pub use hygiene::{Broken, Hygiene, Rule, Rules};
 
 use node::Node;
 use value::Value;
