@@ -1,11 +1,11 @@
 //! Runs the examples of `docs/dsl.md`.
 //!
 //! An example is a fenced block of lines, each a word and a text. `expression` is followed by `result` or `error`, and a
-//! `filter` or `projection` by `delivers`, `verdict` or `error`.
+//! `filter`, `projection` or hygiene rule by `delivers`, `verdict` or `error`.
 
 use std::collections::HashMap;
 
-use keystone_dsl::{Expression, Limits, Program, Verdict};
+use keystone_dsl::{Expression, Hygiene, Limits, Program, Rules, Verdict};
 
 #[test]
 fn the_examples_of_the_language_page_hold() {
@@ -61,8 +61,39 @@ fn run(lines: &HashMap<&str, &str>) -> (&'static str, String) {
         }
     };
     match outcome {
-        Ok((word, "")) => (word, String::from_utf8(out).unwrap()),
-        Ok((word, verdict)) => (word, verdict.to_owned()),
+        Ok((word, verdict)) => hygiene(lines, word, verdict, event, out),
         Err(error) => ("error", error.reason),
+    }
+}
+
+/// Applies the rules of an example to what is to be delivered.
+fn hygiene(
+    lines: &HashMap<&str, &str>,
+    word: &'static str,
+    verdict: &str,
+    event: &[u8],
+    out: Vec<u8>,
+) -> (&'static str, String) {
+    let text = |out: Vec<u8>| String::from_utf8(out).unwrap();
+    let rules = Rules {
+        required: lines.get("hygiene.required").copied(),
+        types: lines.get("hygiene.types").copied(),
+        max_event_bytes: None,
+        drop_nulls: lines.contains_key("hygiene.drop.nulls"),
+        trim_strings: lines.contains_key("hygiene.trim.strings"),
+    };
+    let unchanged = match verdict {
+        "" => text(out.clone()),
+        verdict => verdict.to_owned(),
+    };
+    let Some(hygiene) = Hygiene::compile(&rules).unwrap() else {
+        return (word, unchanged);
+    };
+    let mut right = Vec::new();
+    let event = if out.is_empty() { event } else { &out };
+    match hygiene.apply(event, &mut right) {
+        Ok(false) => (word, unchanged),
+        Ok(true) => ("delivers", text(right)),
+        Err(broken) => ("error", broken.reason),
     }
 }

@@ -1,7 +1,7 @@
 //! A lane: one thread with its share of the partitions. The hot path of an event, top to bottom.
 //!
 //! ```text
-//! chunk of borrowed records -> filter and projection on the borrowed payload -> kept events copied once, into the batch
+//! chunk of borrowed records -> filter, projection, hygiene on the borrowed payload -> kept events copied once, into the batch
 //!                           -> batch full or due -> its claims are tracked -> handed to delivery (waits while delivery is behind)
 //! ```
 
@@ -12,15 +12,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select_biased};
-use keystone_dsl::{Evaluator, Verdict};
 use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 use tokio::sync::mpsc;
 
+use crate::decision::{Decider, Decision};
 use crate::ledger::Ledger;
 use crate::offsets::{PartitionKey, Tracking};
-use crate::route::NullPayload;
 use crate::state::Shared;
 use crate::trigger::Trigger;
 
@@ -50,7 +49,7 @@ pub struct Flush {
 
 pub struct Lane<'r> {
     shared: &'r Shared,
-    evaluator: Evaluator<'r>,
+    decider: Decider<'r>,
     builder: BatchBuilder,
     trigger: Trigger,
     delivery: mpsc::Sender<Batch>,
@@ -65,22 +64,6 @@ struct Counts {
     discarded: u64,
 }
 
-/// What is to become of an event that was not filtered.
-enum Decision {
-    Keep,
-    KeepProjected,
-    Discard,
-    Bury(Stage, String),
-}
-
-fn stage_of(stage: keystone_dsl::Stage) -> Stage {
-    match stage {
-        keystone_dsl::Stage::Decode => Stage::Decode,
-        keystone_dsl::Stage::Filter => Stage::Filter,
-        keystone_dsl::Stage::Projection => Stage::Projection,
-    }
-}
-
 /// Batch ids are unique within the process.
 static NEXT_BATCH: AtomicU64 = AtomicU64::new(1);
 
@@ -88,7 +71,7 @@ impl<'r> Lane<'r> {
     pub fn new(shared: &'r Shared, delivery: mpsc::Sender<Batch>) -> Lane<'r> {
         Lane {
             shared,
-            evaluator: shared.route.program.evaluator(),
+            decider: Decider::new(&shared.route.steps),
             builder: BatchBuilder::default(),
             trigger: Trigger::new(shared.route.batch),
             delivery,
@@ -156,35 +139,13 @@ impl<'r> Lane<'r> {
             .claim(&key.topic, key.partition, assigned.generation, offset);
         self.counts.consumed += 1;
         let start = self.builder.arena().len();
-        let decision = match record.payload() {
-            None => self.tombstone(),
-            Some(_) if !self.shared.route.json => Decision::Keep,
-            Some(payload) => match self.evaluator.apply(payload, self.builder.arena()) {
-                Ok(Verdict::Filtered) => {
-                    self.counts.filtered += 1;
-                    return;
-                }
-                Ok(Verdict::Discarded) => Decision::Discard,
-                Ok(Verdict::Unchanged) => Decision::Keep,
-                Ok(Verdict::Projected) => Decision::KeepProjected,
-                Err(error) => Decision::Bury(stage_of(error.stage), error.reason),
-            },
-        };
-        self.carry_out(decision, claim, start, record);
-    }
-
-    fn tombstone(&self) -> Decision {
-        match self.shared.route.null_payload {
-            NullPayload::Deliver => Decision::Keep,
-            NullPayload::Discard => Decision::Discard,
-            NullPayload::DeadLetter => Decision::Bury(
-                Stage::Decode,
-                "the record has no value (a tombstone); source.null.payload can discard or deliver such records".to_owned(),
-            ),
+        match self.decider.decide(record.payload(), self.builder.arena()) {
+            Decision::Filtered => self.counts.filtered += 1,
+            decision => self.carry_out(decision, claim, start, record),
         }
     }
 
-    /// Copies what is kept; `start` is where a projection has begun to write.
+    /// Copies what is kept; `start` is where an event written anew begins.
     fn carry_out(
         &mut self,
         decision: Decision,
@@ -207,9 +168,10 @@ impl<'r> Lane<'r> {
         };
         let headers = headers.into_iter();
         match decision {
-            Decision::Discard => self.counts.discarded += 1,
+            Decision::Filtered => {}
+            Decision::Discard(_) => self.counts.discarded += 1,
             Decision::Keep => self.builder.keep(claim, meta, value, headers),
-            Decision::KeepProjected => {
+            Decision::KeepRewritten => {
                 self.builder
                     .keep_projected(claim, start, meta, value, headers);
             }
@@ -269,6 +231,14 @@ impl<'r> Lane<'r> {
         Ledger::add(&ledger.consumed, counts.consumed);
         Ledger::add(&ledger.filtered, counts.filtered);
         Ledger::add(&ledger.discarded, counts.discarded);
+        for (counter, count) in self
+            .shared
+            .violations
+            .iter()
+            .zip(self.decider.take_violations())
+        {
+            Ledger::add(counter, count);
+        }
     }
 }
 

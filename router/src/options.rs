@@ -88,6 +88,60 @@ const EXPRESSIONS: &[OptionSpec] = &[
     },
 ];
 
+const HYGIENE: &[OptionSpec] = &[
+    OptionSpec {
+        key: "hygiene.required",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "Fields that every event to deliver must have, not `null`: a comma-separated list of fields, written as in an expression. Checked, as all hygiene rules, after the projection. See [the language](dsl.md#hygiene).",
+        example: "event_id, user.id",
+    },
+    OptionSpec {
+        key: "hygiene.types",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "Fields with the type of their value: `string`, `integer`, `number`, `boolean`, `object`, `array` or `timestamp`. A field that is absent or `null` has no wrong type.",
+        example: "duration_ms: integer, ts: timestamp",
+    },
+    OptionSpec {
+        key: "hygiene.max.event.bytes",
+        kind: Kind::Bytes {
+            min: 1,
+            max: 1 << 30,
+        },
+        default: Default::Absent,
+        secret: false,
+        doc: "The most bytes that an event to deliver may have.",
+        example: "256k",
+    },
+    OptionSpec {
+        key: "hygiene.drop.nulls",
+        kind: Kind::Bool,
+        default: Default::Value("false"),
+        secret: false,
+        doc: "Whether members of objects that are `null` are left out, at every depth. Nulls in lists stay.",
+        example: "",
+    },
+    OptionSpec {
+        key: "hygiene.trim.strings",
+        kind: Kind::Bool,
+        default: Default::Value("false"),
+        secret: false,
+        doc: "Whether white space at both ends of strings is left out, at every depth.",
+        example: "",
+    },
+    OptionSpec {
+        key: "hygiene.on.violation",
+        kind: Kind::Choice(&["dead-letter", "discard"]),
+        default: Default::Value("dead-letter"),
+        secret: false,
+        doc: "What becomes of an event that breaks a rule: it is a dead letter that names the rule, the field and what was found, or it is dropped and counted as discarded. Both are counted by rule.",
+        example: "",
+    },
+];
+
 const DELIVERY: &[OptionSpec] = &[
     OptionSpec {
         key: "sink.type",
@@ -294,6 +348,7 @@ pub fn table() -> Table {
             section("Route", ROUTE, None),
             section("Source", SOURCE, Some(SOURCE_PASSTHROUGH)),
             section("Filter and projection", EXPRESSIONS, None),
+            section("Hygiene", HYGIENE, None),
             section("Delivery", DELIVERY, None),
             section("Dead letters", DEAD_LETTERS, None),
             keystone_sinks::elasticsearch::SECTION,

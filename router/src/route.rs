@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use keystone_config::{Problem, Problems, Settings, Sources, resolve_partly};
-use keystone_dsl::{Limits, Program};
+use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
 
+use crate::decision::{NullPayload, Steps};
 use crate::options;
 use crate::trigger::BatchLimits;
 
@@ -34,14 +35,6 @@ impl Start {
     }
 }
 
-/// `source.null.payload`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NullPayload {
-    DeadLetter,
-    Discard,
-    Deliver,
-}
-
 /// `dead.letter.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadLetterPolicy {
@@ -55,10 +48,7 @@ pub struct Route {
     pub name: String,
     pub topics: Vec<String>,
     pub start: Start,
-    /// `source.format = json`: payloads are validated. With `raw` they are copied as they are.
-    pub json: bool,
-    pub null_payload: NullPayload,
-    pub program: Program,
+    pub steps: Steps,
     pub sink_type: String,
     pub tradeoff: String,
     pub batch: BatchLimits,
@@ -96,7 +86,7 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
     let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
     let whole = problems.is_empty();
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
-    let program = compile(&settings, &mut problems);
+    let steps = steps(&settings, &mut problems);
     let mut sink = None;
     if whole {
         problems.extend(combinations(&settings));
@@ -109,9 +99,9 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
             Err(more) => problems.extend(more),
         }
     }
-    match (program, sink) {
-        (Some(program), Some(sink)) if problems.is_empty() => {
-            Ok((assemble(settings, program), Arc::from(sink)))
+    match (steps, sink) {
+        (Some(steps), Some(sink)) if problems.is_empty() => {
+            Ok((assemble(settings, steps), Arc::from(sink)))
         }
         _ => Err(Problems(problems).in_order()),
     }
@@ -128,13 +118,24 @@ fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, V
     }
 }
 
+/// Options that look into events.
+const NEED_JSON: [&str; 6] = [
+    "filter",
+    "projection",
+    "hygiene.required",
+    "hygiene.types",
+    "hygiene.drop.nulls",
+    "hygiene.trim.strings",
+];
+
 /// Values that are right by themselves and wrong together.
 fn combinations(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     let sink = settings.get("sink.type");
     if settings.get("source.format") == "raw" {
-        for key in ["filter", "projection"] {
-            if settings.text(key).is_some() {
+        for key in NEED_JSON {
+            let off = key.starts_with("hygiene.") && settings.text(key) == Some("false");
+            if settings.text(key).is_some() && !off {
                 problems.push(settings.problem(
                     key,
                     "it needs JSON events, and source.format is raw",
@@ -185,25 +186,44 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
     problems
 }
 
-fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> {
+/// What decides about events. Looks at nothing but what is there: settings may be partial.
+fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
     let limits = settings
         .maybe_count("source.max.depth")
         .map_or_else(Limits::default, |depth| Limits {
             max_depth: depth as usize,
         });
-    match Program::compile(settings.text("filter"), settings.text("projection"), limits) {
-        Ok(program) => Some(program),
-        Err(errors) => {
-            problems.extend(errors.into_iter().map(|error| {
-                settings.problem(
-                    error.which,
-                    error.unnamed().to_string(),
-                    "the language is described in docs/dsl.md; try it with `keystone eval`",
-                )
-            }));
-            None
-        }
-    }
+    let is = |key: &str, word: &str| settings.text(key) == Some(word);
+    let rules = Rules {
+        required: settings.text("hygiene.required"),
+        types: settings.text("hygiene.types"),
+        max_event_bytes: settings.maybe_bytes("hygiene.max.event.bytes"),
+        drop_nulls: is("hygiene.drop.nulls", "true"),
+        trim_strings: is("hygiene.trim.strings", "true"),
+    };
+    let mut report = |errors: Vec<ExpressionError>| {
+        problems.extend(errors.into_iter().map(|error| {
+            settings.problem(
+                error.which,
+                error.unnamed().to_string(),
+                "the language is described in docs/dsl.md; try it with `keystone eval`",
+            )
+        }));
+    };
+    let program = Program::compile(settings.text("filter"), settings.text("projection"), limits)
+        .map_err(&mut report);
+    let hygiene = Hygiene::compile(&rules).map_err(&mut report);
+    Some(Steps {
+        json: !is("source.format", "raw"),
+        null_payload: match settings.text("source.null.payload") {
+            Some("deliver") => NullPayload::Deliver,
+            Some("discard") => NullPayload::Discard,
+            _ => NullPayload::DeadLetter,
+        },
+        program: program.ok()?,
+        hygiene: hygiene.ok()?,
+        discard_violations: is("hygiene.on.violation", "discard"),
+    })
 }
 
 fn dead_letter_topic(settings: &Settings) -> String {
@@ -213,7 +233,7 @@ fn dead_letter_topic(settings: &Settings) -> String {
     )
 }
 
-fn assemble(settings: Settings, program: Program) -> Route {
+fn assemble(settings: Settings, steps: Steps) -> Route {
     let lanes = settings.maybe_count("delivery.lanes").unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64)
     });
@@ -226,13 +246,7 @@ fn assemble(settings: Settings, program: Program) -> Route {
             .get("admin.listen")
             .parse()
             .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 9464))),
-        json: settings.get("source.format") == "json",
-        null_payload: match settings.get("source.null.payload") {
-            "deliver" => NullPayload::Deliver,
-            "discard" => NullPayload::Discard,
-            _ => NullPayload::DeadLetter,
-        },
-        program,
+        steps,
         sink_type: settings.get("sink.type").to_owned(),
         tradeoff: settings.get("delivery.tradeoff").to_owned(),
         batch: BatchLimits {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use keystone_dsl::Rule;
 use keystone_sinks::{BatchId, Cause, Claim};
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
@@ -50,6 +51,8 @@ pub struct LogEnd {
 pub struct Shared {
     pub route: Arc<Route>,
     pub ledger: Ledger,
+    /// Events that broke each hygiene rule, in the order of `Rule::ALL`.
+    pub violations: [AtomicU64; Rule::ALL.len()],
     pub latency: Latency,
     offsets: Mutex<Offsets>,
     /// Notified whenever something settled, was held or was abandoned: a drain waits for it.
@@ -84,6 +87,7 @@ impl Shared {
         Shared {
             route,
             ledger: Ledger::default(),
+            violations: Default::default(),
             latency: Latency::default(),
             offsets: Mutex::default(),
             progress: Condvar::new(),

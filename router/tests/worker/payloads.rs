@@ -16,6 +16,8 @@ fn payloads_and_starts() {
         ("tombstones_discarded", tombstones_discarded),
         ("tombstones_delivered", tombstones_delivered),
         ("raw_payloads", raw_payloads),
+        ("hygiene", hygiene),
+        ("hygiene_that_discards", hygiene_that_discards),
         ("all_parts_reach_the_sink", all_parts_reach_the_sink),
         ("start_latest", start_latest),
         ("start_at_a_time", start_at_a_time),
@@ -165,6 +167,87 @@ fn raw_payloads() {
     running.until("all is delivered", || bench.record.complete());
     running.stop().expect("drained");
     bench.assert_finished();
+    bench.dead_letters(0);
+}
+
+/// Ten events in turn: clean, to be put right, without a required field, with a wrong type.
+fn with_hygiene(name: &str, policy: &str) -> (Bench, keystone::ledger::LedgerView) {
+    let bench = Bench::new(name, 1);
+    let entries: Vec<Entry> = (0..40)
+        .map(|number| {
+            let payload = match number % 4 {
+                0 => format!("{{ \"id\": \"e-{number}\" }}"),
+                1 => format!("{{\"id\":\" e-{number} \",\"took\":null}}"),
+                2 => "{\"id\":null}".to_owned(),
+                _ => format!("{{\"id\":\"e-{number}\",\"took\":\"long\"}}"),
+            };
+            Entry::payload(0, payload)
+        })
+        .collect();
+    let places = bench.produce_entries(&entries);
+    for (number, (place, entry)) in places.iter().zip(&entries).enumerate() {
+        match number % 4 {
+            0 => bench.record.expect(*place, entry.payload.clone()),
+            1 => {
+                let right = format!("{{\"id\":\"e-{number}\"}}");
+                bench.record.expect(*place, Some(right.into_bytes()));
+            }
+            _ => {}
+        }
+    }
+    let running = bench.start(
+        Scripted::new(&bench.record, |_| Act::done()),
+        &[
+            "hygiene.required=id",
+            "hygiene.types=took: integer",
+            "hygiene.drop.nulls=true",
+            "hygiene.trim.strings=true",
+            &format!("hygiene.on.violation={policy}"),
+        ],
+    );
+    running.until("all is settled", || {
+        let ledger = running.shared.ledger.view();
+        ledger.consumed == 40 && ledger.in_flight == 0
+    });
+    let violations = running
+        .shared
+        .violations
+        .each_ref()
+        .map(|count| count.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(violations, [10, 10, 0]);
+    let ledger = running.stop().expect("drained");
+    bench.assert_finished();
+    bench.record.assert_once();
+    (bench, ledger)
+}
+
+fn hygiene() {
+    let (bench, ledger) = with_hygiene("hygiene", "dead-letter");
+    assert_eq!((ledger.delivered, ledger.dead_lettered), (20, 20));
+    for letter in bench.dead_letters(20) {
+        assert_eq!(letter.header("keystone.stage"), "hygiene");
+        let offset: u64 = letter
+            .header("keystone.source.offset")
+            .parse()
+            .expect("an offset");
+        let (payload, reason) = match offset % 4 {
+            2 => (
+                "{\"id\":null}".to_owned(),
+                "hygiene.required: id is missing",
+            ),
+            _ => (
+                format!("{{\"id\":\"e-{offset}\",\"took\":\"long\"}}"),
+                "hygiene.types: took is a string, expected an integer",
+            ),
+        };
+        assert_eq!(letter.payload, Some(payload.into_bytes()));
+        assert_eq!(letter.header("keystone.reason"), reason);
+    }
+}
+
+fn hygiene_that_discards() {
+    let (bench, ledger) = with_hygiene("hygiene-discard", "discard");
+    assert_eq!((ledger.delivered, ledger.discarded), (20, 20));
     bench.dead_letters(0);
 }
 
