@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select_biased};
-use keystone_dsl::{Evaluator, Verdict};
+use keystone_dsl::{Evaluator, Record, Verdict};
 use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
@@ -159,7 +159,18 @@ impl<'r> Lane<'r> {
         let decision = match record.payload() {
             None => self.tombstone(),
             Some(_) if !self.shared.route.json => Decision::Keep,
-            Some(payload) => match self.evaluator.apply(payload, self.builder.arena()) {
+            Some(payload) => match self.evaluator.apply(
+                &Record {
+                    payload,
+                    topic: &key.topic,
+                    partition: key.partition,
+                    offset,
+                    timestamp: record.timestamp().to_millis(),
+                    key: record.key(),
+                    headers: &MessageHeaders(record),
+                },
+                self.builder.arena(),
+            ) {
                 Ok(Verdict::Filtered) => {
                     self.counts.filtered += 1;
                     return;
@@ -201,8 +212,8 @@ impl<'r> Lane<'r> {
         let (headers, decision) = match headers_of(record) {
             Some(headers) => (headers, decision),
             None => {
-                let reason = "the name of a header is not UTF-8; this copy has no headers";
-                (Vec::new(), Decision::Bury(Stage::Decode, reason.to_owned()))
+                let reason = format!("{BAD_HEADER_NAME}; this copy has no headers");
+                (Vec::new(), Decision::Bury(Stage::Decode, reason))
             }
         };
         let headers = headers.into_iter();
@@ -276,6 +287,19 @@ thread_local! {
     /// This thread runs code that may panic, and catches it: the panic is not to end the process.
     pub static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
 }
+
+/// The headers of a record as expressions ask for them.
+struct MessageHeaders<'a, 'c>(&'a BorrowedMessage<'c>);
+
+impl keystone_dsl::Headers for MessageHeaders<'_, '_> {
+    fn last(&self, name: &str) -> Result<Option<&[u8]>, String> {
+        let headers = headers_of(self.0).ok_or(BAD_HEADER_NAME)?;
+        let found = headers.iter().rev().find(|(known, _)| *known == name);
+        Ok(found.and_then(|(_, value)| *value))
+    }
+}
+
+const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
 
 type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
 
