@@ -2,13 +2,17 @@
 
 use std::cmp::Ordering;
 
-use crate::error::Position;
+use crate::context::Context;
 use crate::node::{Node, Operator};
 use crate::number;
 use crate::value::Value;
 
 /// The expression's result for `current`, or the reason why there is none.
-pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<'a>, String> {
+pub(crate) fn evaluate<'a>(
+    node: &'a Node,
+    current: &Value<'a>,
+    context: &Context<'a>,
+) -> Result<Value<'a>, String> {
     Ok(match node {
         Node::Current => current.clone(),
         Node::Literal(value) => value.clone(),
@@ -24,15 +28,15 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
         Node::Chain(steps) => {
             let mut value = current.clone();
             for step in steps {
-                value = evaluate(step, &value)?;
+                value = evaluate(step, &value, context)?;
             }
             value
         }
-        Node::Each { list, each } => match evaluate(list, current)? {
+        Node::Each { list, each } => match evaluate(list, current, context)? {
             Value::Array(items) => {
                 let mut results = Vec::new();
                 for item in items.iter() {
-                    match evaluate(each, item)? {
+                    match evaluate(each, item, context)? {
                         Value::Null => {}
                         result => results.push(result),
                     }
@@ -41,7 +45,7 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
             }
             _ => Value::Null,
         },
-        Node::Members(object) => match evaluate(object, current)? {
+        Node::Members(object) => match evaluate(object, current, context)? {
             Value::Object(members) => Value::array(
                 Value::sorted(&members)
                     .into_iter()
@@ -50,13 +54,13 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
             ),
             _ => Value::Null,
         },
-        Node::Flatten(list) => match evaluate(list, current)? {
+        Node::Flatten(list) => match evaluate(list, current, context)? {
             Value::Array(items) => Value::array(flatten(&items)),
             _ => Value::Null,
         },
         Node::Where { test, then } => {
-            if evaluate(test, current)?.is_true() {
-                evaluate(then, current)?
+            if evaluate(test, current, context)?.is_true() {
+                evaluate(then, current, context)?
             } else {
                 Value::Null
             }
@@ -65,52 +69,47 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
         Node::List(items) => Value::array(
             items
                 .iter()
-                .map(|item| evaluate(item, current))
+                .map(|item| evaluate(item, current, context))
                 .collect::<Result<_, _>>()?,
         ),
         Node::Object(members) => {
-            let member =
-                |(key, node): &'a (_, _)| Ok((Clone::clone(key), evaluate(node, current)?));
+            let member = |(key, node): &'a (_, _)| {
+                Ok((Clone::clone(key), evaluate(node, current, context)?))
+            };
             Value::object(members.iter().map(member).collect::<Result<_, String>>()?)
         }
-        Node::Or(choices) => first(choices, current, true)?,
-        Node::And(conditions) => first(conditions, current, false)?,
-        Node::Not(node) => Value::Bool(!evaluate(node, current)?.is_true()),
+        Node::Or(choices) => first(choices, current, context, true)?,
+        Node::And(conditions) => first(conditions, current, context, false)?,
+        Node::Not(node) => Value::Bool(!evaluate(node, current, context)?.is_true()),
         Node::Compare {
             operator,
             left,
             right,
         } => compare(
             *operator,
-            &evaluate(left, current)?,
-            &evaluate(right, current)?,
+            &evaluate(left, current, context)?,
+            &evaluate(right, current, context)?,
         ),
         Node::Call {
             function,
             arguments,
+            prepared,
             position,
-        } => {
-            let arguments = arguments
-                .iter()
-                .map(|argument| evaluate(argument, current))
-                .collect::<Result<Vec<_>, _>>()?;
-            function
-                .call(&arguments)
-                .map_err(|reason| located(function.name, *position, &reason))?
-        }
+        } => function.call(arguments, prepared, *position, current, context)?,
         Node::Reference(node) => Value::Reference(node),
     })
 }
 
-fn located(function: &str, (line, column): Position, reason: &str) -> String {
-    format!("{function}: {reason} (line {line}, column {column})")
-}
-
 /// The first result whose truth is the one looked for, else the last result.
-fn first<'a>(nodes: &'a [Node], current: &Value<'a>, truth: bool) -> Result<Value<'a>, String> {
+fn first<'a>(
+    nodes: &'a [Node],
+    current: &Value<'a>,
+    context: &Context<'a>,
+    truth: bool,
+) -> Result<Value<'a>, String> {
     let mut result = Value::Null;
     for node in nodes {
-        result = evaluate(node, current)?;
+        result = evaluate(node, current, context)?;
         if result.is_true() == truth {
             break;
         }

@@ -103,8 +103,8 @@ impl Hygiene {
             if let Some(clean) = self.clean(&value) {
                 value = clean;
                 changed = true;
-                // Fails for references to expressions only, which no event holds.
-                value.write(out).map_err(|reason| Broken {
+                // Never larger than the event; and no event holds a reference to an expression, the other cause to fail.
+                value.write(usize::MAX, out).map_err(|reason| Broken {
                     rules: Vec::new(),
                     reason,
                 })?;

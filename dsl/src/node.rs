@@ -1,7 +1,7 @@
 //! What an expression becomes. Chains are flat, so that the tree is no deeper than the expression is nested.
 
 use crate::error::Position;
-use crate::function::Function;
+use crate::function::{Function, Prepared};
 use crate::value::{Text, Value};
 
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub(crate) enum Node {
     Call {
         function: &'static Function,
         arguments: Vec<Node>,
+        prepared: Prepared,
         position: Position,
     },
     /// `&a`, a function's argument.

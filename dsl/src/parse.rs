@@ -9,6 +9,7 @@ use std::mem;
 use crate::error::{ExpressionError, position};
 use crate::function;
 use crate::node::Node;
+use crate::settings::Settings;
 use crate::token::{Fault, Token, tokens};
 use crate::value::Text;
 
@@ -20,10 +21,15 @@ const PROJECTION_STOP: u8 = 10;
 const EACH_BINDING: u8 = 20;
 const NOT_BINDING: u8 = 45;
 
-pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, ExpressionError> {
+pub(crate) fn parse(
+    which: &'static str,
+    expression: &str,
+    settings: &Settings,
+) -> Result<Node, ExpressionError> {
     let tree = tokens(expression).and_then(|tokens| {
         let mut parser = Parser {
             expression,
+            settings,
             tokens,
             next: 0,
             depth: 0,
@@ -46,6 +52,7 @@ pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, Expre
 
 struct Parser<'e> {
     expression: &'e str,
+    settings: &'e Settings,
     tokens: Vec<(usize, Token)>,
     next: usize,
     /// Calls of [`Parser::expression`] inside each other.
@@ -393,11 +400,12 @@ impl Parser<'_> {
             });
         };
         self.advance();
-        let mut arguments = Vec::new();
+        let (mut arguments, mut places) = (Vec::new(), Vec::new());
         if matches!(self.peek(), Token::RightParenthesis) {
             self.advance();
         } else {
             loop {
+                places.push(self.at());
                 arguments.push(self.argument()?);
                 match self.peek() {
                     Token::Comma => self.advance(),
@@ -412,9 +420,13 @@ impl Parser<'_> {
         function
             .check_count(arguments.len())
             .map_err(|message| Fault::new(at, message))?;
+        let prepared = function
+            .prepare(&arguments, self.settings)
+            .map_err(|(index, message)| Fault::new(places[index], message))?;
         Ok(Node::Call {
             function,
             arguments,
+            prepared,
             position: position(self.expression, at),
         })
     }

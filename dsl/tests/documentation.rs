@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use keystone_dsl::{Expression, Hygiene, Limits, Program, Rules, Verdict};
+use keystone_dsl::{Expression, Hygiene, Limits, Program, Record, Rules, Verdict};
 
 #[test]
 fn the_examples_of_the_language_page_hold() {
@@ -40,7 +40,7 @@ fn run(lines: &HashMap<&str, &str>) -> (&'static str, String) {
     let outcome = match lines.get("expression") {
         Some(expression) => Expression::compile(expression)
             .unwrap()
-            .search(event, &mut out)
+            .search(&Record::of(event), &mut out)
             .map(|()| ("result", "")),
         None => {
             let program = Program::compile(
@@ -51,7 +51,7 @@ fn run(lines: &HashMap<&str, &str>) -> (&'static str, String) {
             program
                 .unwrap()
                 .evaluator()
-                .apply(event, &mut out)
+                .apply(&Record::of(event), &mut out)
                 .map(|verdict| match verdict {
                     Verdict::Projected => ("delivers", ""),
                     Verdict::Filtered => ("verdict", "filtered"),

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use keystone_dsl::{Broken, Evaluator, EventError, Hygiene, Program, Rule, Verdict};
+use keystone_dsl::{Broken, Evaluator, EventError, Hygiene, Program, Record, Rule, Verdict};
 use keystone_sinks::Stage;
 
 /// `source.null.payload`.
@@ -64,13 +64,12 @@ impl<'s> Decider<'s> {
         }
     }
 
-    /// Decides about a record by its value; `None` is a tombstone. `out` is appended to for [`Decision::KeepRewritten`] only.
-    pub fn decide(&mut self, value: Option<&[u8]>, out: &mut Vec<u8>) -> Decision {
+    /// Decides about a record with a value. `out` is appended to for [`Decision::KeepRewritten`] only.
+    pub fn decide(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Decision {
         let start = out.len();
-        let kept = match value {
-            None => return self.tombstone(),
-            Some(_) if !self.steps.json => Decision::Keep,
-            Some(payload) => match self.evaluator.apply(payload, out) {
+        let kept = match self.steps.json {
+            false => Decision::Keep,
+            true => match self.evaluator.apply(record, out) {
                 Ok(Verdict::Filtered) => return Decision::Filtered,
                 Ok(Verdict::Discarded) => {
                     return Decision::Discard("the projection is null".into());
@@ -88,7 +87,7 @@ impl<'s> Decider<'s> {
         self.right.clear();
         let event = match kept {
             Decision::KeepRewritten => &out[start..],
-            _ => value.unwrap_or_default(),
+            _ => record.payload,
         };
         match hygiene.apply(event, &mut self.right) {
             Ok(false) => kept,
@@ -104,7 +103,8 @@ impl<'s> Decider<'s> {
         }
     }
 
-    fn tombstone(&self) -> Decision {
+    /// Decides about a record without a value.
+    pub fn tombstone(&self) -> Decision {
         match self.steps.null_payload {
             NullPayload::Deliver => Decision::Keep,
             NullPayload::Discard => Decision::Discard("a tombstone".into()),
@@ -160,9 +160,10 @@ mod tests {
     }
 
     /// The decision, and what is delivered beyond the payload itself.
-    fn decide(steps: &Steps, value: Option<&str>) -> (Decision, String) {
+    fn decide(steps: &Steps, payload: &str) -> (Decision, String) {
         let mut out = b"x".to_vec();
-        let decision = Decider::new(steps).decide(value.map(str::as_bytes), &mut out);
+        let record = Record::of(payload.as_bytes());
+        let decision = Decider::new(steps).decide(&record, &mut out);
         (decision, String::from_utf8(out).unwrap().split_off(1))
     }
 
@@ -182,29 +183,28 @@ mod tests {
             ..Rules::default()
         };
         let mut steps = steps(Some("a && {id: a, n: n}"), rules);
-        let of = |steps: &Steps, event| decide(steps, Some(event));
         assert_eq!(
-            of(&steps, r#"{"a":{"b":1}}"#),
+            decide(&steps, r#"{"a":{"b":1}}"#),
             rewritten(r#"{"id":{"b":1},"n":null}"#)
         );
         assert_eq!(
-            of(&steps, r#"{"a":" b ","n":1.0}"#),
+            decide(&steps, r#"{"a":" b ","n":1.0}"#),
             rewritten(r#"{"id":"b","n":1.0}"#)
         );
         assert_eq!(
-            of(&steps, r#"{"n":0}"#),
+            decide(&steps, r#"{"n":0}"#),
             nothing(Decision::Filtered),
             "a filtered event is not judged"
         );
         steps.program = Program::compile(None, Some("{a: a}"), Limits::default()).unwrap();
         let reason = "hygiene.required: id is missing";
         assert_eq!(
-            of(&steps, r#"{"id":1}"#),
+            decide(&steps, r#"{"id":1}"#),
             nothing(Decision::Bury(Stage::Hygiene, reason.into()))
         );
         steps.discard_violations = true;
         assert_eq!(
-            of(&steps, r#"{"id":1}"#),
+            decide(&steps, r#"{"id":1}"#),
             nothing(Decision::Discard(reason.into()))
         );
     }
@@ -216,15 +216,12 @@ mod tests {
             ..Rules::default()
         };
         let steps = steps(None, rules);
+        assert_eq!(decide(&steps, "{ \"a\": 1 }"), nothing(Decision::Keep));
         assert_eq!(
-            decide(&steps, Some("{ \"a\": 1 }")),
-            nothing(Decision::Keep)
-        );
-        assert_eq!(
-            decide(&steps, Some("{ \"a\": 1, \"b\": null }")),
+            decide(&steps, "{ \"a\": 1, \"b\": null }"),
             rewritten("{\"a\":1}")
         );
-        let (tombstone, _) = decide(&steps, None);
+        let tombstone = Decider::new(&steps).tombstone();
         assert!(
             matches!(tombstone, Decision::Bury(Stage::Decode, _)),
             "{tombstone:?}"
@@ -241,8 +238,8 @@ mod tests {
             json: false,
             ..steps(None, rules)
         };
-        assert_eq!(decide(&raw, Some("{{{")), nothing(Decision::Keep));
-        let (long, _) = decide(&raw, Some("{{{{"));
+        assert_eq!(decide(&raw, "{{{"), nothing(Decision::Keep));
+        let (long, _) = decide(&raw, "{{{{");
         assert!(
             matches!(long, Decision::Bury(Stage::Hygiene, _)),
             "{long:?}"
@@ -258,7 +255,7 @@ mod tests {
                 ..Rules::default()
             };
             let event = format!("{{\"n\":1,\"ts\":{text}}}");
-            let (decision, _) = decide(&steps(None, rules), Some(&event));
+            let (decision, _) = decide(&steps(None, rules), &event);
             let value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(decision == Decision::Keep, event_time::parse(&value).is_some());
         }
@@ -286,7 +283,7 @@ mod tests {
         let steps = steps(None, rules);
         let mut decider = Decider::new(&steps);
         for event in ["{}", "{\"c\":1}", "{\"a\":1,\"b\":1}"] {
-            decider.decide(Some(event.as_bytes()), &mut Vec::new());
+            decider.decide(&Record::of(event.as_bytes()), &mut Vec::new());
         }
         assert_eq!(decider.take_violations(), [2, 1, 0]);
         assert_eq!(decider.take_violations(), [0, 0, 0]);

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select_biased};
+use keystone_dsl::Record;
 use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
@@ -139,7 +140,22 @@ impl<'r> Lane<'r> {
             .claim(&key.topic, key.partition, assigned.generation, offset);
         self.counts.consumed += 1;
         let start = self.builder.arena().len();
-        match self.decider.decide(record.payload(), self.builder.arena()) {
+        let decision = match record.payload() {
+            None => self.decider.tombstone(),
+            Some(payload) => self.decider.decide(
+                &Record {
+                    payload,
+                    topic: &key.topic,
+                    partition: key.partition,
+                    offset,
+                    timestamp: record.timestamp().to_millis(),
+                    key: record.key(),
+                    headers: &MessageHeaders(record),
+                },
+                self.builder.arena(),
+            ),
+        };
+        match decision {
             Decision::Filtered => self.counts.filtered += 1,
             decision => self.carry_out(decision, claim, start, record),
         }
@@ -162,8 +178,8 @@ impl<'r> Lane<'r> {
         let (headers, decision) = match headers_of(record) {
             Some(headers) => (headers, decision),
             None => {
-                let reason = "the name of a header is not UTF-8; this copy has no headers";
-                (Vec::new(), Decision::Bury(Stage::Decode, reason.to_owned()))
+                let reason = format!("{BAD_HEADER_NAME}; this copy has no headers");
+                (Vec::new(), Decision::Bury(Stage::Decode, reason))
             }
         };
         let headers = headers.into_iter();
@@ -246,6 +262,19 @@ thread_local! {
     /// This thread runs code that may panic, and catches it: the panic is not to end the process.
     pub static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
 }
+
+/// The headers of a record as expressions ask for them.
+struct MessageHeaders<'a, 'c>(&'a BorrowedMessage<'c>);
+
+impl keystone_dsl::Headers for MessageHeaders<'_, '_> {
+    fn last(&self, name: &str) -> Result<Option<&[u8]>, String> {
+        let headers = headers_of(self.0).ok_or(BAD_HEADER_NAME)?;
+        let found = headers.iter().rev().find(|(known, _)| *known == name);
+        Ok(found.and_then(|(_, value)| *value))
+    }
+}
+
+const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
 
 type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
 

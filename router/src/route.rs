@@ -192,6 +192,7 @@ fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
         .maybe_count("source.max.depth")
         .map_or_else(Limits::default, |depth| Limits {
             max_depth: depth as usize,
+            ..Limits::default()
         });
     let is = |key: &str, word: &str| settings.text(key) == Some(word);
     let rules = Rules {

@@ -1,10 +1,10 @@
-use crate::{EventError, Expression, Limits, Program, Stage, Verdict};
+use crate::{EventError, Expression, Limits, Program, Record, Stage, Verdict};
 
 fn search(expression: &str, event: &str) -> Result<String, EventError> {
     let mut out = Vec::new();
     let expression = Expression::compile(expression).unwrap_or_else(|error| panic!("{error}"));
     expression
-        .search(event.as_bytes(), &mut out)
+        .search(&Record::of(event.as_bytes()), &mut out)
         .map(|()| String::from_utf8(out).unwrap())
 }
 
@@ -277,7 +277,7 @@ fn a_program_decides_by_filter_then_projection() {
         let mut out = b"before".to_vec();
         let verdict = program
             .evaluator()
-            .apply(event.as_bytes(), &mut out)
+            .apply(&Record::of(event.as_bytes()), &mut out)
             .map_err(|error| error.stage);
         assert_eq!(
             (verdict, String::from_utf8(out).unwrap()),
@@ -321,12 +321,15 @@ fn large_and_deep_events_are_handled_on_a_small_stack() {
             Some(&expression),
             Limits {
                 max_depth: usize::MAX,
+                ..Limits::default()
             },
         )
         .unwrap();
         let mut out = Vec::new();
         assert_eq!(
-            program.evaluator().apply(deep.as_bytes(), &mut out),
+            program
+                .evaluator()
+                .apply(&Record::of(deep.as_bytes()), &mut out),
             Ok(Verdict::Projected)
         );
         let calls = format!("{}@{}", "map(&".repeat(45), ", @)".repeat(45));

@@ -5,7 +5,9 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use keystone_dsl::{Evaluator, EventError, Expression, ExpressionError, Limits, Program, Verdict};
+use keystone_dsl::{
+    Evaluator, EventError, Expression, ExpressionError, Limits, Program, Record, Verdict,
+};
 
 use super::Failure;
 
@@ -30,11 +32,13 @@ pub(super) struct EvalArgs {
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let limits = Limits {
         max_depth: args.max_depth,
+        ..Limits::default()
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let bad = match &args.expression {
         Some(text) => {
-            let expression = Expression::compile(text).map_err(|error| errors(&[error]))?;
+            let expression =
+                Expression::compile_with(text, limits).map_err(|error| errors(&[error]))?;
             each_line(args, |line| print_result(&expression, line, &mut out))?
         }
         None => {
@@ -121,7 +125,7 @@ fn print_result(
 ) -> Result<(), LineError> {
     let mut result = Vec::new();
     expression
-        .search(event, &mut result)
+        .search(&Record::of(event), &mut result)
         .map_err(LineError::Event)?;
     print_line(out, &result)
 }
@@ -133,7 +137,7 @@ fn print_delivered(
 ) -> Result<(), LineError> {
     let mut projected = Vec::new();
     match evaluator
-        .apply(event, &mut projected)
+        .apply(&Record::of(event), &mut projected)
         .map_err(LineError::Event)?
     {
         Verdict::Filtered | Verdict::Discarded => Ok(()),
