@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use keystone_config::{Problem, Problems, Settings, Sources, resolve_partly};
+use keystone_config::{
+    Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
+};
 use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
@@ -103,6 +105,20 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
         (Some(steps), Some(sink)) if problems.is_empty() => {
             Ok((assemble(settings, steps), Arc::from(sink)))
         }
+        _ => Err(Problems(problems).in_order()),
+    }
+}
+
+/// Reads and checks what decides about events, for a route that is tried and not run: no sink is made, and secrets may be absent.
+pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
+    let (settings, Problems(mut problems)) = resolve_without_secrets(&options::table(), sources);
+    let whole = problems.is_empty();
+    let steps = steps(&settings, &mut problems);
+    if whole {
+        problems.extend(combinations(&settings));
+    }
+    match steps {
+        Some(steps) if problems.is_empty() => Ok((steps, settings)),
         _ => Err(Problems(problems).in_order()),
     }
 }

@@ -5,6 +5,8 @@ mod check;
 mod demo;
 mod eval;
 mod run;
+mod test;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +53,8 @@ enum Command {
     },
     /// Filter and project events from a file or standard input, one JSON event a line
     Eval(eval::EvalArgs),
+    /// Run the cases that stand beside routes: what goes in, what is to come out
+    Test(test::TestArgs),
     /// Run the whole job in this process, on an embedded broker, with nothing else installed
     Demo(demo::DemoArgs),
 }
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check { route, offline } => check::check(&route, offline),
         Command::Eval(args) => eval::eval(&args),
+        Command::Test(args) => test::test(&args),
         Command::Demo(args) => demo::demo(&args),
     };
     match done {
