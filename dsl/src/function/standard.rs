@@ -1,13 +1,11 @@
 //! JMESPath's own functions. They agree with the reference but where `docs/dsl.md` says otherwise.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::argument::{Takes, with_article};
+use super::argument::{Takes, expression, items, number, text, with_article};
 use super::{Call, Function, Outcome};
 use crate::evaluate::evaluate;
 use crate::json;
-use crate::node::Node;
 use crate::number;
 use crate::value::Value;
 
@@ -66,36 +64,6 @@ pub(super) const FUNCTIONS: &[Function] = {
         function("values", &[Object], values),
     ]
 };
-
-// Arguments are checked before a function runs; these take them apart.
-
-fn number<'v, 'a>(value: &'v Value<'a>) -> &'v Cow<'a, str> {
-    match value {
-        Value::Number(text) => text,
-        _ => &Cow::Borrowed("0"),
-    }
-}
-
-fn text<'v>(value: &'v Value<'_>) -> Cow<'v, str> {
-    match value {
-        Value::String(text) => text.as_str(),
-        _ => Cow::Borrowed(""),
-    }
-}
-
-fn items<'v, 'a>(value: &'v Value<'a>) -> &'v [Value<'a>] {
-    match value {
-        Value::Array(items) => items,
-        _ => &[],
-    }
-}
-
-fn expression<'a>(value: &Value<'a>) -> &'a Node {
-    match value {
-        Value::Reference(node) => node,
-        _ => &Node::Current,
-    }
-}
 
 fn computed<'a>(text: Option<String>) -> Outcome<'a> {
     text.map(|text| Value::Number(text.into()))
