@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use crate::Limits;
 use crate::record::Record;
-use crate::value::Value;
+use crate::value::{Member, Value};
 
 /// What may be made on the way, in times of what may be delivered.
 const WORKING_FACTOR: usize = 4;
@@ -39,14 +39,32 @@ impl<'a> Context<'a> {
                 Ok(())
             }
             None => Err(format!(
-                "the expression makes more than {} bytes of values of this event ({WORKING_FACTOR} times dsl.max.output.bytes)",
+                "the expression makes more of the event than {} bytes, {WORKING_FACTOR} times the limit of its output",
                 self.limits.max_output_bytes.saturating_mul(WORKING_FACTOR)
             )),
         }
     }
 
-    /// Counts a list or object of so many items that is about to be made.
+    /// Counts the items of a list that are about to be made.
     pub(crate) fn spend_items(&self, items: usize) -> Result<(), String> {
         self.spend(items.saturating_mul(size_of::<Value<'_>>()))
+    }
+
+    /// Counts a list that was made from one no smaller, so that there was no need to ask before.
+    pub(crate) fn list(&self, items: Vec<Value<'a>>) -> Result<Value<'a>, String> {
+        self.spend_items(items.len())?;
+        Ok(Value::array(items))
+    }
+
+    /// The same for an object.
+    pub(crate) fn object(&self, members: Vec<Member<'a>>) -> Result<Value<'a>, String> {
+        self.spend(members.len().saturating_mul(size_of::<Member<'_>>()))?;
+        Ok(Value::object(members))
+    }
+
+    /// The same for a text.
+    pub(crate) fn text(&self, text: String) -> Result<Value<'a>, String> {
+        self.spend(text.len())?;
+        Ok(Value::text(text))
     }
 }

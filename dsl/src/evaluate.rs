@@ -22,7 +22,7 @@ pub(crate) fn evaluate<'a>(
             _ => Value::Null,
         },
         Node::Slice { start, stop, step } => match current {
-            Value::Array(items) => Value::array(slice(items, *start, *stop, *step)),
+            Value::Array(items) => context.list(slice(items, *start, *stop, *step))?,
             _ => Value::Null,
         },
         Node::Chain(steps) => {
@@ -41,21 +41,19 @@ pub(crate) fn evaluate<'a>(
                         result => results.push(result),
                     }
                 }
-                Value::array(results)
+                context.list(results)?
             }
             _ => Value::Null,
         },
         Node::Members(object) => match evaluate(object, current, context)? {
-            Value::Object(members) => Value::array(
-                Value::sorted(&members)
-                    .into_iter()
-                    .map(|(_, value)| value)
-                    .collect(),
-            ),
+            Value::Object(members) => {
+                let sorted = Value::sorted(&members).into_iter();
+                context.list(sorted.map(|(_, value)| value).collect())?
+            }
             _ => Value::Null,
         },
         Node::Flatten(list) => match evaluate(list, current, context)? {
-            Value::Array(items) => Value::array(flatten(&items)),
+            Value::Array(items) => flatten(&items, context)?,
             _ => Value::Null,
         },
         Node::Where { test, then } => {
@@ -66,17 +64,17 @@ pub(crate) fn evaluate<'a>(
             }
         }
         Node::List(_) | Node::Object(_) if matches!(current, Value::Null) => Value::Null,
-        Node::List(items) => Value::array(
+        Node::List(items) => context.list(
             items
                 .iter()
                 .map(|item| evaluate(item, current, context))
                 .collect::<Result<_, _>>()?,
-        ),
+        )?,
         Node::Object(members) => {
             let member = |(key, node): &'a (_, _)| {
                 Ok((Clone::clone(key), evaluate(node, current, context)?))
             };
-            Value::object(members.iter().map(member).collect::<Result<_, String>>()?)
+            context.object(members.iter().map(member).collect::<Result<_, String>>()?)?
         }
         Node::Or(choices) => first(choices, current, context, true)?,
         Node::And(conditions) => first(conditions, current, context, false)?,
@@ -144,15 +142,22 @@ fn item<'a>(items: &[Value<'a>], index: i32) -> Value<'a> {
         .unwrap_or(Value::Null)
 }
 
-fn flatten<'a>(items: &[Value<'a>]) -> Vec<Value<'a>> {
-    let mut flat = Vec::with_capacity(items.len());
+fn flatten<'a>(items: &[Value<'a>], context: &Context<'a>) -> Result<Value<'a>, String> {
+    let size = |item: &Value<'a>| match item {
+        Value::Array(inner) => inner.len(),
+        _ => 1,
+    };
+    // One list may be in it many times, so the result may be much larger than what is there.
+    let size = items.iter().map(size).sum();
+    context.spend_items(size)?;
+    let mut flat = Vec::with_capacity(size);
     for item in items {
         match item {
             Value::Array(inner) => flat.extend_from_slice(inner),
             other => flat.push(other.clone()),
         }
     }
-    flat
+    Ok(Value::array(flat))
 }
 
 /// As a slice in Python.

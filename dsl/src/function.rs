@@ -1,8 +1,12 @@
 //! The functions: what each takes, how it is prepared, and how it is called. `standard` has JMESPath's own, the other modules ours.
 
 mod argument;
+mod privacy;
 mod record;
+mod shape;
 mod standard;
+mod text;
+mod time;
 
 use std::ops::Deref;
 
@@ -40,14 +44,25 @@ enum Run {
     Lazy(for<'a> fn(&'a [Node], &Value<'a>, &Context<'a>) -> Outcome<'a>),
 }
 
-/// Gets the value of each argument that is a literal. Fails with the argument's index and what is wrong with it.
-type Prepare = fn(&[Option<&Value<'static>>], &Settings) -> Result<Prepared, (usize, String)>;
+/// For each argument its value, if it is a literal.
+type Literals<'l> = &'l [Option<&'l Value<'static>>];
+
+/// The index of an argument, and what is wrong with it.
+type PrepareError = (usize, String);
+
+type Prepare = fn(Literals<'_>, &Settings) -> Result<Prepared, PrepareError>;
 
 /// What a call keeps of its literals.
 #[derive(Debug)]
 pub(crate) enum Prepared {
     Nothing,
     Attribute(record::Attribute),
+    Key(privacy::Key),
+    Regex(regex::Regex),
+    Time {
+        from: Option<time::Format>,
+        to: Option<time::Format>,
+    },
 }
 
 /// One call: the arguments' values, as a slice, and what else there is.
@@ -72,12 +87,24 @@ impl std::fmt::Debug for Function {
 }
 
 impl Function {
-    /// A function of ours; the tables of the modules are written with this and the next three.
+    /// A function of ours; the tables of the modules are written with this and what follows.
     const fn new(
         name: &'static str,
         takes: &'static [Takes],
         run: for<'c, 'a> fn(&Call<'c, 'a>) -> Outcome<'a>,
     ) -> Function {
+        Function::with_run(name, takes, Run::Eager(run))
+    }
+
+    const fn lazy(
+        name: &'static str,
+        takes: &'static [Takes],
+        run: for<'a> fn(&'a [Node], &Value<'a>, &Context<'a>) -> Outcome<'a>,
+    ) -> Function {
+        Function::with_run(name, takes, Run::Lazy(run))
+    }
+
+    const fn with_run(name: &'static str, takes: &'static [Takes], run: Run) -> Function {
         Function {
             name,
             takes,
@@ -85,7 +112,7 @@ impl Function {
             rest: None,
             strict: true,
             prepare: None,
-            run: Run::Eager(run),
+            run,
         }
     }
 
@@ -105,7 +132,14 @@ impl Function {
     }
 }
 
-const GROUPS: &[&[Function]] = &[standard::FUNCTIONS, record::FUNCTIONS];
+const GROUPS: &[&[Function]] = &[
+    standard::FUNCTIONS,
+    record::FUNCTIONS,
+    time::FUNCTIONS,
+    text::FUNCTIONS,
+    privacy::FUNCTIONS,
+    shape::FUNCTIONS,
+];
 
 fn all() -> impl Iterator<Item = &'static Function> {
     GROUPS.iter().copied().flatten()
@@ -160,7 +194,7 @@ impl Function {
         &self,
         arguments: &[Node],
         settings: &Settings,
-    ) -> Result<Prepared, (usize, String)> {
+    ) -> Result<Prepared, PrepareError> {
         let literals: Vec<_> = arguments
             .iter()
             .map(|argument| match argument {
@@ -224,3 +258,6 @@ impl Function {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The record around the event: `meta` and `header`.
 
 use super::argument::Takes;
-use super::{Call, Function, Outcome, Prepared};
+use super::{Call, Function, Literals, Outcome, PrepareError, Prepared};
 use crate::settings::Settings;
 use crate::value::Value;
 
@@ -28,10 +28,7 @@ const ATTRIBUTES: &[(&str, Attribute)] = &[
     ("key", Attribute::Key),
 ];
 
-fn prepare_meta(
-    literals: &[Option<&Value<'static>>],
-    _: &Settings,
-) -> Result<Prepared, (usize, String)> {
+fn prepare_meta(literals: Literals<'_>, _: &Settings) -> Result<Prepared, PrepareError> {
     let allowed = || {
         let names: Vec<_> = ATTRIBUTES
             .iter()

@@ -1,13 +1,11 @@
 //! JMESPath's own functions. They agree with the reference but where `docs/dsl.md` says otherwise.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::argument::{Takes, with_article};
+use super::argument::{Takes, expression, items, number, text, with_article};
 use super::{Call, Function, Outcome};
 use crate::evaluate::evaluate;
 use crate::json;
-use crate::node::Node;
 use crate::number;
 use crate::value::Value;
 
@@ -67,36 +65,6 @@ pub(super) const FUNCTIONS: &[Function] = {
     ]
 };
 
-// Arguments are checked before a function runs; these take them apart.
-
-fn number<'v, 'a>(value: &'v Value<'a>) -> &'v Cow<'a, str> {
-    match value {
-        Value::Number(text) => text,
-        _ => &Cow::Borrowed("0"),
-    }
-}
-
-fn text<'v>(value: &'v Value<'_>) -> Cow<'v, str> {
-    match value {
-        Value::String(text) => text.as_str(),
-        _ => Cow::Borrowed(""),
-    }
-}
-
-fn items<'v, 'a>(value: &'v Value<'a>) -> &'v [Value<'a>] {
-    match value {
-        Value::Array(items) => items,
-        _ => &[],
-    }
-}
-
-fn expression<'a>(value: &Value<'a>) -> &'a Node {
-    match value {
-        Value::Reference(node) => node,
-        _ => &Node::Current,
-    }
-}
-
 fn computed<'a>(text: Option<String>) -> Outcome<'a> {
     text.map(|text| Value::Number(text.into()))
         .ok_or_else(|| "the result is too large for a number".to_owned())
@@ -128,32 +96,36 @@ fn contains<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 }
 
 fn join<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
-    let parts: Vec<_> = items(&arguments[1]).iter().map(text).collect();
-    Ok(Value::text(parts.join(text(&arguments[0]).as_ref())))
+    let glue = text(&arguments[0]);
+    let mut joined = String::new();
+    for (index, item) in items(&arguments[1]).iter().enumerate() {
+        let glue = if index > 0 { glue.as_ref() } else { "" };
+        let item = text(item);
+        arguments.context.spend(glue.len() + item.len())?;
+        joined.push_str(glue);
+        joined.push_str(&item);
+    }
+    Ok(Value::text(joined))
 }
 
 fn keys<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let Value::Object(members) = &arguments[0] else {
         return Ok(Value::Null);
     };
-    Ok(Value::array(
-        Value::sorted(members)
-            .into_iter()
-            .map(|(key, _)| Value::String(key))
-            .collect(),
-    ))
+    let sorted = Value::sorted(members).into_iter();
+    arguments
+        .context
+        .list(sorted.map(|(key, _)| Value::String(key)).collect())
 }
 
 fn values<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let Value::Object(members) = &arguments[0] else {
         return Ok(Value::Null);
     };
-    Ok(Value::array(
-        Value::sorted(members)
-            .into_iter()
-            .map(|(_, value)| value)
-            .collect(),
-    ))
+    let sorted = Value::sorted(members).into_iter();
+    arguments
+        .context
+        .list(sorted.map(|(_, value)| value).collect())
 }
 
 fn length<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -167,12 +139,10 @@ fn length<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 
 fn map<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let node = expression(&arguments[0]);
-    Ok(Value::array(
-        items(&arguments[1])
-            .iter()
-            .map(|item| evaluate(node, item, arguments.context))
-            .collect::<Result<_, _>>()?,
-    ))
+    let results = items(&arguments[1])
+        .iter()
+        .map(|item| evaluate(node, item, arguments.context));
+    arguments.context.list(results.collect::<Result<_, _>>()?)
 }
 
 fn merge<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -180,7 +150,7 @@ fn merge<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
         Value::Object(members) => members.as_slice(),
         _ => &[],
     });
-    Ok(Value::object(members.cloned().collect()))
+    arguments.context.object(members.cloned().collect())
 }
 
 fn not_null<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -192,10 +162,12 @@ fn not_null<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 }
 
 fn reverse<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
-    Ok(match &arguments[0] {
-        Value::Array(items) => Value::array(items.iter().rev().cloned().collect()),
-        other => Value::text(text(other).chars().rev().collect::<String>()),
-    })
+    match &arguments[0] {
+        Value::Array(items) => arguments
+            .context
+            .list(items.iter().rev().cloned().collect()),
+        other => arguments.context.text(text(other).chars().rev().collect()),
+    }
 }
 
 fn to_array<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -222,9 +194,9 @@ fn to_string<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     }
     let mut json = Vec::new();
     arguments[0].write_plain(arguments.context.limits().max_output_bytes, &mut json)?;
-    String::from_utf8(json)
-        .map(Value::text)
-        .map_err(|error| error.to_string())
+    arguments
+        .context
+        .text(String::from_utf8(json).map_err(|error| error.to_string())?)
 }
 
 /// How to order values that are all numbers or all strings.
@@ -245,7 +217,7 @@ fn sort<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let mut sorted = items(&arguments[0]).to_vec();
     let order = order(items(&arguments[0]).iter());
     sorted.sort_by(order);
-    Ok(Value::array(sorted))
+    arguments.context.list(sorted)
 }
 
 fn max<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -296,9 +268,9 @@ fn sort_by<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let keys: Vec<_> = keyed.iter().map(|(_, key)| key.clone()).collect();
     let order = order(keys.iter());
     keyed.sort_by(|(_, a), (_, b)| order(a, b));
-    Ok(Value::array(
-        keyed.into_iter().map(|(item, _)| item).collect(),
-    ))
+    arguments
+        .context
+        .list(keyed.into_iter().map(|(item, _)| item).collect())
 }
 
 /// The first of the items whose key is not exceeded.
