@@ -1,6 +1,6 @@
 //! The functions: what each takes, how it is prepared, and how it is called. `standard` has JMESPath's own, the other modules ours.
 
-mod argument;
+pub(crate) mod argument;
 mod privacy;
 mod record;
 mod shape;

@@ -276,12 +276,12 @@ impl keystone_dsl::Headers for MessageHeaders<'_, '_> {
 
 const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
 
-type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
+pub type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
 
 /// The headers of a record, borrowed; `None` where a header's name is not UTF-8.
 ///
 /// rdkafka panics on such a name. It comes from a foreign producer, so it must not end the worker.
-fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
+pub fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
     let Some(headers) = record.headers() else {
         return Some(Vec::new());
     };

@@ -123,6 +123,18 @@ pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
     }
 }
 
+/// The same for a route whose topics are read: what its Kafka client needs must be right, secrets included.
+pub fn load_source(sources: &Sources) -> Result<(Steps, Settings), Problems> {
+    let route = load_steps(sources)?;
+    let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
+    problems.retain(|problem| problem.key.starts_with(client::SOURCE_PREFIX));
+    problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
+    match problems.is_empty() {
+        true => Ok(route),
+        false => Err(Problems(problems)),
+    }
+}
+
 fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
     use keystone_sinks::{blackhole, elasticsearch, kafka, parquet, stdout};
     match settings.get("sink.type") {

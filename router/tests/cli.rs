@@ -223,3 +223,125 @@ fn a_route_is_tested_without_its_secrets_and_with_other_options() {
         &["1 delivered, 0 filtered, 1 discarded, 0 dead letters"],
     );
 }
+
+#[test]
+fn eval_reads_one_event_a_line_or_laid_out() {
+    let events = "{\n  \"a\": 1.0,\n  \"b\": [\n    \"x  y\"\n  ]\n}\n{\"a\":2}\nnot JSON\n{\"a\":0}\n{\n}{\n\"a\":3}\n";
+    let answer = keystone(&["eval", "--filter", "a != `0`"], events.as_bytes());
+    assert_eq!(answer.code, Some(0));
+    assert_eq!(
+        answer.out,
+        "{\"a\": 1.0,\"b\": [\"x  y\"]}\n{\"a\":2}\n{}\n{\"a\":3}\n"
+    );
+    assert_eq!(
+        answer.err,
+        "standard input, line 8: decode: not JSON: unexpected 'o' in 'null' at byte 1\n\
+         6 events: 4 delivered, 1 filtered, 0 discarded, 1 dead letter (decode 1)\n"
+    );
+}
+
+#[test]
+fn eval_reports_a_runtime_error_and_goes_on() {
+    let events = b"{\"a\":1}\n{\"a\":\"x\"}\n{\"a\":-2}\n";
+    let answer = keystone(&["eval", "--expression", "abs(a)"], events);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), "1\n2\n"));
+    assert_says(
+        &answer.err,
+        &[
+            "standard input, line 2: projection: abs: argument 1 is a string",
+            "3 events: 2 evaluated, 1 failed",
+        ],
+    );
+    let answer = keystone(&["eval", "--expression", "abs('x')"], events);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), ""));
+    assert_says(&answer.err, &["3 events: 0 evaluated, 3 failed"]);
+    for wrong in ["abs(", "abz(a)", "abs(a, a)"] {
+        let answer = keystone(&["eval", "--expression", wrong], events);
+        assert_eq!(
+            (answer.code, answer.out.as_str()),
+            (Some(64), ""),
+            "{wrong}"
+        );
+        assert_says(&answer.err, &[wrong, "^"]);
+    }
+}
+
+#[test]
+fn eval_decides_as_a_route_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dir = directory.path();
+    let route = file(
+        dir,
+        "r.properties",
+        &format!("{ROUTE}kafka.sasl.password = ${{file:/no/such/secret}}\n"),
+    );
+    let events = file(dir, "events.json", "{\"n\": 1}\n{\"n\": 1.5}\n{}\n[\n");
+    let answer = keystone(&["eval", "--config", &route, "--verdicts", &events], b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    let at = |line: u8| format!("{{\"at\":\"{events}, line {line}\",\"verdict\":");
+    let expected = [
+        at(1) + "\"delivered\",\"value\":{\"n\":1,\"at\":\"\"}}",
+        at(2)
+            + "\"dead-letter\",\"stage\":\"hygiene\",\"reason\":\"hygiene.types: n is a number with a fraction or an exponent, expected an integer\",\"value\":{\"n\":1.5}}",
+        at(3) + "\"filtered\",\"value\":{}}",
+        at(4)
+            + "\"dead-letter\",\"stage\":\"decode\",\"reason\":\"not JSON: it ends inside the array that begins at byte 0, at byte 1\",\"text\":\"[\"}",
+    ];
+    assert_eq!(answer.out, expected.join("\n") + "\n");
+    assert_eq!(
+        answer.err,
+        "4 events: 1 delivered, 1 filtered, 0 discarded, 2 dead letters (decode 1, hygiene 1)\n"
+    );
+    // What is given on the command line counts instead.
+    let args = [
+        "eval",
+        "--config",
+        &route,
+        "--projection",
+        "{x: n, y: `\"${z}\"`}",
+        "--set",
+        "hygiene.types=x: number",
+        &events,
+    ];
+    let answer = keystone(&args, b"");
+    assert_eq!(
+        answer.out, "{\"x\":1,\"y\":\"${z}\"}\n{\"x\":1.5,\"y\":\"${z}\"}\n",
+        "{}",
+        answer.err
+    );
+    for (args, words) in [
+        (&["--from-topic", "3"][..], "--config"),
+        (
+            &["--config", &route, "--from-topic", "3", &events],
+            "--from-topic",
+        ),
+        (&["--set", "hygiene.required=a"], "--config"),
+        (&["--config", &route, "--filter", "n =="], "filter"),
+        (
+            &["--config", &route, "--from-topic", "3"],
+            "/no/such/secret",
+        ),
+    ] {
+        let answer = keystone(&[&["eval"], args].concat(), b"");
+        assert_eq!(answer.code, Some(64), "{}", answer.err);
+        assert_says(&answer.err, &[words]);
+    }
+}
+
+#[test]
+fn eval_from_a_topic_without_a_broker_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = ROUTE.replace("localhost:9092", "127.0.0.1:1");
+    let route = file(directory.path(), "r.properties", &text);
+    let answer = keystone(&["eval", "--config", &route, "--from-topic", "3"], b"");
+    assert_eq!(
+        (answer.code, answer.out.as_str()),
+        (Some(1), ""),
+        "{}",
+        answer.err
+    );
+    assert_says(
+        &answer.err,
+        &["no Kafka broker answers at kafka.bootstrap.servers = 127.0.0.1:1"],
+    );
+}

@@ -98,7 +98,7 @@ impl Takes {
     }
 }
 
-pub(super) fn with_article(type_name: &str) -> String {
+pub(crate) fn with_article(type_name: &str) -> String {
     match type_name {
         "null" => "null".to_owned(),
         "array" | "object" => format!("an {type_name}"),

@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use crate::error::{ExpressionError, position};
+use crate::function::argument::with_article;
 use crate::number;
 use crate::token::{Fault, Token, tokens};
 use crate::value::Value;
@@ -25,7 +26,7 @@ impl Field {
                 // What is null has no fields, as in an expression.
                 Value::Null => None,
                 other => {
-                    let what = article(other.type_name());
+                    let what = with_article(other.type_name());
                     let place = match depth {
                         0 => "the event".to_owned(),
                         _ => self.names[..depth].join("."),
@@ -40,14 +41,6 @@ impl Field {
             value = next;
         }
         Ok(value)
-    }
-}
-
-fn article(type_name: &str) -> String {
-    match type_name {
-        "null" => "null".to_owned(),
-        "array" | "object" => format!("an {type_name}"),
-        _ => format!("a {type_name}"),
     }
 }
 
@@ -108,7 +101,7 @@ impl Type {
             }
             _ => false,
         };
-        (!fits).then(|| article(value.type_name()))
+        (!fits).then(|| with_article(value.type_name()))
     }
 }
 

@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod eval;
+mod lines;
 mod run;
 mod test;
 mod trial;
@@ -51,8 +52,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
-    /// Filter and project events from a file or standard input, one JSON event a line
-    Eval(eval::EvalArgs),
+    /// Show what a filter, a projection or a route does to events: of a file, standard input or its topics
+    Eval(Box<eval::EvalArgs>),
     /// Run the cases that stand beside routes: what goes in, what is to come out
     Test(test::TestArgs),
     /// Run the whole job in this process, on an embedded broker, with nothing else installed

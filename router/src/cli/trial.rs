@@ -22,6 +22,21 @@ pub(super) struct OwnedRecord {
     pub(super) headers: NamedValues,
 }
 
+impl OwnedRecord {
+    /// The record as an expression sees it, with its payload.
+    pub(super) fn borrowed<'r>(&'r self, payload: &'r [u8]) -> Record<'r> {
+        Record {
+            payload,
+            topic: &self.topic,
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}
+
 /// Headers in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NamedValues(pub(super) Vec<(String, Option<Vec<u8>>)>);
@@ -63,18 +78,9 @@ impl<'s> Trial<'s> {
         self.rewritten.clear();
         let decision = match &record.value {
             None => self.decider.tombstone(),
-            Some(payload) => self.decider.decide(
-                &Record {
-                    payload,
-                    topic: &record.topic,
-                    partition: record.partition,
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    key: record.key.as_deref(),
-                    headers: &record.headers,
-                },
-                &mut self.rewritten,
-            ),
+            Some(payload) => self
+                .decider
+                .decide(&record.borrowed(payload), &mut self.rewritten),
         };
         let outcome = match decision {
             Decision::Filtered => Outcome::Filtered,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::difference::{as_expected, difference, same_dead_letter};
-use super::lines::{self, numbered};
+use crate::cli::lines::{self, numbered};
 use crate::cli::trial::{Outcome, OwnedRecord, Tally, Trial};
 use crate::decision::Steps;
 

@@ -3,7 +3,6 @@
 mod case;
 mod difference;
 mod junit;
-mod lines;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

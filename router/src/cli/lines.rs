@@ -1,12 +1,12 @@
-//! Records as lines of JSON: how a route's test cases write what goes in and what comes out.
+//! Records as lines of JSON: how a route's test cases and `keystone eval --verdicts` write what goes in and what comes out.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use keystone_sinks::Stage;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::trial::{NamedValues, OwnedRecord};
-use keystone_sinks::Stage;
+use super::trial::{NamedValues, OwnedRecord};
 
 /// The only member of a line that describes a record, where another line is the event itself.
 const RECORD: &str = "$record";
@@ -113,7 +113,8 @@ pub(super) fn dead_letter(stage: Stage, reason: &str, payload: Option<&[u8]>) ->
     Value::Object(members)
 }
 
-fn value_members(payload: Option<&[u8]>) -> Map<String, Value> {
+/// The value of a record: as JSON, text, or base64; nothing for a tombstone.
+pub(super) fn value_members(payload: Option<&[u8]>) -> Map<String, Value> {
     let Some(payload) = payload else {
         return Map::new();
     };
