@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
 
+use keystone_dsl::MAX_DEPTH;
+
 /// The most that an event may have: brokers allow far less.
 const MAX_EVENT: usize = 128 << 20;
 
@@ -210,12 +212,13 @@ impl Layout {
                     None => return State::Broken,
                 },
                 b'{' | b'[' => {
+                    // Deeper is a bad event anyway; and each of many truncated events may seem to hold all that follow.
                     let fits = match self.open.last() {
                         None => matches!(self.last, 0 | b'}' | b']'),
                         Some(b'{') => self.last == b':',
                         Some(_) => matches!(self.last, b'[' | b','),
                     };
-                    if !fits {
+                    if !fits || self.open.len() >= MAX_DEPTH {
                         return State::Broken;
                     }
                     self.open.push(byte);
