@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use keystone_config::{Problem, Problems, Settings, Sources, resolve_partly};
-use keystone_dsl::{Limits, Program};
+use keystone_dsl::{Limits, Program, Secrets};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
 
-use crate::options;
+use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
 
 /// Where a group without commits begins.
@@ -186,13 +186,15 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
 }
 
 fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> {
-    let limits = settings
-        .maybe_count("source.max.depth")
-        .map_or_else(Limits::default, |depth| Limits {
-            max_depth: depth as usize,
-            ..Limits::default()
-        });
-    match Program::compile(settings.text("filter"), settings.text("projection"), limits) {
+    let language = keystone_dsl::Settings {
+        limits: limits(settings),
+        secrets: secrets(settings, problems),
+    };
+    match Program::compile(
+        settings.text("filter"),
+        settings.text("projection"),
+        language,
+    ) {
         Ok(program) => Some(program),
         Err(errors) => {
             problems.extend(errors.into_iter().map(|error| {
@@ -205,6 +207,32 @@ fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> 
             None
         }
     }
+}
+
+/// Those that are set wrong are reported elsewhere.
+fn limits(settings: &Settings) -> Limits {
+    let default = Limits::default();
+    let depth = settings.maybe_count("source.max.depth");
+    let output = settings.maybe_bytes("dsl.max.output.bytes");
+    Limits {
+        max_depth: depth.map_or(default.max_depth, |depth| depth as usize),
+        max_output_bytes: output.map_or(default.max_output_bytes, |bytes| bytes as usize),
+    }
+}
+
+fn secrets(settings: &Settings, problems: &mut Vec<Problem>) -> Secrets {
+    let mut secrets = Secrets::default();
+    for (name, key) in settings.passthrough(SECRET_PREFIX) {
+        if key.is_empty() {
+            problems.push(settings.problem(
+                &format!("{SECRET_PREFIX}{name}"),
+                "it is empty, and a hash with an empty key hides nothing",
+                "set it to a long random text",
+            ));
+        }
+        secrets.insert(name, key);
+    }
+    secrets
 }
 
 fn dead_letter_topic(settings: &Settings) -> String {

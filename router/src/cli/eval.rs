@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keystone_dsl::{
-    Evaluator, EventError, Expression, ExpressionError, Limits, Program, Record, Verdict,
+    Evaluator, EventError, Expression, ExpressionError, Limits, Program, Record, Secrets, Settings,
+    Verdict,
 };
 
 use super::Failure;
@@ -25,25 +26,31 @@ pub(super) struct EvalArgs {
     /// How deep events may be nested
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_depth: usize,
+    /// The key that hmac_sha256 knows by this name: what the file holds
+    #[arg(long = "secret", value_name = "NAME=FILE")]
+    secrets: Vec<String>,
     /// A file of events, one JSON value a line; standard input if absent
     file: Option<PathBuf>,
 }
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
-    let limits = Limits {
-        max_depth: args.max_depth,
-        ..Limits::default()
+    let settings = Settings {
+        limits: Limits {
+            max_depth: args.max_depth,
+            ..Limits::default()
+        },
+        secrets: secrets(&args.secrets)?,
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let bad = match &args.expression {
         Some(text) => {
             let expression =
-                Expression::compile_with(text, limits).map_err(|error| errors(&[error]))?;
+                Expression::compile_with(text, settings).map_err(|error| errors(&[error]))?;
             each_line(args, |line| print_result(&expression, line, &mut out))?
         }
         None => {
             let program =
-                Program::compile(args.filter.as_deref(), args.projection.as_deref(), limits)
+                Program::compile(args.filter.as_deref(), args.projection.as_deref(), settings)
                     .map_err(|all| errors(&all))?;
             let mut evaluator = program.evaluator();
             each_line(args, |line| print_delivered(&mut evaluator, line, &mut out))?
@@ -54,6 +61,29 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
         eprintln!("{bad} events would be dead letters");
     }
     Ok(())
+}
+
+/// As `${file:…}` in a route has it: without a trailing line break.
+fn secrets(given: &[String]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::default();
+    for text in given {
+        // Neither is echoed: somebody may have written the key itself.
+        let Some((name, file)) = text.split_once('=') else {
+            return Err(Failure::Usage("--secret: expected NAME=FILE".to_owned()));
+        };
+        let key = std::fs::read(file).map_err(|error| {
+            Failure::Usage(format!("--secret {name}: its file can't be read: {error}"))
+        })?;
+        let key = key.strip_suffix(b"\n").unwrap_or(&key);
+        let key = key.strip_suffix(b"\r").unwrap_or(key);
+        if key.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--secret {name}: its file is empty"
+            )));
+        }
+        secrets.insert(name, key);
+    }
+    Ok(secrets)
 }
 
 fn errors(all: &[ExpressionError]) -> Failure {
