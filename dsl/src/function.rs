@@ -189,6 +189,16 @@ impl Function {
         ))
     }
 
+    /// How much deeper than its arguments the result may be nested, see [`Node::growth`].
+    pub(crate) fn growth(&self, arguments: &[Node]) -> usize {
+        match self.name {
+            "parse_json" => shape::PARSED_DEPTH,
+            "set" => shape::path_length(&arguments[1]),
+            "map" | "to_array" | "split" | "keys" | "values" => 1,
+            _ => 0,
+        }
+    }
+
     /// Looks at the literals among the arguments. Fails with the index of the argument that is wrong, and why.
     pub(crate) fn prepare(
         &self,

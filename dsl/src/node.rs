@@ -65,3 +65,41 @@ pub(crate) enum Operator {
     Greater,
     GreaterOrEqual,
 }
+
+impl Node {
+    /// How much deeper than what it is applied to the result may be nested, at most.
+    pub(crate) fn growth(&self) -> usize {
+        let most = |nodes: &[Node]| nodes.iter().map(Node::growth).max().unwrap_or(0);
+        match self {
+            Node::Current | Node::Field(_) | Node::Index(_) | Node::Slice { .. } => 0,
+            Node::Not(_) | Node::Compare { .. } => 0,
+            Node::Literal(value) => value.depth(),
+            Node::Chain(steps) => steps.iter().map(Node::growth).sum(),
+            Node::Each { list, each } => list.growth() + each.growth(),
+            Node::Members(inner) | Node::Flatten(inner) | Node::Reference(inner) => inner.growth(),
+            Node::Where { then, .. } => then.growth(),
+            Node::List(items) => 1 + most(items),
+            Node::Object(members) => {
+                1 + members
+                    .iter()
+                    .map(|(_, node)| node.growth())
+                    .max()
+                    .unwrap_or(0)
+            }
+            Node::Or(choices) | Node::And(choices) => most(choices),
+            Node::Call {
+                function,
+                arguments,
+                ..
+            } => {
+                // A reference is applied to what another argument yields.
+                let (applied, given): (Vec<_>, Vec<_>) = arguments
+                    .iter()
+                    .partition(|node| matches!(node, Node::Reference(_)));
+                let given = given.into_iter().map(Node::growth).max().unwrap_or(0);
+                let applied: usize = applied.into_iter().map(Node::growth).sum();
+                given + applied + function.growth(arguments)
+            }
+        }
+    }
+}

@@ -16,6 +16,9 @@ use crate::value::Text;
 /// The deepest nesting of an expression. Evaluation recurses this deep.
 const MAX_NESTING: usize = 100;
 
+/// How much deeper than the event a result may be nested. Values are dropped and written recursively.
+const MAX_GROWTH: usize = 500;
+
 /// The binding power below which a token ends what is applied to each item of a list.
 const PROJECTION_STOP: u8 = 10;
 const EACH_BINDING: u8 = 20;
@@ -37,7 +40,7 @@ pub(crate) fn parse(
         };
         let node = parser.expression(0)?;
         match parser.peek() {
-            Token::End => Ok(node),
+            Token::End => parser.check_growth(&node).map(|()| node),
             _ => Err(parser.unexpected("after the end of the expression")),
         }
     });
@@ -101,6 +104,16 @@ impl Parser<'_> {
             self.at(),
             format!("the expression is nested deeper than {MAX_NESTING}"),
         ))
+    }
+
+    /// A chain is not nested, but what it makes may be: `[@] | [@] | …`.
+    fn check_growth(&self, node: &Node) -> Result<(), Fault> {
+        if node.growth() <= MAX_GROWTH {
+            return Ok(());
+        }
+        let message = format!("the result may be nested {MAX_GROWTH} deeper than the event");
+        Err(Fault::new(0, message)
+            .hint("a list or object in each step of a long chain nests deeper and deeper"))
     }
 
     /// An expression up to the first token that binds no tighter than `binding`.

@@ -68,6 +68,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Arrays and objects inside each other.
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Value::Array(items) => 1 + items.iter().map(Value::depth).max().unwrap_or(0),
+            Value::Object(members) => {
+                1 + members
+                    .iter()
+                    .map(|(_, value)| value.depth())
+                    .max()
+                    .unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null",

@@ -1,6 +1,6 @@
 //! The route's own options, and the table of all options of the program.
 
-use keystone_config::{Default, Kind, OptionSpec, Section, Table, Tradeoff3};
+use keystone_config::{Default, Kind, OptionSpec, Passthrough, Section, Table, Tradeoff3};
 use keystone_sinks::kafka::client::SOURCE_PASSTHROUGH;
 
 const ROUTE: &[OptionSpec] = &[OptionSpec {
@@ -86,6 +86,17 @@ const EXPRESSIONS: &[OptionSpec] = &[
         doc: "A JMESPath expression whose result is delivered instead of the event. An event for which it is `null` is counted as discarded. Absent: the payload is delivered byte for byte.",
         example: "{event_id: id, user: user.id, duration_ms: duration_ms}",
     },
+    OptionSpec {
+        key: "dsl.max.output.bytes",
+        kind: Kind::Bytes {
+            min: 1_024,
+            max: 1 << 30,
+        },
+        default: Default::Value("16mb"),
+        secret: false,
+        doc: "How large the projection's result may be; an event for which it is larger is a dead letter. What an expression makes on the way may take four times as much memory, for each lane.",
+        example: "",
+    },
 ];
 
 const HYGIENE: &[OptionSpec] = &[
@@ -141,6 +152,18 @@ const HYGIENE: &[OptionSpec] = &[
         example: "",
     },
 ];
+
+/// The keys of `hmac_sha256`.
+const SECRETS: Passthrough = Passthrough {
+    prefix: SECRET_PREFIX,
+    doc: "The key that `hmac_sha256(text, '<name>')` uses: any text, best one in a file: `dsl.secret.users=${file:/run/secrets/users}`. \
+          Who knows the key can tell whose hash it is, so make it long and random: `openssl rand -hex 32`.",
+    secret: |_| true,
+    reserved: &[],
+};
+
+/// Secrets of the language are set below this.
+pub const SECRET_PREFIX: &str = "dsl.secret.";
 
 const DELIVERY: &[OptionSpec] = &[
     OptionSpec {
@@ -347,7 +370,7 @@ pub fn table() -> Table {
         sections: vec![
             section("Route", ROUTE, None),
             section("Source", SOURCE, Some(SOURCE_PASSTHROUGH)),
-            section("Filter and projection", EXPRESSIONS, None),
+            section("Filter and projection", EXPRESSIONS, Some(SECRETS)),
             section("Hygiene", HYGIENE, None),
             section("Delivery", DELIVERY, None),
             section("Dead letters", DEAD_LETTERS, None),

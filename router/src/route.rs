@@ -8,12 +8,12 @@ use chrono::DateTime;
 use keystone_config::{
     Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
 };
-use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules};
+use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
 
 use crate::decision::{NullPayload, Steps};
-use crate::options;
+use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
 
 /// Where a group without commits begins.
@@ -109,9 +109,11 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
     }
 }
 
-/// Reads and checks what decides about events, for a route that is tried and not run: no sink is made, and secrets may be absent.
+/// Reads and checks what decides about events, for a route that is tried and not run: no sink is made, and the secrets of servers
+/// may be absent.
 pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
     let (settings, Problems(mut problems)) = resolve_without_secrets(&options::table(), sources);
+    problems.extend(problems_below(SECRET_PREFIX, sources));
     let whole = problems.is_empty();
     let steps = steps(&settings, &mut problems);
     if whole {
@@ -125,14 +127,20 @@ pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
 
 /// The same for a route whose topics are read: what its Kafka client needs must be right, secrets included.
 pub fn load_source(sources: &Sources) -> Result<(Steps, Settings), Problems> {
-    let route = load_steps(sources)?;
-    let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
-    problems.retain(|problem| problem.key.starts_with(client::SOURCE_PREFIX));
+    let (steps, settings) = load_steps(sources)?;
+    let mut problems = problems_below(client::SOURCE_PREFIX, sources);
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
     match problems.is_empty() {
-        true => Ok(route),
+        true => Ok((steps, settings)),
         false => Err(Problems(problems)),
     }
+}
+
+/// What is wrong with the options below a prefix, absent secrets included.
+fn problems_below(prefix: &str, sources: &Sources) -> Vec<Problem> {
+    let (_, Problems(mut problems)) = resolve_partly(&options::table(), sources);
+    problems.retain(|problem| problem.key.starts_with(prefix));
+    problems
 }
 
 fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
@@ -216,12 +224,6 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
 
 /// What decides about events. Looks at nothing but what is there: settings may be partial.
 fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
-    let limits = settings
-        .maybe_count("source.max.depth")
-        .map_or_else(Limits::default, |depth| Limits {
-            max_depth: depth as usize,
-            ..Limits::default()
-        });
     let is = |key: &str, word: &str| settings.text(key) == Some(word);
     let rules = Rules {
         required: settings.text("hygiene.required"),
@@ -239,9 +241,10 @@ fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
             )
         }));
     };
-    let program = Program::compile(settings.text("filter"), settings.text("projection"), limits)
-        .map_err(&mut report);
+    let (filter, projection) = (settings.text("filter"), settings.text("projection"));
+    let program = Program::compile(filter, projection, language(settings)).map_err(&mut report);
     let hygiene = Hygiene::compile(&rules).map_err(&mut report);
+    problems.extend(empty_secrets(settings));
     Some(Steps {
         json: !is("source.format", "raw"),
         null_payload: match settings.text("source.null.payload") {
@@ -253,6 +256,38 @@ fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
         hygiene: hygiene.ok()?,
         discard_violations: is("hygiene.on.violation", "discard"),
     })
+}
+
+/// What the route's expressions are compiled with. Options that are set wrong are reported elsewhere.
+pub fn language(settings: &Settings) -> keystone_dsl::Settings {
+    let default = Limits::default();
+    let depth = settings.maybe_count("source.max.depth");
+    let output = settings.maybe_bytes("dsl.max.output.bytes");
+    let mut secrets = Secrets::default();
+    for (name, key) in settings.passthrough(SECRET_PREFIX) {
+        secrets.insert(name, key);
+    }
+    keystone_dsl::Settings {
+        limits: Limits {
+            max_depth: depth.map_or(default.max_depth, |depth| depth as usize),
+            max_output_bytes: output.map_or(default.max_output_bytes, |bytes| bytes as usize),
+        },
+        secrets,
+    }
+}
+
+fn empty_secrets(settings: &Settings) -> Vec<Problem> {
+    let secrets = settings.passthrough(SECRET_PREFIX).into_iter();
+    let empty = secrets.filter(|(_, key)| key.is_empty());
+    empty
+        .map(|(name, _)| {
+            settings.problem(
+                &format!("{SECRET_PREFIX}{name}"),
+                "it is empty, and a hash with an empty key hides nothing",
+                "set it to a long random text",
+            )
+        })
+        .collect()
 }
 
 fn dead_letter_topic(settings: &Settings) -> String {

@@ -345,3 +345,50 @@ fn eval_from_a_topic_without_a_broker_says_so() {
         &["no Kafka broker answers at kafka.bootstrap.servers = 127.0.0.1:1"],
     );
 }
+
+#[test]
+fn a_keyed_hash_is_tried_with_a_key_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dir = directory.path();
+    let key = file(dir, "key", "a key\n");
+    let projection = "{h: hmac_sha256(n, 'users')}";
+    let event = b"{\"n\":\"x\"}";
+    let secret = format!("users={key}");
+    let answer = keystone(
+        &["eval", "--secret", &secret, "--projection", projection],
+        event,
+    );
+    assert_says(&answer.out, &["{\"h\":\""]);
+    assert_eq!(
+        answer.out.len(),
+        "{\"h\":\"\"}\n".len() + 64,
+        "{}",
+        answer.err
+    );
+    let text = ROUTE.replace(
+        "projection = {n: n, at: meta('topic')}\nhygiene.types = n: integer",
+        &format!("projection = {projection}"),
+    );
+    let route = file(
+        dir,
+        "r.properties",
+        &format!("{text}dsl.secret.users = ${{file:/no/such/key}}\n"),
+    );
+    file(dir, "r.tests/a/input.ndjson", "{\"n\":\"x\"}\n");
+    file(dir, "r.tests/a/delivered.ndjson", &answer.out);
+    let absent = keystone(&["test", &route], b"");
+    assert_eq!(absent.code, Some(64), "{}", absent.out);
+    assert_says(&absent.err, &["dsl.secret.users", "/no/such/key"]);
+    let given = keystone(&["test", &route, "--set", "dsl.secret.users=a key"], b"");
+    assert_eq!(given.code, Some(0), "{}{}", given.out, given.err);
+    let args = [
+        "eval",
+        "--config",
+        &route,
+        "--set",
+        "dsl.secret.users=a key",
+        "--expression",
+        projection,
+    ];
+    assert_eq!(keystone(&args, event).out, answer.out);
+}

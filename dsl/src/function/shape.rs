@@ -15,6 +15,9 @@ use crate::value::{Member, Text, Value};
 /// Names in a path. Each may add a level to the value.
 const MAX_PATH: usize = 32;
 
+/// How deep JSON inside text may be nested.
+pub(super) const PARSED_DEPTH: usize = 128;
+
 /// About what a value read from a byte of text takes.
 const PARSED_BYTES: usize = 8;
 
@@ -180,6 +183,14 @@ fn path<'v>(value: &'v Value<'_>) -> Result<Vec<Cow<'v, str>>, String> {
     Ok(path)
 }
 
+/// How many names a path has at most.
+pub(super) fn path_length(argument: &Node) -> usize {
+    match argument {
+        Node::Literal(literal) => path(literal).map_or(0, |path| path.len()),
+        _ => MAX_PATH,
+    }
+}
+
 fn prepare_path(literals: Literals<'_>, _: &Settings) -> Result<Prepared, PrepareError> {
     literals[1].map_or(Ok(Prepared::Nothing), |literal| {
         path(literal)
@@ -223,7 +234,7 @@ fn parse_json<'a>(call: &Call<'_, 'a>) -> Outcome<'a> {
     let text = text(&call[0]);
     call.context
         .spend(text.len().saturating_mul(PARSED_BYTES))?;
-    match json::read_text(&text, call.context.limits().max_depth) {
+    match json::read_text(&text, PARSED_DEPTH) {
         Ok(value) => Ok(value.detached()),
         Err(bad) => Err(format!(
             "argument 1 is a string that is not JSON: {} at its byte {}",

@@ -181,3 +181,27 @@ fn long_chains_are_not_nested() {
         );
     }
 }
+
+#[test]
+fn what_a_chain_makes_is_not_nested_without_limit() {
+    for (step, most) in [
+        ("[@]", 500),
+        ("{a: @}", 500),
+        ("to_array(@)", 500),
+        ("set(@, 'a.b', @)", 250),
+        ("set(@, a, @)", 15),
+        ("parse_json(@)", 3),
+        ("map(&[@], @)", 250),
+    ] {
+        let chain = |steps: usize| {
+            let text = vec![step; steps].join(" | ");
+            parse("filter", &text, &Settings::default())
+        };
+        assert!(chain(most).is_ok(), "{step}");
+        let error = chain(most + 1).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the result may be nested 500 deeper than the event"
+        );
+    }
+}

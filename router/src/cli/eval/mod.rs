@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keystone_config::Settings;
-use keystone_dsl::{Expression, ExpressionError, Limits, Program};
+use keystone_dsl::{Expression, ExpressionError, Limits, Program, Secrets};
 use serde_json::{Map, Value};
 
 use super::lines::value_members;
@@ -55,23 +55,26 @@ pub(super) struct EvalArgs {
         conflicts_with = "config"
     )]
     max_depth: usize,
+    /// The key that hmac_sha256 knows by this name: what the file holds
+    #[arg(long = "secret", value_name = "NAME=FILE", conflicts_with = "config")]
+    secrets: Vec<String>,
     /// A file of JSON events, one a line or laid out over several; standard input if absent
     file: Option<PathBuf>,
 }
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
-    let limits = Limits {
-        max_depth: args.max_depth,
-        ..Limits::default()
-    };
+    let (steps, settings) = steps(args)?;
     let expression = match &args.expression {
         Some(text) => {
-            let compiled = Expression::compile_with(text, limits);
+            let language = match &settings {
+                Some(settings) => route::language(settings),
+                None => language(args)?,
+            };
+            let compiled = Expression::compile_with(text, language);
             Some(compiled.map_err(|error| wrong(&[error]))?)
         }
         None => None,
     };
-    let (steps, settings) = steps(args, limits)?;
     let mut printer = Printer {
         out: BufWriter::new(io::stdout().lock()),
         how: match &expression {
@@ -96,17 +99,18 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 /// What decides about events: the route's, with the expressions of the command line laid over it, or those alone.
-fn steps(args: &EvalArgs, limits: Limits) -> Result<(Steps, Option<Settings>), Failure> {
+fn steps(args: &EvalArgs) -> Result<(Steps, Option<Settings>), Failure> {
     if args.route.config.is_none() {
         if args.route.defaults.is_some() || !args.route.sets.is_empty() {
             let reason = "--defaults and --set belong to a route: name it with --config FILE";
             return Err(Failure::Usage(reason.to_owned()));
         }
         let (filter, projection) = (args.filter.as_deref(), args.projection.as_deref());
+        let program = Program::compile(filter, projection, language(args)?);
         let steps = Steps {
             json: true,
             null_payload: NullPayload::DeadLetter,
-            program: Program::compile(filter, projection, limits).map_err(|all| wrong(&all))?,
+            program: program.map_err(|all| wrong(&all))?,
             hygiene: None,
             discard_violations: false,
         };
@@ -123,6 +127,40 @@ fn steps(args: &EvalArgs, limits: Limits) -> Result<(Steps, Option<Settings>), F
         Some(_) => route::load_source(&sources)?,
     };
     Ok((steps, Some(settings)))
+}
+
+/// What expressions of the command line alone are compiled with.
+fn language(args: &EvalArgs) -> Result<keystone_dsl::Settings, Failure> {
+    Ok(keystone_dsl::Settings {
+        limits: Limits {
+            max_depth: args.max_depth,
+            ..Limits::default()
+        },
+        secrets: secrets(&args.secrets)?,
+    })
+}
+
+/// As `${file:…}` in a route has it: without a trailing line break.
+fn secrets(given: &[String]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::default();
+    for text in given {
+        // Neither is echoed: somebody may have written the key itself.
+        let Some((name, file)) = text.split_once('=') else {
+            return Err(Failure::Usage("--secret: expected NAME=FILE".to_owned()));
+        };
+        let key = std::fs::read(file).map_err(|error| {
+            Failure::Usage(format!("--secret {name}: its file can't be read: {error}"))
+        })?;
+        let key = key.strip_suffix(b"\n").unwrap_or(&key);
+        let key = key.strip_suffix(b"\r").unwrap_or(key);
+        if key.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--secret {name}: its file is empty"
+            )));
+        }
+        secrets.insert(name, key);
+    }
+    Ok(secrets)
 }
 
 fn wrong(all: &[ExpressionError]) -> Failure {
