@@ -215,12 +215,14 @@ impl Function {
         for (index, literal) in literals.iter().enumerate().filter(|_| self.strict) {
             if let Some(value) = literal {
                 self.check_argument(index, value)
-                    .map_err(|reason| (index, reason))?;
+                    .map_err(|reason| (index, format!("{}: {reason}", self.name)))?;
             }
         }
         match self.prepare {
-            Some(prepare) => prepare(&literals, settings)
-                .map_err(|(index, reason)| (index, format!("argument {}: {reason}", index + 1))),
+            Some(prepare) => prepare(&literals, settings).map_err(|(index, reason)| {
+                let reason = format!("{}: argument {}: {reason}", self.name, index + 1);
+                (index, reason)
+            }),
             None => Ok(Prepared::Nothing),
         }
     }

@@ -5,8 +5,8 @@
 //! where there is neither filter nor projection.
 //!
 //! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
-//! is what that becomes, `evaluate` and `function` put the two together; `hygiene` judges the result. Nothing outside this crate sees any of these,
-//! so another engine can take their place.
+//! is what that becomes, `evaluate` and `function` put the two together within the bounds of a `context`, `hygiene` judges
+//! the result. Nothing outside this crate sees any of these, so another engine can take their place.
 //!
 //! ```
 //! use keystone_dsl::{Program, Record, Settings, Verdict};

@@ -17,7 +17,7 @@ use crate::value::Text;
 const MAX_NESTING: usize = 100;
 
 /// How much deeper than the event a result may be nested. Values are dropped and written recursively.
-const MAX_GROWTH: usize = 500;
+const MAX_GROWTH: usize = 250;
 
 /// The binding power below which a token ends what is applied to each item of a list.
 const PROJECTION_STOP: u8 = 10;

@@ -155,7 +155,11 @@ mod tests {
         ] {
             let error = Expression::compile(expression).unwrap_err();
             assert_eq!(error.position, (1, column), "{expression}");
-            assert!(error.message.starts_with("argument 1"), "{}", error.message);
+            assert!(
+                error.message.starts_with("meta: argument 1"),
+                "{}",
+                error.message
+            );
         }
         let error = Expression::compile("meta('tpoic')").unwrap_err();
         assert!(

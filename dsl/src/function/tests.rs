@@ -45,8 +45,16 @@ pub(super) fn refused(expression: &str) -> ExpressionError {
 #[track_caller]
 pub(super) fn refuses(expression: &str, column: usize, message: &str) {
     let error = refused(expression);
-    let found = (error.position.1, error.message.as_str());
-    assert_eq!(found, (column, message), "{expression}");
+    // Where an argument is wrong, the function is named before it.
+    let found = match error.message.split_once(": argument") {
+        Some((function, reason)) if expression.contains(function) => format!("argument{reason}"),
+        _ => error.message,
+    };
+    assert_eq!(
+        (error.position.1, found.as_str()),
+        (column, message),
+        "{expression}"
+    );
 }
 
 #[test]

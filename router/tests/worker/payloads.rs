@@ -19,6 +19,7 @@ fn payloads_and_starts() {
         ("hygiene", hygiene),
         ("hygiene_that_discards", hygiene_that_discards),
         ("all_parts_reach_the_sink", all_parts_reach_the_sink),
+        ("expressions_see_the_record", expressions_see_the_record),
         ("start_latest", start_latest),
         ("start_at_a_time", start_at_a_time),
     ]);
@@ -315,6 +316,77 @@ fn all_parts_reach_the_sink() {
     });
     running.stop().expect("drained");
     assert_eq!(*lock(&keeper.0), entries);
+}
+
+fn expressions_see_the_record() {
+    let bench = Bench::new("record", 1);
+    let entry = |user: &str, key: &[u8], header: &str| Entry {
+        key: Some(key.to_vec()),
+        headers: vec![
+            ("wanted".to_owned(), Some(b"no".to_vec())),
+            ("wanted".to_owned(), Some(header.as_bytes().to_vec())),
+        ],
+        timestamp: Some(1_700_000_000_000),
+        ..Entry::payload(0, format!("{{\"user\":{user}}}"))
+    };
+    bench.produce_entries(&[
+        entry("\"Ada\"", b"k0", "no"),
+        entry("\"Ada\"", b"k1", "yes"),
+        entry("\"Ada\"", b"\xff", "yes"),
+        entry("4711", b"k3", "yes"),
+        entry("\"Ada Lovelace and everybody else\"", b"k4", "yes"),
+    ]);
+    let keeper = Arc::new(Keeper::default());
+    let running = bench.start_any(
+        keeper.clone(),
+        &[
+            "filter=header('wanted') == 'yes'",
+            "projection=if(length(to_string(user)) > `9`, [user, user] | [@, @] | [@, @] | [@, @] | [@, @] | [@, @], \
+             [meta('topic'), meta('partition'), meta('offset'), meta('key'), meta('timestamp'), hmac_sha256(user, 'users')])",
+            "dsl.secret.users=an example",
+            "dsl.max.output.bytes=1024",
+        ],
+    );
+    running.until("all is settled", || {
+        let ledger = running.shared.ledger.view();
+        ledger.consumed == 5 && ledger.in_flight == 0
+    });
+    let ledger = running.stop().expect("drained");
+    assert_eq!((ledger.filtered, ledger.delivered), (1, 1));
+    let delivered = lock(&keeper.0).remove(0).payload.unwrap_or_default();
+    assert_eq!(
+        String::from_utf8_lossy(&delivered),
+        "[\"record\",0,1,\"k1\",1700000000000,\"1af6a83af4b8d4255537b3c359fb4dc3d5a4d2ebe3c2b96858145ce3836d0ecf\"]"
+    );
+    let letters = bench.dead_letters(3);
+    let reasons: Vec<&str> = letters
+        .iter()
+        .map(|l| l.header("keystone.reason"))
+        .collect();
+    for (offset, reason) in [
+        (
+            "2",
+            "meta: the record's key is not UTF-8: an invalid sequence at byte 0",
+        ),
+        (
+            "3",
+            "hmac_sha256: argument 1 is a number, expected a string",
+        ),
+        (
+            "4",
+            "the result is larger than the limit of an expression's output",
+        ),
+    ] {
+        let letter = letters
+            .iter()
+            .find(|letter| letter.header("keystone.source.offset") == offset)
+            .unwrap_or_else(|| panic!("no dead letter of offset {offset}"));
+        assert_eq!(letter.header("keystone.stage"), "projection");
+        assert!(
+            letter.header("keystone.reason").starts_with(reason),
+            "{reasons:?}"
+        );
+    }
 }
 
 /// What was there before is not read; the start is committed at once, so that a restart does not move it.
