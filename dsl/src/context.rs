@@ -45,6 +45,29 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// [`Value::equals`], counted: small values can hold one part so many times that a comparison never ends.
+    pub(crate) fn equal(&self, a: &Value<'_>, b: &Value<'_>) -> Result<bool, String> {
+        if matches!(a, Value::Array(_) | Value::Object(_)) && a.type_name() == b.type_name() {
+            // As if each value visited were a byte made.
+            let mut left = self.left.get();
+            if !a.is_within(&mut left) {
+                self.spend(usize::MAX)?;
+            }
+            self.left.set(left);
+        }
+        Ok(a.equals(b))
+    }
+
+    /// Whether one of the items equals the value.
+    pub(crate) fn is_among(&self, value: &Value<'_>, items: &[Value<'_>]) -> Result<bool, String> {
+        for item in items {
+            if self.equal(value, item)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Counts the items of a list that are about to be made.
     pub(crate) fn spend_items(&self, items: usize) -> Result<(), String> {
         self.spend(items.saturating_mul(size_of::<Value<'_>>()))

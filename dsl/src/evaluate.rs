@@ -87,7 +87,8 @@ pub(crate) fn evaluate<'a>(
             *operator,
             &evaluate(left, current, context)?,
             &evaluate(right, current, context)?,
-        ),
+            context,
+        )?,
         Node::Call {
             function,
             arguments,
@@ -116,21 +117,26 @@ fn first<'a>(
 }
 
 /// Null where numbers are needed and something else is found.
-fn compare<'a>(operator: Operator, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+fn compare<'a>(
+    operator: Operator,
+    left: &Value<'_>,
+    right: &Value<'_>,
+    context: &Context<'_>,
+) -> Result<Value<'a>, String> {
     let ordered = |accepts: fn(Ordering) -> bool| match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
             Value::Bool(accepts(number::compare(left, right)))
         }
         _ => Value::Null,
     };
-    match operator {
-        Operator::Equal => Value::Bool(left.equals(right)),
-        Operator::NotEqual => Value::Bool(!left.equals(right)),
+    Ok(match operator {
+        Operator::Equal => Value::Bool(context.equal(left, right)?),
+        Operator::NotEqual => Value::Bool(!context.equal(left, right)?),
         Operator::Less => ordered(Ordering::is_lt),
         Operator::LessOrEqual => ordered(Ordering::is_le),
         Operator::Greater => ordered(Ordering::is_gt),
         Operator::GreaterOrEqual => ordered(Ordering::is_ge),
-    }
+    })
 }
 
 fn item<'a>(items: &[Value<'a>], index: i32) -> Value<'a> {

@@ -133,6 +133,20 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether it holds at most so many values, itself included, a part that it holds many times counted each time.
+    /// Looks at no more than that; `left` is what is left of them.
+    pub(crate) fn is_within(&self, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else {
+            return false;
+        };
+        *left = rest;
+        match self {
+            Value::Array(items) => items.iter().all(|item| item.is_within(left)),
+            Value::Object(members) => members.iter().all(|(_, value)| value.is_within(left)),
+            _ => true,
+        }
+    }
+
     /// Appends the value as JSON without white space, at most so many bytes. What came from the payload keeps its
     /// digits and escapes.
     pub(crate) fn write(&self, most: usize, out: &mut Vec<u8>) -> Result<(), String> {

@@ -39,7 +39,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("omit", &[Takes::Object, Takes::String], |a| keep(a, false))
         .with_rest(Takes::String),
     Function::new("one_of", &[Takes::Any, Takes::Any], |a| {
-        Ok(Value::Bool(a[1..].iter().any(|value| value.equals(&a[0]))))
+        Ok(Value::Bool(a.context.is_among(&a[0], &a[1..])?))
     })
     .with_rest(Takes::Any),
     Function::new("parse_json", &[Takes::String], parse_json),

@@ -87,7 +87,7 @@ fn sum<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 
 fn contains<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     Ok(Value::Bool(match (&arguments[0], &arguments[1]) {
-        (Value::Array(items), wanted) => items.iter().any(|item| item.equals(wanted)),
+        (Value::Array(items), wanted) => arguments.context.is_among(wanted, items)?,
         (Value::String(text), Value::String(wanted)) => {
             text.as_str().contains(wanted.as_str().as_ref())
         }

@@ -186,6 +186,9 @@ fn what_an_expression_makes_is_limited() {
         format!("[a] | {}", doubled("map(&join('', [@, @]), [@, @][])")),
         doubled("merge({a: @}, {b: @})"),
         doubled("flatten({a: {b: @, c: @}})"),
+        format!("[{0}, {0}] | [0] == [1]", doubled("[@, @]")),
+        format!("[{0}, {0}] | contains(@, [0])", doubled("{a: @, b: @}")),
+        format!("one_of({0}, {0})", doubled("[@, @]")),
     ] {
         let reason = ask(&expression, event).expect_err(&expression);
         assert!(
