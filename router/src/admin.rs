@@ -159,7 +159,7 @@ impl Admin {
             "ledger": shared.ledger.view(),
             "partitions": self.partitions(),
             "lanes": {"count": route.lanes, "paused": shared.paused_lanes.load(Ordering::Relaxed)},
-            "batches": {"pending": shared.pending_batches.load(Ordering::Relaxed), "held": shared.held_batches()},
+            "batches": {"pending": shared.pending_batches.load(Ordering::Relaxed), "held": shared.held().len()},
             "sink": {"type": route.sink_type, "problems": sink.problems, "facts": facts},
             "dead_letters": {"topic": route.dead_letter_topic},
             "last_errors": errors,

@@ -9,16 +9,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use keystone_sinks::{Answer, Batch, Cause, Claim, Rejected, Sink, SinkError};
+use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError};
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::backoff::{Backoff, jitter};
 use crate::dead_letters::{DeadLetterError, DeadLetters};
+use crate::held::Timestamps;
 use crate::ledger::Ledger;
 use crate::metrics;
 use crate::route::DeadLetterPolicy;
-use crate::state::{Held, Shared, now_ms};
+use crate::state::{Shared, now_ms};
 
 /// How many batches of a lane may be settled before an older one that is still under way.
 const MAX_AHEAD: u64 = 1_000;
@@ -79,12 +80,18 @@ impl Delivery {
         let events = (batch.len() + batch.dead_len()) as u64;
         let mut counted = 0;
         match self.to_its_end(&mut batch, &mut counted).await {
-            Ok(Some(held)) => shared.held_complete(batch.id(), held),
-            Ok(None) => shared.settle(&claims),
+            Ok(0) => {
+                shared.held().forget(batch.id().batch);
+                shared.settle(&claims);
+            }
+            Ok(held) => shared.held_complete(batch.id().batch, claims, held),
             Err(Abandoned) => {
-                shared.unhold(batch.id());
+                shared.held().forget(batch.id().batch);
                 Ledger::add(&shared.ledger.abandoned, events - counted);
-                debug!(batch = batch.id().0, "abandoned; its events are read again");
+                debug!(
+                    batch = batch.id().batch,
+                    "abandoned; its events are read again"
+                );
             }
         }
         shared.pending_batches.fetch_sub(1, Ordering::AcqRel);
@@ -92,11 +99,8 @@ impl Delivery {
     }
 
     /// Sink first, then dead letters. `counted` is the number of events that the ledger has as delivered, dead-lettered or discarded.
-    async fn to_its_end(
-        &self,
-        batch: &mut Batch,
-        counted: &mut u64,
-    ) -> Result<Option<u64>, Abandoned> {
+    /// Answers with the number of events that the sink holds, or held and made durable since.
+    async fn to_its_end(&self, batch: &mut Batch, counted: &mut u64) -> Result<u64, Abandoned> {
         let held = self.through_sink(batch, counted).await?;
         let dead = batch.dead_len() as u64;
         self.bury(batch).await?;
@@ -104,27 +108,15 @@ impl Delivery {
         Ok(held)
     }
 
-    /// Sends until every event is delivered or rejected. `Some(count)` when the sink holds events that are not durable yet.
-    async fn through_sink(
-        &self,
-        batch: &mut Batch,
-        counted: &mut u64,
-    ) -> Result<Option<u64>, Abandoned> {
-        if batch.is_empty() {
-            return Ok(None);
-        }
+    /// Sends until every event is delivered, held or rejected. Answers with the number held.
+    async fn through_sink(&self, batch: &mut Batch, counted: &mut u64) -> Result<u64, Abandoned> {
         let mut attempt = Attempt::new(self, batch);
         let mut parts = Vec::new();
         loop {
             if batch.is_empty() {
                 match parts.pop() {
                     Some(part) => batch.append(part),
-                    None => {
-                        if attempt.held.is_none() {
-                            self.shared.unhold(batch.id());
-                        }
-                        return Ok(attempt.held);
-                    }
+                    None => return Ok(attempt.held),
                 }
             }
             match attempt.call(batch).await? {
@@ -215,35 +207,22 @@ struct Attempt<'d> {
     delivery: &'d Delivery,
     claims: Arc<[Claim]>,
     backoff: Backoff,
-    /// Events that the sink holds, once it holds any.
-    held: Option<u64>,
+    /// Events that the sink holds, or held and made durable since.
+    held: u64,
 }
 
 impl<'d> Attempt<'d> {
     fn new(delivery: &'d Delivery, batch: &Batch) -> Attempt<'d> {
-        let claims = batch.claims().clone();
-        if delivery.sink.holds() {
-            delivery.shared.hold(
-                batch.id(),
-                Held {
-                    claims: claims.clone(),
-                    delivered: 0,
-                    timestamps: timestamps(batch),
-                    durable: false,
-                    complete: false,
-                },
-            );
-        }
         Attempt {
             backoff: delivery.backoff(),
             delivery,
-            claims,
-            held: None,
+            claims: batch.claims().clone(),
+            held: 0,
         }
     }
 
     /// One call of the sink, dropped if a rewind comes in between.
-    async fn call(&self, batch: &Batch) -> Result<Result<Answer, SinkError>, Abandoned> {
+    async fn call(&self, batch: &mut Batch) -> Result<Result<Answer, SinkError>, Abandoned> {
         let shared = &self.delivery.shared;
         let mut epoch = shared.epoch.subscribe();
         epoch.borrow_and_update();
@@ -251,8 +230,10 @@ impl<'d> Attempt<'d> {
         if !self.delivery.is_current(&self.claims) {
             return Err(Abandoned);
         }
-        // Named durable before the sink has all that it is to hold of the batch: that counts only if this call adds nothing to it.
-        let was_durable = shared.hold_more(batch.id());
+        batch.begin_call();
+        if self.delivery.sink.holds() {
+            shared.held().announce(batch.id());
+        }
         let started = Instant::now();
         let answer = tokio::select! {
             biased;
@@ -260,8 +241,9 @@ impl<'d> Attempt<'d> {
             _ = epoch.changed() => return Err(Abandoned),
         };
         metrics::sink_request(started.elapsed(), answer.is_ok());
-        if was_durable && !answer.as_ref().is_ok_and(|answer| answer.held) {
-            shared.held_durable(&[batch.id()]);
+        let takes_over = |answer: &Answer| answer.held && taken(batch, answer) > 0;
+        if !answer.as_ref().is_ok_and(takes_over) {
+            shared.held().withdraw(batch.id());
         }
         Ok(answer)
     }
@@ -274,14 +256,15 @@ impl<'d> Attempt<'d> {
         counted: &mut u64,
     ) -> Result<(), Abandoned> {
         let shared = &self.delivery.shared;
-        let taken = batch.len() - answer.rejected.len() - answer.retry.len();
+        let taken = taken(batch, &answer) as u64;
+        let timestamps = taken_timestamps(batch, &answer);
         if answer.held {
-            *self.held.get_or_insert(0) += taken as u64;
+            self.held += taken;
+            shared.held().hold(batch.id(), taken, timestamps);
         } else {
-            Ledger::add(&shared.ledger.delivered, taken as u64);
-            *counted += taken as u64;
-            let settled = settled_timestamps(batch, &answer);
-            shared.latency.record_all(now_ms(), &settled);
+            Ledger::add(&shared.ledger.delivered, taken);
+            *counted += taken;
+            shared.latency.record_all(now_ms(), &timestamps);
         }
         batch.reject(&answer.rejected);
         batch.retain(&answer.retry);
@@ -324,28 +307,30 @@ impl<'d> Attempt<'d> {
     }
 }
 
-/// The record timestamps of a batch in milliseconds, runs of the same one counted together.
-fn timestamps(batch: &Batch) -> Vec<(i64, u64)> {
-    count_runs(batch.events().filter_map(|event| event.timestamp))
+/// How many events an answer delivers or holds.
+fn taken(batch: &Batch, answer: &Answer) -> usize {
+    batch.len() - answer.rejected.len() - answer.retry.len()
 }
 
-/// Those of the events that an answer has settled.
-fn settled_timestamps(batch: &Batch, answer: &Answer) -> Vec<(i64, u64)> {
+/// The record timestamps of the events that an answer delivers or holds; runs of the same one are counted together.
+fn taken_timestamps(batch: &Batch, answer: &Answer) -> Timestamps {
+    let timestamps = |(_, event): (usize, Event<'_>)| event.timestamp;
+    let events = batch.events().enumerate();
     if answer.rejected.is_empty() && answer.retry.is_empty() {
-        return timestamps(batch);
+        return count_runs(events.filter_map(timestamps));
     }
-    let settled = batch.events().enumerate().filter(|(index, _)| {
+    let taken = events.filter(|(index, _)| {
         answer.retry.binary_search(index).is_err()
             && answer
                 .rejected
                 .binary_search_by_key(index, |rejected| rejected.index)
                 .is_err()
     });
-    count_runs(settled.filter_map(|(_, event)| event.timestamp))
+    count_runs(taken.filter_map(timestamps))
 }
 
-fn count_runs(timestamps: impl Iterator<Item = i64>) -> Vec<(i64, u64)> {
-    let mut runs: Vec<(i64, u64)> = Vec::new();
+fn count_runs(timestamps: impl Iterator<Item = i64>) -> Timestamps {
+    let mut runs = Timestamps::new();
     for timestamp in timestamps {
         match runs.last_mut() {
             Some((last, count)) if *last == timestamp => *count += 1,

@@ -222,8 +222,11 @@ impl Group {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.is_broken() {
+            if left.is_zero() || self.shared.failure().is_some() {
                 return false;
+            }
+            if lanes_done && self.shared.rewind_requested() {
+                return false; // What is left does not settle any more.
             }
             let delivering = self.shared.pending_batches.load(Ordering::Acquire);
             if lanes_done && delivering == 0 && self.sink.holds() {

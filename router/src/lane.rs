@@ -65,7 +65,7 @@ struct Counts {
     discarded: u64,
 }
 
-/// Batch ids are unique within the process.
+/// Numbers of batches are unique within the process.
 static NEXT_BATCH: AtomicU64 = AtomicU64::new(1);
 
 impl<'r> Lane<'r> {
@@ -209,7 +209,7 @@ impl<'r> Lane<'r> {
         if self.builder.is_empty() {
             return Some(());
         }
-        let id = BatchId(NEXT_BATCH.fetch_add(1, Ordering::Relaxed));
+        let id = BatchId::new(NEXT_BATCH.fetch_add(1, Ordering::Relaxed));
         let batch = self.builder.finish(id);
         let mut offsets = self.shared.offsets();
         let tracked: Vec<Tracking> = batch

@@ -4,7 +4,8 @@
 //! - [`worker`]: threads and tasks, set up and taken down
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] beside it
 //! - [`group`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
-//! - [`offsets`], [`trigger`], [`backoff`]: pure state machines: what may be committed, when a batch closes, how long to wait
+//! - [`offsets`], [`held`], [`trigger`], [`backoff`]: pure state machines: what may be committed, what the sink has yet to make durable,
+//!   when a batch closes, how long to wait
 //! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
@@ -16,6 +17,7 @@ pub mod dead_letters;
 pub mod decision;
 pub mod delivery;
 pub mod group;
+pub mod held;
 pub mod lane;
 pub mod ledger;
 pub mod log;

@@ -353,7 +353,7 @@ fn observe(shared: &Shared, ready: bool) {
     counter!("keystone_rebalances_total").absolute(read(&shared.rebalances));
     counter!("keystone_commits_total").absolute(read(&shared.commits));
     counter!("keystone_commit_failures_total").absolute(read(&shared.commit_failures));
-    gauge!("keystone_batches_held").set(shared.held_batches() as f64);
+    gauge!("keystone_batches_held").set(shared.held().len() as f64);
     gauge!("keystone_lanes_paused").set(shared.paused_lanes.load(Ordering::Relaxed) as f64);
     gauge!("keystone_ready").set(f64::from(u8::from(ready)));
     let heartbeat = now_ms() - shared.heartbeat.load(Ordering::Relaxed);

@@ -10,6 +10,7 @@ use keystone_sinks::{BatchId, Cause, Claim};
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
+use crate::held::{HeldBatches, Settled};
 use crate::ledger::Ledger;
 use crate::metrics::Latency;
 use crate::offsets::{Offsets, PartitionKey};
@@ -17,19 +18,6 @@ use crate::route::Route;
 
 /// How many errors `/status` remembers.
 const REMEMBERED_ERRORS: usize = 20;
-
-/// A batch that the sink has taken over and not yet made durable.
-#[derive(Debug)]
-pub struct Held {
-    pub claims: Arc<[Claim]>,
-    pub delivered: u64,
-    /// Record timestamps in milliseconds, each with a count, for the latency when the batch settles.
-    pub timestamps: Vec<(i64, u64)>,
-    /// The sink has named the batch durable.
-    pub durable: bool,
-    /// The worker has done its part (dead letters are durable).
-    pub complete: bool,
-}
 
 /// Something that is wrong now, until it is withdrawn.
 #[derive(Debug, Clone)]
@@ -57,7 +45,7 @@ pub struct Shared {
     offsets: Mutex<Offsets>,
     /// Notified whenever something settled, was held or was abandoned: a drain waits for it.
     progress: Condvar,
-    held: Mutex<HashMap<BatchId, Held>>,
+    held: Mutex<HeldBatches>,
     /// Batches handed to delivery and neither settled, held nor abandoned.
     pub pending_batches: AtomicUsize,
     pub batches: AtomicU64,
@@ -140,76 +128,39 @@ impl Shared {
 
     // --- held batches
 
-    /// Announces a batch before the sink sees it: the sink may name it durable before its own call returns.
-    pub fn hold(&self, id: BatchId, held: Held) {
-        lock(&self.held).insert(id, held);
+    pub fn held(&self) -> MutexGuard<'_, HeldBatches> {
+        lock(&self.held)
     }
 
-    /// More of an announced batch is about to be handed to the sink, which has to name it durable again. Answers whether it was durable.
-    pub fn hold_more(&self, id: BatchId) -> bool {
-        let mut all = lock(&self.held);
-        all.get_mut(&id)
-            .is_some_and(|held| std::mem::take(&mut held.durable))
-    }
-
-    /// Takes back an announcement: the sink did not hold the batch.
-    pub fn unhold(&self, id: BatchId) -> Option<Held> {
-        lock(&self.held).remove(&id)
-    }
-
-    /// The worker's part of a held batch is done; settles it if the sink's is too.
-    pub fn held_complete(&self, id: BatchId, delivered: u64) {
-        let known = self.update_held(id, |held| {
-            held.complete = true;
-            held.delivered = delivered;
-        });
-        if !known {
+    /// The worker's part of a batch is done, and the sink holds or held this many events of it: settles it if the sink's part is done too.
+    pub fn held_complete(&self, batch: u64, claims: Arc<[Claim]>, events: u64) {
+        match self.held().complete(batch, claims) {
+            Ok(settled) => self.settle_held(settled),
             // A rewind came in between: the sink has dropped it.
-            Ledger::add(&self.ledger.abandoned, delivered);
+            Err(()) => Ledger::add(&self.ledger.abandoned, events),
         }
     }
 
-    /// The sink names these batches durable.
-    pub fn held_durable(&self, ids: &[BatchId]) {
-        for id in ids {
-            self.update_held(*id, |held| held.durable = true);
+    /// The sink names these calls durable.
+    pub fn held_durable(&self, calls: &[BatchId]) {
+        for call in calls {
+            let settled = self.held().durable(*call);
+            self.settle_held(settled);
         }
     }
 
-    /// Changes a held batch and settles it once both sides are done. Answers whether the batch is known.
-    fn update_held(&self, id: BatchId, change: impl FnOnce(&mut Held)) -> bool {
-        let mut all = lock(&self.held);
-        let Some(held) = all.get_mut(&id) else {
-            return false;
-        };
-        change(held);
-        let settled = if held.complete && held.durable {
-            all.remove(&id)
-        } else {
-            None
-        };
-        drop(all);
-        if let Some(held) = settled {
-            Ledger::add(&self.ledger.delivered, held.delivered);
-            self.latency.record_all(now_ms(), &held.timestamps);
-            self.settle(&held.claims);
+    fn settle_held(&self, settled: Option<Settled>) {
+        if let Some(settled) = settled {
+            Ledger::add(&self.ledger.delivered, settled.events);
+            self.latency.record_all(now_ms(), &settled.timestamps);
+            self.settle(&settled.claims);
         }
-        true
     }
 
     /// Forgets all held batches after the sink has dropped them.
     pub fn abandon_held(&self) {
-        let all = std::mem::take(&mut *lock(&self.held));
-        let events = all
-            .values()
-            .filter(|held| held.complete)
-            .map(|held| held.delivered)
-            .sum();
+        let events = self.held().clear();
         Ledger::add(&self.ledger.abandoned, events);
-    }
-
-    pub fn held_batches(&self) -> usize {
-        lock(&self.held).len()
     }
 
     // --- troubles and errors
@@ -310,9 +261,8 @@ impl Shared {
         lock(&self.rewind).get_or_insert(cause);
     }
 
-    /// Waiting for batches to settle is in vain: the worker fails, or has to read again.
-    pub fn is_broken(&self) -> bool {
-        lock(&self.rewind).is_some() || self.failure().is_some()
+    pub fn rewind_requested(&self) -> bool {
+        lock(&self.rewind).is_some()
     }
 
     pub fn take_rewind(&self) -> Option<Cause> {

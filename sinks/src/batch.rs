@@ -3,9 +3,29 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Names a batch for as long as it is unsettled. Never reused within a process.
+/// Names one call of the sink with a batch. Never reused within a process.
+///
+/// A batch may need several calls (its halves, or events that are sent again), and a sink that holds events answers for each by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BatchId(pub u64);
+pub struct BatchId {
+    pub batch: u64,
+    /// Counts the calls with this batch.
+    pub call: u32,
+}
+
+impl BatchId {
+    pub fn new(batch: u64) -> BatchId {
+        BatchId { batch, call: 0 }
+    }
+
+    #[must_use]
+    pub fn next_call(self) -> BatchId {
+        BatchId {
+            call: self.call + 1,
+            ..self
+        }
+    }
+}
 
 /// The offsets that a batch answers for in one partition, filtered events included.
 ///
@@ -163,8 +183,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The batch and the call of the sink that it is handed over with.
     pub fn id(&self) -> BatchId {
         self.id
+    }
+
+    /// Gives the next call of the sink an id of its own.
+    pub fn begin_call(&mut self) {
+        self.id = self.id.next_call();
     }
 
     /// Number of events to deliver.
@@ -216,7 +242,7 @@ impl Batch {
         self.records = indices.iter().map(|&index| self.records[index]).collect();
     }
 
-    /// Takes the second half of the events into a batch of its own (same id, no bad events), for a request that was too large.
+    /// Takes the second half of the events into a batch of its own (without the bad ones), for a request that was too large.
     pub fn split(&mut self) -> Batch {
         let records = self.records.split_off(self.records.len() / 2);
         Batch {

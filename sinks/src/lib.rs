@@ -44,10 +44,10 @@ pub struct Answer {
     pub retry: Vec<usize>,
     /// Why `retry` is not empty.
     pub cause: Option<Cause>,
-    /// All events that are in neither list are taken over but not durable yet: the id of this batch comes back in `durable`, of this or
-    /// another answer, of a tick or of a flush, when they are.
+    /// All events that are in neither list are taken over but not durable yet: the id that the batch had in this call comes back in
+    /// `durable`, of this or another answer, of a tick or of a flush, when they are.
     pub held: bool,
-    /// Batches held earlier (or this one) that are durable now.
+    /// Calls held earlier (or this one) whose events are all durable now.
     pub durable: Vec<BatchId>,
 }
 

@@ -15,7 +15,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use tempfile::TempDir;
 
-use crate::process::{self, Process};
+use crate::process::{self, LOG4J, Process};
 use crate::{Doing, Error, Result, block_on, free_port, provision};
 
 const READY: Duration = Duration::from_secs(90);
@@ -26,16 +26,6 @@ const GRACE: Duration = Duration::from_secs(30);
 const REQUEST: Duration = Duration::from_secs(20);
 /// For reading a topic to its end.
 const READ: Duration = Duration::from_secs(120);
-
-const LOG4J: &str = "\
-status = error
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
-rootLogger.level = WARN
-rootLogger.appenderRef.out.ref = out
-";
 
 /// A broker of its own. Ended, and its data removed, when dropped.
 pub struct Kafka {

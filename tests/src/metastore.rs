@@ -12,7 +12,7 @@ use hive_metastore::{
 use tempfile::TempDir;
 use volo_thrift::MaybeException;
 
-use crate::process::{self, Process};
+use crate::process::{self, LOG4J, Process};
 use crate::{Doing, Error, Result, block_on, free_port, provision};
 
 const READY: Duration = Duration::from_secs(120);
@@ -20,14 +20,8 @@ const SCHEMA: Duration = Duration::from_secs(120);
 const GRACE: Duration = Duration::from_secs(15);
 const REQUEST: Duration = Duration::from_secs(30);
 
-const LOG4J: &str = "\
-status = error
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
-rootLogger.level = WARN
-rootLogger.appenderRef.out.ref = out
+/// What Hive's own library complains of all the time.
+const QUIET: &str = "\
 logger.datanucleus.name = DataNucleus
 logger.datanucleus.level = ERROR
 ";
@@ -82,7 +76,10 @@ impl Metastore {
             dir.path().join("conf/metastore-site.xml"),
             site(dir.path(), warehouse, port),
         )?;
-        std::fs::write(dir.path().join("log4j2.properties"), LOG4J)?;
+        std::fs::write(
+            dir.path().join("log4j2.properties"),
+            format!("{LOG4J}{QUIET}"),
+        )?;
         let mut metastore = Metastore {
             process: None,
             port,

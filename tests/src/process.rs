@@ -14,6 +14,17 @@ use std::time::Duration;
 
 use crate::{Doing, Error, Result, wait_for};
 
+/// Log4j 2's settings for a server: warnings, to its console.
+pub(crate) const LOG4J: &str = "\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
+rootLogger.level = WARN
+rootLogger.appenderRef.out.ref = out
+";
+
 const WATCHDOG: &str = r#"read line && exit
 kill -s KILL -- "-$1" 2>/dev/null
 [ -z "$2" ] && exit

@@ -364,7 +364,7 @@ impl<S> Running<S> {
                     shared.ledger.view(),
                     shared.offsets().views(),
                     shared.pending_batches.load(Ordering::Relaxed),
-                    shared.held_batches(),
+                    shared.held().len(),
                     shared.last_errors(),
                 )
             );

@@ -95,7 +95,7 @@ fn batch_of(id: u64, payloads: impl IntoIterator<Item = String>) -> Batch {
         };
         builder.keep(claim, meta, Some(payload.as_bytes()), [].into_iter());
     }
-    builder.finish(BatchId(id))
+    builder.finish(BatchId::new(id))
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {
@@ -159,7 +159,7 @@ async fn a_batch_is_durable_when_all_its_files_are_published() {
 
     let mut durable = sink.flush().await.unwrap();
     durable.sort_unstable();
-    assert_eq!(durable, [BatchId(1), BatchId(2)]);
+    assert_eq!(durable, [BatchId::new(1), BatchId::new(2)]);
     assert_eq!(
         ids(root.path()),
         BTreeMap::from([
@@ -186,7 +186,7 @@ async fn a_file_rolls_at_its_rows_and_splits_a_batch() {
         .deliver(&batch(2, (25..30).map(|id| (id, 1))))
         .await
         .unwrap();
-    assert_eq!(answer.durable, [BatchId(1), BatchId(2)]);
+    assert_eq!(answer.durable, [BatchId::new(1), BatchId::new(2)]);
     assert_eq!(ids(root.path())[""], (0..30).collect::<Vec<i64>>());
 }
 
@@ -223,7 +223,7 @@ async fn a_file_rolls_at_its_size_and_memory_stays_bounded() {
     }
     durable.extend(sink.flush().await.unwrap());
     durable.sort_unstable();
-    assert_eq!(durable, (0..20).map(BatchId).collect::<Vec<_>>());
+    assert_eq!(durable, (0..20).map(BatchId::new).collect::<Vec<_>>());
     let ids: Vec<i64> = ids(root.path()).into_values().flatten().collect();
     assert_eq!(ids.len(), 4000);
 }
@@ -242,7 +242,7 @@ async fn a_file_rolls_at_its_age() {
         assert!(Instant::now() < deadline, "not published");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    assert_eq!(durable, [BatchId(7)]);
+    assert_eq!(durable, [BatchId::new(7)]);
     assert_eq!(ids(root.path())[""], [1]);
 }
 
@@ -254,7 +254,7 @@ async fn one_file_too_many_publishes_the_idle_one() {
     sink.deliver(&batch(2, [(2, 2)])).await.unwrap();
     sink.deliver(&batch(3, [(3, 1)])).await.unwrap();
     let answer = sink.deliver(&batch(4, [(4, 3)])).await.unwrap();
-    assert_eq!(answer.durable, [BatchId(2)]);
+    assert_eq!(answer.durable, [BatchId::new(2)]);
     assert_eq!(
         ids(root.path()),
         BTreeMap::from([("dt=2026-11-02".to_owned(), vec![2])])
@@ -270,7 +270,7 @@ async fn what_is_abandoned_leaves_nothing() {
     assert_eq!(files(root.path()), Vec::<PathBuf>::new());
     assert_eq!(sink.flush().await.unwrap(), []);
     sink.deliver(&batch(2, [(1, 1)])).await.unwrap();
-    assert_eq!(sink.flush().await.unwrap(), [BatchId(2)]);
+    assert_eq!(sink.flush().await.unwrap(), [BatchId::new(2)]);
     assert_eq!(
         ids(root.path()),
         BTreeMap::from([("dt=2026-11-01".to_owned(), vec![1])])
@@ -330,7 +330,7 @@ async fn a_write_error_drops_what_is_held_and_the_sink_goes_on() {
     sink.deliver(&batch(3, [(1, 1), (2, 1), (3, 2)]))
         .await
         .unwrap();
-    assert_eq!(sink.flush().await.unwrap(), [BatchId(3)]);
+    assert_eq!(sink.flush().await.unwrap(), [BatchId::new(3)]);
     let ids: Vec<i64> = ids(root.path()).into_values().flatten().collect();
     assert_eq!(ids, [1, 2, 3]);
 }
@@ -361,7 +361,7 @@ async fn several_deliveries_at_once_lose_nothing() {
         .collect();
     durable.extend(sink.flush().await.unwrap());
     durable.sort_unstable();
-    assert_eq!(durable, (0..40).map(BatchId).collect::<Vec<_>>());
+    assert_eq!(durable, (0..40).map(BatchId::new).collect::<Vec<_>>());
     let mut ids: Vec<i64> = ids(root.path()).into_values().flatten().collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..400).collect::<Vec<i64>>());

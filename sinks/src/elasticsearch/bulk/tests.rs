@@ -36,7 +36,7 @@ pub(crate) fn batch<'a>(payloads: impl IntoIterator<Item = Option<&'a [u8]>>) ->
         };
         builder.keep(claim, meta, payload, std::iter::empty());
     }
-    builder.finish(BatchId(1))
+    builder.finish(BatchId::new(1))
 }
 
 pub(crate) fn texts(payloads: &[&str]) -> Batch {

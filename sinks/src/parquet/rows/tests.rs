@@ -31,7 +31,7 @@ fn batch(payloads: &[Option<String>]) -> Batch {
             [].into_iter(),
         );
     }
-    builder.finish(BatchId(1))
+    builder.finish(BatchId::new(1))
 }
 
 fn layout(schema: &str, by: &str) -> Layout {

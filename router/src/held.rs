@@ -1,0 +1,211 @@
+//! Batches that the sink has taken over and not yet made durable. Pure: one piece for each call of the sink.
+//!
+//! A batch may take several calls (halves of one that was too large, events sent again), and the sink may hold what each of them
+//! brought. Each call has an id of its own, so that a call that became durable says nothing of the others. A batch settles when the
+//! worker has done its part (dead letters are durable) and every call that is held has been named durable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use keystone_sinks::{BatchId, Claim};
+
+/// Record timestamps in milliseconds, each with a count of events.
+pub type Timestamps = Vec<(i64, u64)>;
+
+/// A batch that was held and is settled now.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub claims: Arc<[Claim]>,
+    /// Events that were held.
+    pub events: u64,
+    pub timestamps: Timestamps,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Calls that have not been named durable, those under way included.
+    awaited: Vec<u32>,
+    events: u64,
+    timestamps: Timestamps,
+    /// The claims, once the worker has done its part.
+    complete: Option<Arc<[Claim]>>,
+}
+
+/// The held batches of a worker, by the number of the batch.
+#[derive(Debug, Default)]
+pub struct HeldBatches {
+    batches: HashMap<u64, Held>,
+}
+
+impl HeldBatches {
+    /// Announces a call before the sink sees it: the sink may name it durable before its own call returns.
+    pub fn announce(&mut self, call: BatchId) {
+        let held = self.batches.entry(call.batch).or_default();
+        held.awaited.push(call.call);
+    }
+
+    /// The call ended and the sink holds nothing of it.
+    pub fn withdraw(&mut self, call: BatchId) {
+        if let Some(held) = self.batches.get_mut(&call.batch) {
+            held.awaited.retain(|&awaited| awaited != call.call);
+        }
+    }
+
+    /// The call ended and the sink holds these events of it, or has named them durable already.
+    pub fn hold(&mut self, call: BatchId, events: u64, timestamps: Timestamps) {
+        if let Some(held) = self.batches.get_mut(&call.batch) {
+            held.events += events;
+            held.timestamps.extend(timestamps);
+        }
+    }
+
+    /// The worker's part of a batch is done. Answers with what settled by that; `Err` where the batch is unknown: it was dropped.
+    pub fn complete(&mut self, batch: u64, claims: Arc<[Claim]>) -> Result<Option<Settled>, ()> {
+        let held = self.batches.get_mut(&batch).ok_or(())?;
+        held.complete = Some(claims);
+        Ok(self.settle(batch))
+    }
+
+    /// The sink names a call durable. Ids that are unknown were dropped, and mean nothing.
+    pub fn durable(&mut self, call: BatchId) -> Option<Settled> {
+        self.withdraw(call);
+        self.settle(call.batch)
+    }
+
+    fn settle(&mut self, batch: u64) -> Option<Settled> {
+        let held = self.batches.get_mut(&batch)?;
+        if !held.awaited.is_empty() {
+            return None;
+        }
+        let claims = held.complete.take()?;
+        let held = self.batches.remove(&batch)?;
+        Some(Settled {
+            claims,
+            events: held.events,
+            timestamps: held.timestamps,
+        })
+    }
+
+    /// Drops a batch that will be read again.
+    pub fn forget(&mut self, batch: u64) {
+        self.batches.remove(&batch);
+    }
+
+    /// Drops all, because the sink did. Answers with the events of complete batches: the others answer for themselves.
+    pub fn clear(&mut self) -> u64 {
+        let batches = std::mem::take(&mut self.batches);
+        let complete = batches.values().filter(|held| held.complete.is_some());
+        complete.map(|held| held.events).sum()
+    }
+
+    /// Number of batches, those with a call under way included.
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    /// What may happen to one batch, in any order that the worker and the sink can bring about.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The worker makes another call.
+        Call,
+        /// The call under way ends: held or not.
+        Answer(bool),
+        /// The sink publishes all that it has, and the worker learns of the ids at once or only later.
+        Publish {
+            at_once: bool,
+        },
+        /// The worker learns of ids published before.
+        Learn,
+        Complete,
+        /// A rewind: the sink drops what it has not published.
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Call),
+            3 => any::<bool>().prop_map(Step::Answer),
+            2 => any::<bool>().prop_map(|at_once| Step::Publish { at_once }),
+            2 => Just(Step::Learn),
+            1 => Just(Step::Complete),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    proptest! {
+        /// Whatever the order, a batch settles when it is complete and each held call is durable: not before, and not never.
+        #[test]
+        fn settles_exactly_when_all_is_durable(steps in prop::collection::vec(step(), 1..60)) {
+            let claims: Arc<[Claim]> = Arc::new([]);
+            let mut held = HeldBatches::default();
+            let mut batch = BatchId::new(1);
+            let mut under_way: Option<BatchId> = None;
+            let (mut in_sink, mut named) = (Vec::new(), Vec::new());
+            let mut durable = HashSet::new();
+            let (mut taken, mut complete, mut settled) = (Vec::new(), false, false);
+            for step in steps {
+                let mut now = None;
+                match step {
+                    Step::Call if under_way.is_none() && !complete => {
+                        batch = batch.next_call();
+                        held.announce(batch);
+                        under_way = Some(batch);
+                    }
+                    Step::Answer(holds) => if let Some(call) = under_way.take() {
+                        if holds {
+                            in_sink.push(call);
+                            taken.push(call);
+                            held.hold(call, 1, vec![(0, 1)]);
+                        } else {
+                            held.withdraw(call);
+                        }
+                    },
+                    Step::Publish { at_once } => {
+                        durable.extend(in_sink.iter().copied());
+                        named.append(&mut in_sink);
+                        if at_once {
+                            now = named.drain(..).filter_map(|id| held.durable(id)).next();
+                        }
+                    }
+                    Step::Learn => now = named.drain(..).filter_map(|id| held.durable(id)).next(),
+                    Step::Complete if under_way.is_none() && !complete && !taken.is_empty() => {
+                        complete = true;
+                        now = held.complete(batch.batch, claims.clone()).expect("known");
+                    }
+                    Step::Clear => {
+                        let events = held.clear();
+                        prop_assert_eq!(events, if complete && !settled { taken.len() as u64 } else { 0 });
+                        prop_assert!(held.is_empty());
+                        // The batch is read again under another number; late names of this one mean nothing.
+                        for id in named.drain(..) {
+                            prop_assert_eq!(held.durable(id), None);
+                        }
+                        batch = BatchId::new(batch.batch + 1);
+                        (under_way, complete, settled) = (None, false, false);
+                        (in_sink, taken) = (Vec::new(), Vec::new());
+                    }
+                    _ => {}
+                }
+                if let Some(now) = now {
+                    prop_assert!(complete && !settled);
+                    prop_assert_eq!(now.events, taken.len() as u64);
+                    prop_assert_eq!(now.timestamps.len(), taken.len());
+                    settled = true;
+                }
+                let all_named = taken.iter().all(|id| durable.contains(id) && !named.contains(id));
+                prop_assert_eq!(settled, complete && all_named);
+            }
+        }
+    }
+}
