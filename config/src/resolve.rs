@@ -25,11 +25,21 @@ pub fn resolve(table: &Table, sources: &Sources) -> Result<Settings, Problems> {
 /// The same for a caller that goes on checking where something is wrong, to report more at once: what has a problem is absent in the
 /// settings, also an option that otherwise always has a value.
 pub fn resolve_partly(table: &Table, sources: &Sources) -> (Settings, Problems) {
+    partly(table, sources, false)
+}
+
+/// The same for trying a route where its secrets are not: a secret whose file can't be read counts as absent.
+pub fn resolve_without_secrets(table: &Table, sources: &Sources) -> (Settings, Problems) {
+    partly(table, sources, true)
+}
+
+fn partly(table: &Table, sources: &Sources, absent_secrets: bool) -> (Settings, Problems) {
     let mut problems = Vec::new();
     let raw = layers::gather(table, sources, &mut problems);
     let mut resolver = Resolver {
         table,
         raw,
+        absent_secrets,
         problems,
         entries: Vec::new(),
         warnings: Vec::new(),
@@ -60,6 +70,8 @@ enum Use {
 struct Resolver<'a> {
     table: &'a Table,
     raw: BTreeMap<String, Raw>,
+    /// Secrets whose files can't be read are no problem.
+    absent_secrets: bool,
     problems: Vec<Problem>,
     entries: Vec<Entry>,
     warnings: Vec<String>,
@@ -114,6 +126,7 @@ impl Resolver<'_> {
                     self.entries
                         .push(entry(spec.key, raw, expanded, spec.secret, None));
                 }
+                Err(_) if self.may_be_absent(spec.secret, raw) => {}
                 Err(problem) => self.problems.push(problem),
             },
             (None, Use::No(_)) => {}
@@ -190,9 +203,17 @@ impl Resolver<'_> {
                     let prefix = Some(passthrough.prefix);
                     self.entries.push(entry(key, raw, expanded, secret, prefix));
                 }
+                Err(_) if self.may_be_absent(secret, raw) => {}
                 Err((problem, hint)) => self.problems.push(wrong(problem, hint)),
             }
         }
+    }
+
+    fn may_be_absent(&self, secret: bool, raw: &Raw) -> bool {
+        self.absent_secrets
+            && secret
+            && raw.text.contains("${file:")
+            && reference::expand(&raw.text).is_err()
     }
 }
 

@@ -8,7 +8,7 @@ pub type Position = (usize, usize);
 /// An expression that is not valid. `Display` shows the expression with a caret under the place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpressionError {
-    /// `"filter"`, `"projection"` or `"expression"`.
+    /// `"filter"`, `"projection"` or `"expression"`; or the option of a hygiene rule.
     pub which: &'static str,
     pub expression: String,
     pub position: Position,

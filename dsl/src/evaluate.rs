@@ -2,13 +2,17 @@
 
 use std::cmp::Ordering;
 
-use crate::error::Position;
+use crate::context::Context;
 use crate::node::{Node, Operator};
 use crate::number;
 use crate::value::Value;
 
 /// The expression's result for `current`, or the reason why there is none.
-pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<'a>, String> {
+pub(crate) fn evaluate<'a>(
+    node: &'a Node,
+    current: &Value<'a>,
+    context: &Context<'a>,
+) -> Result<Value<'a>, String> {
     Ok(match node {
         Node::Current => current.clone(),
         Node::Literal(value) => value.clone(),
@@ -18,99 +22,93 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
             _ => Value::Null,
         },
         Node::Slice { start, stop, step } => match current {
-            Value::Array(items) => Value::array(slice(items, *start, *stop, *step)),
+            Value::Array(items) => context.list(slice(items, *start, *stop, *step))?,
             _ => Value::Null,
         },
         Node::Chain(steps) => {
             let mut value = current.clone();
             for step in steps {
-                value = evaluate(step, &value)?;
+                value = evaluate(step, &value, context)?;
             }
             value
         }
-        Node::Each { list, each } => match evaluate(list, current)? {
+        Node::Each { list, each } => match evaluate(list, current, context)? {
             Value::Array(items) => {
                 let mut results = Vec::new();
                 for item in items.iter() {
-                    match evaluate(each, item)? {
+                    match evaluate(each, item, context)? {
                         Value::Null => {}
                         result => results.push(result),
                     }
                 }
-                Value::array(results)
+                context.list(results)?
             }
             _ => Value::Null,
         },
-        Node::Members(object) => match evaluate(object, current)? {
-            Value::Object(members) => Value::array(
-                Value::sorted(&members)
-                    .into_iter()
-                    .map(|(_, value)| value)
-                    .collect(),
-            ),
+        Node::Members(object) => match evaluate(object, current, context)? {
+            Value::Object(members) => {
+                let sorted = Value::sorted(&members).into_iter();
+                context.list(sorted.map(|(_, value)| value).collect())?
+            }
             _ => Value::Null,
         },
-        Node::Flatten(list) => match evaluate(list, current)? {
-            Value::Array(items) => Value::array(flatten(&items)),
+        Node::Flatten(list) => match evaluate(list, current, context)? {
+            Value::Array(items) => flatten(&items, context)?,
             _ => Value::Null,
         },
         Node::Where { test, then } => {
-            if evaluate(test, current)?.is_true() {
-                evaluate(then, current)?
+            if evaluate(test, current, context)?.is_true() {
+                evaluate(then, current, context)?
             } else {
                 Value::Null
             }
         }
         Node::List(_) | Node::Object(_) if matches!(current, Value::Null) => Value::Null,
-        Node::List(items) => Value::array(
+        Node::List(items) => context.list(
             items
                 .iter()
-                .map(|item| evaluate(item, current))
+                .map(|item| evaluate(item, current, context))
                 .collect::<Result<_, _>>()?,
-        ),
+        )?,
         Node::Object(members) => {
-            let member =
-                |(key, node): &'a (_, _)| Ok((Clone::clone(key), evaluate(node, current)?));
-            Value::object(members.iter().map(member).collect::<Result<_, String>>()?)
+            let member = |(key, node): &'a (_, _)| {
+                Ok((Clone::clone(key), evaluate(node, current, context)?))
+            };
+            context.object(members.iter().map(member).collect::<Result<_, String>>()?)?
         }
-        Node::Or(choices) => first(choices, current, true)?,
-        Node::And(conditions) => first(conditions, current, false)?,
-        Node::Not(node) => Value::Bool(!evaluate(node, current)?.is_true()),
+        Node::Or(choices) => first(choices, current, context, true)?,
+        Node::And(conditions) => first(conditions, current, context, false)?,
+        Node::Not(node) => Value::Bool(!evaluate(node, current, context)?.is_true()),
         Node::Compare {
             operator,
             left,
             right,
         } => compare(
             *operator,
-            &evaluate(left, current)?,
-            &evaluate(right, current)?,
-        ),
+            &evaluate(left, current, context)?,
+            &evaluate(right, current, context)?,
+            context,
+        )?,
         Node::Call {
             function,
             arguments,
+            prepared,
             position,
-        } => {
-            let arguments = arguments
-                .iter()
-                .map(|argument| evaluate(argument, current))
-                .collect::<Result<Vec<_>, _>>()?;
-            function
-                .call(&arguments)
-                .map_err(|reason| located(function.name, *position, &reason))?
-        }
+        } => function.call(arguments, prepared, *position, current, context)?,
         Node::Reference(node) => Value::Reference(node),
     })
 }
 
-fn located(function: &str, (line, column): Position, reason: &str) -> String {
-    format!("{function}: {reason} (line {line}, column {column})")
-}
-
 /// The first result whose truth is the one looked for, else the last result.
-fn first<'a>(nodes: &'a [Node], current: &Value<'a>, truth: bool) -> Result<Value<'a>, String> {
+fn first<'a>(
+    nodes: &'a [Node],
+    current: &Value<'a>,
+    context: &Context<'a>,
+    truth: bool,
+) -> Result<Value<'a>, String> {
     let mut result = Value::Null;
     for node in nodes {
-        result = evaluate(node, current)?;
+        result = evaluate(node, current, context)?;
         if result.is_true() == truth {
             break;
         }
@@ -119,21 +117,26 @@ fn first<'a>(nodes: &'a [Node], current: &Value<'a>, truth: bool) -> Result<Valu
 }
 
 /// Null where numbers are needed and something else is found.
-fn compare<'a>(operator: Operator, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+fn compare<'a>(
+    operator: Operator,
+    left: &Value<'_>,
+    right: &Value<'_>,
+    context: &Context<'_>,
+) -> Result<Value<'a>, String> {
     let ordered = |accepts: fn(Ordering) -> bool| match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
             Value::Bool(accepts(number::compare(left, right)))
         }
         _ => Value::Null,
     };
-    match operator {
-        Operator::Equal => Value::Bool(left.equals(right)),
-        Operator::NotEqual => Value::Bool(!left.equals(right)),
+    Ok(match operator {
+        Operator::Equal => Value::Bool(context.equal(left, right)?),
+        Operator::NotEqual => Value::Bool(!context.equal(left, right)?),
         Operator::Less => ordered(Ordering::is_lt),
         Operator::LessOrEqual => ordered(Ordering::is_le),
         Operator::Greater => ordered(Ordering::is_gt),
         Operator::GreaterOrEqual => ordered(Ordering::is_ge),
-    }
+    })
 }
 
 fn item<'a>(items: &[Value<'a>], index: i32) -> Value<'a> {
@@ -145,15 +148,22 @@ fn item<'a>(items: &[Value<'a>], index: i32) -> Value<'a> {
         .unwrap_or(Value::Null)
 }
 
-fn flatten<'a>(items: &[Value<'a>]) -> Vec<Value<'a>> {
-    let mut flat = Vec::with_capacity(items.len());
+fn flatten<'a>(items: &[Value<'a>], context: &Context<'a>) -> Result<Value<'a>, String> {
+    let size = |item: &Value<'a>| match item {
+        Value::Array(inner) => inner.len(),
+        _ => 1,
+    };
+    // One list may be in it many times, so the result may be much larger than what is there.
+    let size = items.iter().map(size).sum();
+    context.spend_items(size)?;
+    let mut flat = Vec::with_capacity(size);
     for item in items {
         match item {
             Value::Array(inner) => flat.extend_from_slice(inner),
             other => flat.push(other.clone()),
         }
     }
-    flat
+    Ok(Value::array(flat))
 }
 
 /// As a slice in Python.

@@ -1,26 +1,83 @@
-//! The functions: what each takes, and what it does. They agree with the reference but where `docs/dsl.md` says otherwise.
+//! The functions: what each takes, how it is prepared, and how it is called. `standard` has JMESPath's own, the other modules ours.
 
-mod argument;
+pub(crate) mod argument;
+mod privacy;
+mod record;
+mod shape;
+mod standard;
+mod text;
+mod time;
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
+use std::ops::Deref;
 
+use crate::context::Context;
+use crate::error::Position;
 use crate::evaluate::evaluate;
-use crate::json;
 use crate::node::Node;
-use crate::number;
+use crate::settings::Settings;
 use crate::value::Value;
 
-use argument::{Takes, with_article};
+use argument::Takes;
 
 type Outcome<'a> = Result<Value<'a>, String>;
 
 pub(crate) struct Function {
     pub(crate) name: &'static str,
     takes: &'static [Takes],
+    /// Further arguments that may be left out.
+    optional: &'static [Takes],
     /// Any number of further arguments of this type.
     rest: Option<Takes>,
-    run: for<'a> fn(&[Value<'a>]) -> Outcome<'a>,
+    /// Whether arguments that are literals are checked when the expression is compiled. JMESPath's own functions fail
+    /// for each event, as its compliance suite has it.
+    strict: bool,
+    /// Checks literals further, and makes of them what is worth making once.
+    prepare: Option<Prepare>,
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    /// On the arguments' values.
+    Eager(for<'c, 'a> fn(&Call<'c, 'a>) -> Outcome<'a>),
+    /// On the arguments themselves, which it evaluates as it needs them, and the current value.
+    Lazy(for<'a> fn(&'a [Node], &Value<'a>, &Context<'a>) -> Outcome<'a>),
+}
+
+/// For each argument its value, if it is a literal.
+type Literals<'l> = &'l [Option<&'l Value<'static>>];
+
+/// The index of an argument, and what is wrong with it.
+type PrepareError = (usize, String);
+
+type Prepare = fn(Literals<'_>, &Settings) -> Result<Prepared, PrepareError>;
+
+/// What a call keeps of its literals.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Nothing,
+    Attribute(record::Attribute),
+    Key(privacy::Key),
+    Regex(regex::Regex),
+    Time {
+        from: Option<time::Format>,
+        to: Option<time::Format>,
+    },
+}
+
+/// One call: the arguments' values, as a slice, and what else there is.
+pub(crate) struct Call<'c, 'a> {
+    arguments: &'c [Value<'a>],
+    prepared: &'a Prepared,
+    context: &'c Context<'a>,
+}
+
+impl<'a> Deref for Call<'_, 'a> {
+    type Target = [Value<'a>];
+
+    fn deref(&self) -> &[Value<'a>] {
+        self.arguments
+    }
 }
 
 impl std::fmt::Debug for Function {
@@ -29,81 +86,73 @@ impl std::fmt::Debug for Function {
     }
 }
 
-/// By name, sorted.
-static FUNCTIONS: &[Function] = {
-    use Takes::*;
-    const fn function(
+impl Function {
+    /// A function of ours; the tables of the modules are written with this and what follows.
+    const fn new(
         name: &'static str,
         takes: &'static [Takes],
-        run: for<'a> fn(&[Value<'a>]) -> Outcome<'a>,
+        run: for<'c, 'a> fn(&Call<'c, 'a>) -> Outcome<'a>,
     ) -> Function {
+        Function::with_run(name, takes, Run::Eager(run))
+    }
+
+    const fn lazy(
+        name: &'static str,
+        takes: &'static [Takes],
+        run: for<'a> fn(&'a [Node], &Value<'a>, &Context<'a>) -> Outcome<'a>,
+    ) -> Function {
+        Function::with_run(name, takes, Run::Lazy(run))
+    }
+
+    const fn with_run(name: &'static str, takes: &'static [Takes], run: Run) -> Function {
         Function {
             name,
             takes,
+            optional: &[],
             rest: None,
+            strict: true,
+            prepare: None,
             run,
         }
     }
-    &[
-        function("abs", &[Number], |a| {
-            Ok(Value::Number(number::abs(number(&a[0]))))
-        }),
-        function("avg", &[Numbers], avg),
-        function("ceil", &[Number], |a| {
-            Ok(Value::Number(number::round(number(&a[0]), f64::ceil)))
-        }),
-        function("contains", &[ArrayOrString, Any], contains),
-        function("ends_with", &[String, String], |a| {
-            Ok(Value::Bool(text(&a[0]).ends_with(text(&a[1]).as_ref())))
-        }),
-        function("floor", &[Number], |a| {
-            Ok(Value::Number(number::round(number(&a[0]), f64::floor)))
-        }),
-        function("join", &[String, Strings], join),
-        function("keys", &[Object], keys),
-        function("length", &[ArrayObjectOrString], length),
-        function("map", &[Expression, Array], map),
-        function("max", &[NumbersOrStrings], max),
-        function("max_by", &[Array, Expression], |a| {
-            extreme_by(a, Ordering::is_gt)
-        }),
-        Function {
-            name: "merge",
-            takes: &[Object],
-            rest: Some(Object),
-            run: merge,
-        },
-        function("min", &[NumbersOrStrings], min),
-        function("min_by", &[Array, Expression], |a| {
-            extreme_by(a, Ordering::is_lt)
-        }),
-        Function {
-            name: "not_null",
-            takes: &[Any],
-            rest: Some(Any),
-            run: not_null,
-        },
-        function("reverse", &[ArrayOrString], reverse),
-        function("sort", &[NumbersOrStrings], sort),
-        function("sort_by", &[Array, Expression], sort_by),
-        function("starts_with", &[String, String], |a| {
-            Ok(Value::Bool(text(&a[0]).starts_with(text(&a[1]).as_ref())))
-        }),
-        function("sum", &[Numbers], sum),
-        function("to_array", &[Any], to_array),
-        function("to_number", &[Any], to_number),
-        function("to_string", &[Json], to_string),
-        function("type", &[Any], |a| Ok(Value::text(a[0].type_name()))),
-        function("values", &[Object], values),
-    ]
-};
+
+    const fn with_optional(mut self, optional: &'static [Takes]) -> Function {
+        self.optional = optional;
+        self
+    }
+
+    const fn with_rest(mut self, rest: Takes) -> Function {
+        self.rest = Some(rest);
+        self
+    }
+
+    const fn prepared_by(mut self, prepare: Prepare) -> Function {
+        self.prepare = Some(prepare);
+        self
+    }
+}
+
+const GROUPS: &[&[Function]] = &[
+    standard::FUNCTIONS,
+    record::FUNCTIONS,
+    time::FUNCTIONS,
+    text::FUNCTIONS,
+    privacy::FUNCTIONS,
+    shape::FUNCTIONS,
+];
+
+fn all() -> impl Iterator<Item = &'static Function> {
+    GROUPS.iter().copied().flatten()
+}
 
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.iter().find(|function| function.name == name)
+    all().find(|function| function.name == name)
 }
 
 pub(crate) fn names() -> Vec<&'static str> {
-    FUNCTIONS.iter().map(|function| function.name).collect()
+    let mut names: Vec<_> = all().map(|function| function.name).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The function whose name is most like the one given, if one is like it at all.
@@ -119,274 +168,108 @@ pub(crate) fn nearest(name: &str) -> Option<&'static str> {
 impl Function {
     /// Wrong numbers of arguments are found when the expression is compiled.
     pub(crate) fn check_count(&self, found: usize) -> Result<(), String> {
-        let expected = self.takes.len();
-        if found == expected || self.rest.is_some() && found > expected {
+        let least = self.takes.len();
+        let most = least + self.optional.len();
+        if (least..=most).contains(&found) || self.rest.is_some() && found > most {
             return Ok(());
         }
-        let at_least = if self.rest.is_some() { "at least " } else { "" };
-        let plural = if expected == 1 { "" } else { "s" };
+        let expected = match (self.rest, least == most) {
+            (Some(_), _) => format!("at least {least}"),
+            (None, true) => least.to_string(),
+            (None, false) => format!("{least} to {most}"),
+        };
+        let plural = if expected == "1" || expected == "at least 1" {
+            ""
+        } else {
+            "s"
+        };
         Err(format!(
-            "{} takes {at_least}{expected} argument{plural}, found {found}",
+            "{} takes {expected} argument{plural}, found {found}",
             self.name
         ))
     }
 
-    pub(crate) fn call<'a>(&self, arguments: &[Value<'a>]) -> Outcome<'a> {
-        for (index, argument) in arguments.iter().enumerate() {
-            if let Some(takes) = self.takes.get(index).copied().or(self.rest) {
-                takes
-                    .check(argument)
-                    .map_err(|reason| format!("argument {} is {reason}", index + 1))?;
+    /// How much deeper than its arguments the result may be nested, see [`Node::growth`].
+    pub(crate) fn growth(&self, arguments: &[Node]) -> usize {
+        match self.name {
+            "parse_json" => shape::PARSED_DEPTH,
+            "set" => shape::path_length(&arguments[1]),
+            "map" | "to_array" | "split" | "keys" | "values" => 1,
+            _ => 0,
+        }
+    }
+
+    /// Looks at the literals among the arguments. Fails with the index of the argument that is wrong, and why.
+    pub(crate) fn prepare(
+        &self,
+        arguments: &[Node],
+        settings: &Settings,
+    ) -> Result<Prepared, PrepareError> {
+        let literals: Vec<_> = arguments
+            .iter()
+            .map(|argument| match argument {
+                Node::Literal(value) => Some(value),
+                _ => None,
+            })
+            .collect();
+        for (index, literal) in literals.iter().enumerate().filter(|_| self.strict) {
+            if let Some(value) = literal {
+                self.check_argument(index, value)
+                    .map_err(|reason| (index, format!("{}: {reason}", self.name)))?;
             }
         }
-        (self.run)(arguments)
-    }
-}
-
-// Arguments are checked before a function runs; these take them apart.
-
-fn number<'v, 'a>(value: &'v Value<'a>) -> &'v Cow<'a, str> {
-    match value {
-        Value::Number(text) => text,
-        _ => &Cow::Borrowed("0"),
-    }
-}
-
-fn text<'v>(value: &'v Value<'_>) -> Cow<'v, str> {
-    match value {
-        Value::String(text) => text.as_str(),
-        _ => Cow::Borrowed(""),
-    }
-}
-
-fn items<'v, 'a>(value: &'v Value<'a>) -> &'v [Value<'a>] {
-    match value {
-        Value::Array(items) => items,
-        _ => &[],
-    }
-}
-
-fn expression<'a>(value: &Value<'a>) -> &'a Node {
-    match value {
-        Value::Reference(node) => node,
-        _ => &Node::Current,
-    }
-}
-
-fn computed<'a>(text: Option<String>) -> Outcome<'a> {
-    text.map(|text| Value::Number(text.into()))
-        .ok_or_else(|| "the result is too large for a number".to_owned())
-}
-
-fn avg<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    match items(&arguments[0]) {
-        [] => Ok(Value::Null),
-        items => computed(number::mean(items.iter().map(|item| number(item).as_ref()))),
-    }
-}
-
-fn sum<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    computed(number::sum(
-        items(&arguments[0])
-            .iter()
-            .map(|item| number(item).as_ref()),
-    ))
-}
-
-fn contains<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    Ok(Value::Bool(match (&arguments[0], &arguments[1]) {
-        (Value::Array(items), wanted) => items.iter().any(|item| item.equals(wanted)),
-        (Value::String(text), Value::String(wanted)) => {
-            text.as_str().contains(wanted.as_str().as_ref())
+        match self.prepare {
+            Some(prepare) => prepare(&literals, settings).map_err(|(index, reason)| {
+                let reason = format!("{}: argument {}: {reason}", self.name, index + 1);
+                (index, reason)
+            }),
+            None => Ok(Prepared::Nothing),
         }
-        _ => false,
-    }))
-}
-
-fn join<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let parts: Vec<_> = items(&arguments[1]).iter().map(text).collect();
-    Ok(Value::text(parts.join(text(&arguments[0]).as_ref())))
-}
-
-fn keys<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let Value::Object(members) = &arguments[0] else {
-        return Ok(Value::Null);
-    };
-    Ok(Value::array(
-        Value::sorted(members)
-            .into_iter()
-            .map(|(key, _)| Value::String(key))
-            .collect(),
-    ))
-}
-
-fn values<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let Value::Object(members) = &arguments[0] else {
-        return Ok(Value::Null);
-    };
-    Ok(Value::array(
-        Value::sorted(members)
-            .into_iter()
-            .map(|(_, value)| value)
-            .collect(),
-    ))
-}
-
-fn length<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let length = match &arguments[0] {
-        Value::Array(items) => items.len(),
-        Value::Object(members) => members.len(),
-        other => text(other).chars().count(),
-    };
-    Ok(Value::Number(length.to_string().into()))
-}
-
-fn map<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let node = expression(&arguments[0]);
-    Ok(Value::array(
-        items(&arguments[1])
-            .iter()
-            .map(|item| evaluate(node, item))
-            .collect::<Result<_, _>>()?,
-    ))
-}
-
-fn merge<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let members = arguments.iter().flat_map(|argument| match argument {
-        Value::Object(members) => members.as_slice(),
-        _ => &[],
-    });
-    Ok(Value::object(members.cloned().collect()))
-}
-
-fn not_null<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    Ok(arguments
-        .iter()
-        .find(|argument| !matches!(argument, Value::Null))
-        .cloned()
-        .unwrap_or(Value::Null))
-}
-
-fn reverse<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    Ok(match &arguments[0] {
-        Value::Array(items) => Value::array(items.iter().rev().cloned().collect()),
-        other => Value::text(text(other).chars().rev().collect::<String>()),
-    })
-}
-
-fn to_array<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    Ok(match &arguments[0] {
-        array @ Value::Array(_) => array.clone(),
-        other => Value::array(vec![other.clone()]),
-    })
-}
-
-fn to_number<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    Ok(match &arguments[0] {
-        number @ Value::Number(_) => number.clone(),
-        Value::String(text) => match json::read_text(&text.as_str(), 1) {
-            Ok(number @ Value::Number(_)) => number.detached(),
-            _ => Value::Null,
-        },
-        _ => Value::Null,
-    })
-}
-
-fn to_string<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    if matches!(arguments[0], Value::String(_)) {
-        return Ok(arguments[0].clone());
     }
-    let mut json = Vec::new();
-    arguments[0].write_plain(&mut json)?;
-    String::from_utf8(json)
-        .map(Value::text)
-        .map_err(|error| error.to_string())
-}
 
-/// How to order values that are all numbers or all strings.
-fn order<'v>(
-    values: impl Iterator<Item = &'v Value<'v>>,
-) -> impl Fn(&Value<'_>, &Value<'_>) -> Ordering {
-    let numbers = number::order(values.filter_map(|value| match value {
-        Value::Number(text) => Some(text.as_ref()),
-        _ => None,
-    }));
-    move |a, b| match (a, b) {
-        (Value::Number(a), Value::Number(b)) => numbers(a, b),
-        (a, b) => text(a).cmp(&text(b)),
+    fn check_argument(&self, index: usize, argument: &Value<'_>) -> Result<(), String> {
+        let mut types = self.takes.iter().chain(self.optional);
+        match types.nth(index).copied().or(self.rest) {
+            Some(takes) => takes
+                .check(argument)
+                .map_err(|reason| format!("argument {} is {reason}", index + 1)),
+            None => Ok(()),
+        }
     }
-}
 
-fn sort<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let mut sorted = items(&arguments[0]).to_vec();
-    let order = order(items(&arguments[0]).iter());
-    sorted.sort_by(order);
-    Ok(Value::array(sorted))
-}
-
-fn max<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let items = items(&arguments[0]);
-    let order = order(items.iter());
-    Ok(items
-        .iter()
-        .max_by(|a, b| order(a, b))
-        .cloned()
-        .unwrap_or(Value::Null))
-}
-
-fn min<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let items = items(&arguments[0]);
-    let order = order(items.iter());
-    Ok(items
-        .iter()
-        .min_by(|a, b| order(a, b))
-        .cloned()
-        .unwrap_or(Value::Null))
-}
-
-/// Each item with what it is to be compared by.
-fn keyed<'a>(arguments: &[Value<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, String> {
-    let node = expression(&arguments[1]);
-    let mut keyed: Vec<(Value<'a>, Value<'a>)> = Vec::new();
-    for (index, item) in items(&arguments[0]).iter().enumerate() {
-        let key = evaluate(node, item)?;
-        let found = key.type_name();
-        let expected = match keyed.first() {
-            None if matches!(found, "number" | "string") => found,
-            None => "number or a string",
-            Some((_, first)) => first.type_name(),
+    /// Evaluates the arguments and calls the function. What it fails with itself is followed by its place.
+    pub(crate) fn call<'a>(
+        &self,
+        arguments: &'a [Node],
+        prepared: &'a Prepared,
+        position: Position,
+        current: &Value<'a>,
+        context: &Context<'a>,
+    ) -> Outcome<'a> {
+        let run = match self.run {
+            Run::Eager(run) => run,
+            Run::Lazy(run) => return run(arguments, current, context),
         };
-        if found != expected {
-            let found = with_article(found);
-            return Err(format!(
-                "argument 2 yields {found} for item {index}, expected a {expected}"
-            ));
-        }
-        keyed.push((item.clone(), key));
+        let arguments = arguments
+            .iter()
+            .map(|argument| evaluate(argument, current, context))
+            .collect::<Result<Vec<_>, _>>()?;
+        let checked = (0..)
+            .zip(&arguments)
+            .try_for_each(|(index, argument)| self.check_argument(index, argument));
+        let outcome = checked.and_then(|()| {
+            run(&Call {
+                arguments: &arguments,
+                prepared,
+                context,
+            })
+        });
+        outcome.map_err(|reason| {
+            let (line, column) = position;
+            format!("{}: {reason} (line {line}, column {column})", self.name)
+        })
     }
-    Ok(keyed)
 }
 
-fn sort_by<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    let mut keyed = keyed(arguments)?;
-    let keys: Vec<_> = keyed.iter().map(|(_, key)| key.clone()).collect();
-    let order = order(keys.iter());
-    keyed.sort_by(|(_, a), (_, b)| order(a, b));
-    Ok(Value::array(
-        keyed.into_iter().map(|(item, _)| item).collect(),
-    ))
-}
-
-/// The first of the items whose key is not exceeded.
-fn extreme_by<'a>(arguments: &[Value<'a>], exceeds: fn(Ordering) -> bool) -> Outcome<'a> {
-    let keyed = keyed(arguments)?;
-    let order = order(keyed.iter().map(|(_, key)| key));
-    let best = keyed.iter().reduce(|best, next| {
-        if exceeds(order(&next.1, &best.1)) {
-            next
-        } else {
-            best
-        }
-    });
-    Ok(best.map_or(Value::Null, |(item, _)| item.clone()))
-}
+#[cfg(test)]
+mod tests;

@@ -5,31 +5,40 @@
 //! where there is neither filter nor projection.
 //!
 //! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
-//! is what that becomes, `evaluate` and `function` put the two together. Nothing outside this crate sees any of these,
-//! so another engine can take their place.
+//! is what that becomes, `evaluate` and `function` put the two together within the bounds of a `context`, `hygiene` judges
+//! the result. Nothing outside this crate sees any of these, so another engine can take their place.
 //!
 //! ```
-//! use keystone_dsl::{Limits, Program, Verdict};
+//! use keystone_dsl::{Program, Record, Settings, Verdict};
 //!
-//! let program = Program::compile(Some("level == 'error'"), Some("{id: id, took: duration_ms}"), Limits::default()).unwrap();
+//! let program = Program::compile(Some("level == 'error'"), Some("{id: id, took: duration_ms}"), Settings::default()).unwrap();
 //! let mut evaluator = program.evaluator();
 //! let mut out = Vec::new();
-//! let verdict = evaluator.apply(br#"{"id": 7, "level": "error", "duration_ms": 1.50}"#, &mut out).unwrap();
+//! let record = Record::of(br#"{"id": 7, "level": "error", "duration_ms": 1.50}"#);
+//! let verdict = evaluator.apply(&record, &mut out).unwrap();
 //! assert_eq!((verdict, out.as_slice()), (Verdict::Projected, br#"{"id":7,"took":1.50}"#.as_slice()));
 //! ```
 
+mod context;
 mod error;
 mod evaluate;
 mod function;
+mod hygiene;
 mod json;
 mod node;
 mod number;
 mod parse;
+mod record;
+mod settings;
 mod token;
 mod value;
 
 pub use error::{EventError, ExpressionError, Position, Stage};
+pub use hygiene::{Broken, Hygiene, Rule, Rules};
+pub use record::{Headers, NoHeaders, Record};
+pub use settings::{Secrets, Settings};
 
+use context::Context;
 use node::Node;
 use value::Value;
 
@@ -41,11 +50,16 @@ pub const MAX_DEPTH: usize = 1000;
 pub struct Limits {
     /// Arrays and objects inside each other, the outermost counted as 1. More than [`MAX_DEPTH`] is taken as that.
     pub max_depth: usize,
+    /// Bytes of a projection's result. What an expression makes on the way, of one event, may take four times as many.
+    pub max_output_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_depth: 128 }
+        Limits {
+            max_depth: 128,
+            max_output_bytes: 16 << 20,
+        }
     }
 }
 
@@ -67,19 +81,24 @@ pub enum Verdict {
 pub struct Program {
     filter: Option<Node>,
     projection: Option<Node>,
-    max_depth: usize,
+    limits: Limits,
 }
 
 impl Program {
-    /// Fails with the errors of both expressions.
+    /// Fails with the errors of both expressions. [`Limits`] alone will do as settings where there are no secrets.
     pub fn compile(
         filter: Option<&str>,
         projection: Option<&str>,
-        limits: Limits,
+        settings: impl Into<Settings>,
     ) -> Result<Program, Vec<ExpressionError>> {
+        let settings = settings.into();
         let mut errors = Vec::new();
         let mut parse = |which, text: Option<&str>| {
-            text.and_then(|text| parse::parse(which, text).map_err(|e| errors.push(e)).ok())
+            text.and_then(|text| {
+                parse::parse(which, text, &settings)
+                    .map_err(|e| errors.push(e))
+                    .ok()
+            })
         };
         let filter = parse("filter", filter);
         let projection = parse("projection", projection);
@@ -87,7 +106,7 @@ impl Program {
             Ok(Program {
                 filter,
                 projection,
-                max_depth: limits.max_depth,
+                limits: settings.limits,
             })
         } else {
             Err(errors)
@@ -116,25 +135,26 @@ pub struct Evaluator<'p> {
 
 impl Evaluator<'_> {
     /// Decides on one event. `out` is appended to for [`Verdict::Projected`] only; after an error it is as it was.
-    pub fn apply(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Verdict, EventError> {
-        let program = self.program;
+    pub fn apply(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<Verdict, EventError> {
+        let (program, payload) = (self.program, record.payload);
         if program.filter.is_none() && program.projection.is_none() {
-            return validate(payload, program.max_depth).map(|()| Verdict::Unchanged);
+            return validate(payload, program.limits.max_depth).map(|()| Verdict::Unchanged);
         }
-        let event = json::read(payload, program.max_depth)?;
+        let event = json::read(payload, program.limits.max_depth)?;
+        let context = Context::new(record, program.limits);
         if let Some(filter) = &program.filter
-            && !run(filter, &event, Stage::Filter)?.is_true()
+            && !run(filter, &event, &context, Stage::Filter)?.is_true()
         {
             return Ok(Verdict::Filtered);
         }
         let Some(projection) = &program.projection else {
             return Ok(Verdict::Unchanged);
         };
-        let result = run(projection, &event, Stage::Projection)?;
+        let result = run(projection, &event, &context, Stage::Projection)?;
         if matches!(result, Value::Null) {
             return Ok(Verdict::Discarded);
         }
-        write(&result, out)?;
+        write(&result, program.limits, out)?;
         Ok(Verdict::Projected)
     }
 }
@@ -143,19 +163,32 @@ impl Evaluator<'_> {
 #[derive(Debug)]
 pub struct Expression {
     node: Node,
+    limits: Limits,
 }
 
 impl Expression {
+    /// With the default [`Settings`].
     pub fn compile(text: &str) -> Result<Expression, ExpressionError> {
+        Expression::compile_with(text, Settings::default())
+    }
+
+    pub fn compile_with(
+        text: &str,
+        settings: impl Into<Settings>,
+    ) -> Result<Expression, ExpressionError> {
+        let settings = settings.into();
         Ok(Expression {
-            node: parse::parse("expression", text)?,
+            node: parse::parse("expression", text, &settings)?,
+            limits: settings.limits,
         })
     }
 
-    /// Appends the result as JSON, `null` included, without a newline. The default [`Limits`] apply.
-    pub fn search(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), EventError> {
-        let event = json::read(payload, Limits::default().max_depth)?;
-        write(&run(&self.node, &event, Stage::Projection)?, out)
+    /// Appends the result as JSON, `null` included, without a newline; after an error `out` is as it was.
+    pub fn search(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), EventError> {
+        let event = json::read(record.payload, self.limits.max_depth)?;
+        let context = Context::new(record, self.limits);
+        let result = run(&self.node, &event, &context, Stage::Projection)?;
+        write(&result, self.limits, out)
     }
 }
 
@@ -164,17 +197,24 @@ pub fn validate(payload: &[u8], max_depth: usize) -> Result<(), EventError> {
     json::check(payload, max_depth)
 }
 
-fn run<'a>(node: &'a Node, event: &Value<'a>, stage: Stage) -> Result<Value<'a>, EventError> {
-    evaluate::evaluate(node, event).map_err(|reason| EventError { stage, reason })
+fn run<'a>(
+    node: &'a Node,
+    event: &Value<'a>,
+    context: &Context<'a>,
+    stage: Stage,
+) -> Result<Value<'a>, EventError> {
+    evaluate::evaluate(node, event, context).map_err(|reason| EventError { stage, reason })
 }
 
-fn write(result: &Value<'_>, out: &mut Vec<u8>) -> Result<(), EventError> {
+fn write(result: &Value<'_>, limits: Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
     let start = out.len();
-    result.write(out).map_err(|reason| {
-        out.truncate(start);
-        EventError {
-            stage: Stage::Projection,
-            reason,
-        }
-    })
+    result
+        .write(limits.max_output_bytes, out)
+        .map_err(|reason| {
+            out.truncate(start);
+            EventError {
+                stage: Stage::Projection,
+                reason,
+            }
+        })
 }

@@ -1,7 +1,7 @@
 //! What an expression becomes. Chains are flat, so that the tree is no deeper than the expression is nested.
 
 use crate::error::Position;
-use crate::function::Function;
+use crate::function::{Function, Prepared};
 use crate::value::{Text, Value};
 
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub(crate) enum Node {
     Call {
         function: &'static Function,
         arguments: Vec<Node>,
+        prepared: Prepared,
         position: Position,
     },
     /// `&a`, a function's argument.
@@ -63,4 +64,42 @@ pub(crate) enum Operator {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+}
+
+impl Node {
+    /// How much deeper than what it is applied to the result may be nested, at most.
+    pub(crate) fn growth(&self) -> usize {
+        let most = |nodes: &[Node]| nodes.iter().map(Node::growth).max().unwrap_or(0);
+        match self {
+            Node::Current | Node::Field(_) | Node::Index(_) | Node::Slice { .. } => 0,
+            Node::Not(_) | Node::Compare { .. } => 0,
+            Node::Literal(value) => value.depth(),
+            Node::Chain(steps) => steps.iter().map(Node::growth).sum(),
+            Node::Each { list, each } => list.growth() + each.growth(),
+            Node::Members(inner) | Node::Flatten(inner) | Node::Reference(inner) => inner.growth(),
+            Node::Where { then, .. } => then.growth(),
+            Node::List(items) => 1 + most(items),
+            Node::Object(members) => {
+                1 + members
+                    .iter()
+                    .map(|(_, node)| node.growth())
+                    .max()
+                    .unwrap_or(0)
+            }
+            Node::Or(choices) | Node::And(choices) => most(choices),
+            Node::Call {
+                function,
+                arguments,
+                ..
+            } => {
+                // A reference is applied to what another argument yields.
+                let (applied, given): (Vec<_>, Vec<_>) = arguments
+                    .iter()
+                    .partition(|node| matches!(node, Node::Reference(_)));
+                let given = given.into_iter().map(Node::growth).max().unwrap_or(0);
+                let applied: usize = applied.into_iter().map(Node::growth).sum();
+                given + applied + function.growth(arguments)
+            }
+        }
+    }
 }

@@ -9,21 +9,30 @@ use std::mem;
 use crate::error::{ExpressionError, position};
 use crate::function;
 use crate::node::Node;
+use crate::settings::Settings;
 use crate::token::{Fault, Token, tokens};
 use crate::value::Text;
 
 /// The deepest nesting of an expression. Evaluation recurses this deep.
 const MAX_NESTING: usize = 100;
 
+/// How much deeper than the event a result may be nested. Values are dropped and written recursively.
+const MAX_GROWTH: usize = 250;
+
 /// The binding power below which a token ends what is applied to each item of a list.
 const PROJECTION_STOP: u8 = 10;
 const EACH_BINDING: u8 = 20;
 const NOT_BINDING: u8 = 45;
 
-pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, ExpressionError> {
+pub(crate) fn parse(
+    which: &'static str,
+    expression: &str,
+    settings: &Settings,
+) -> Result<Node, ExpressionError> {
     let tree = tokens(expression).and_then(|tokens| {
         let mut parser = Parser {
             expression,
+            settings,
             tokens,
             next: 0,
             depth: 0,
@@ -31,7 +40,7 @@ pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, Expre
         };
         let node = parser.expression(0)?;
         match parser.peek() {
-            Token::End => Ok(node),
+            Token::End => parser.check_growth(&node).map(|()| node),
             _ => Err(parser.unexpected("after the end of the expression")),
         }
     });
@@ -46,6 +55,7 @@ pub(crate) fn parse(which: &'static str, expression: &str) -> Result<Node, Expre
 
 struct Parser<'e> {
     expression: &'e str,
+    settings: &'e Settings,
     tokens: Vec<(usize, Token)>,
     next: usize,
     /// Calls of [`Parser::expression`] inside each other.
@@ -94,6 +104,16 @@ impl Parser<'_> {
             self.at(),
             format!("the expression is nested deeper than {MAX_NESTING}"),
         ))
+    }
+
+    /// A chain is not nested, but what it makes may be: `[@] | [@] | …`.
+    fn check_growth(&self, node: &Node) -> Result<(), Fault> {
+        if node.growth() <= MAX_GROWTH {
+            return Ok(());
+        }
+        let message = format!("the result may be nested {MAX_GROWTH} deeper than the event");
+        Err(Fault::new(0, message)
+            .hint("a list or object in each step of a long chain nests deeper and deeper"))
     }
 
     /// An expression up to the first token that binds no tighter than `binding`.
@@ -393,11 +413,12 @@ impl Parser<'_> {
             });
         };
         self.advance();
-        let mut arguments = Vec::new();
+        let (mut arguments, mut places) = (Vec::new(), Vec::new());
         if matches!(self.peek(), Token::RightParenthesis) {
             self.advance();
         } else {
             loop {
+                places.push(self.at());
                 arguments.push(self.argument()?);
                 match self.peek() {
                     Token::Comma => self.advance(),
@@ -412,9 +433,13 @@ impl Parser<'_> {
         function
             .check_count(arguments.len())
             .map_err(|message| Fault::new(at, message))?;
+        let prepared = function
+            .prepare(&arguments, self.settings)
+            .map_err(|(index, message)| Fault::new(places[index], message))?;
         Ok(Node::Call {
             function,
             arguments,
+            prepared,
             position: position(self.expression, at),
         })
     }

@@ -68,6 +68,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Arrays and objects inside each other.
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Value::Array(items) => 1 + items.iter().map(Value::depth).max().unwrap_or(0),
+            Value::Object(members) => {
+                1 + members
+                    .iter()
+                    .map(|(_, value)| value.depth())
+                    .max()
+                    .unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null",
@@ -118,18 +133,39 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Appends the value as JSON without white space. What came from the payload keeps its digits and escapes.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<(), String> {
-        self.write_as(out, |text, out| text.write(out))
+    /// Whether it holds at most so many values, itself included, a part that it holds many times counted each time.
+    /// Looks at no more than that; `left` is what is left of them.
+    pub(crate) fn is_within(&self, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else {
+            return false;
+        };
+        *left = rest;
+        match self {
+            Value::Array(items) => items.iter().all(|item| item.is_within(left)),
+            Value::Object(members) => members.iter().all(|(_, value)| value.is_within(left)),
+            _ => true,
+        }
+    }
+
+    /// Appends the value as JSON without white space, at most so many bytes. What came from the payload keeps its
+    /// digits and escapes.
+    pub(crate) fn write(&self, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.write_as(out.len().saturating_add(most), out, |text, out| {
+            text.write(out)
+        })
     }
 
     /// The same with strings in their shortest form, so that the text depends on their meaning only.
-    pub(crate) fn write_plain(&self, out: &mut Vec<u8>) -> Result<(), String> {
-        self.write_as(out, |text, out| write_string(&text.as_str(), out))
+    pub(crate) fn write_plain(&self, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.write_as(out.len().saturating_add(most), out, |text, out| {
+            write_string(&text.as_str(), out)
+        })
     }
 
+    /// `end` is the length that `out` may grow to. A value may hold one part many times, so a small one may be written large.
     fn write_as(
         &self,
+        end: usize,
         out: &mut Vec<u8>,
         string: fn(&Text<'_>, &mut Vec<u8>),
     ) -> Result<(), String> {
@@ -145,7 +181,7 @@ impl<'a> Value<'a> {
                     if index > 0 {
                         out.push(b',');
                     }
-                    item.write_as(out, string)?;
+                    item.write_as(end, out, string)?;
                 }
                 out.push(b']');
             }
@@ -157,7 +193,7 @@ impl<'a> Value<'a> {
                     }
                     string(key, out);
                     out.push(b':');
-                    value.write_as(out, string)?;
+                    value.write_as(end, out, string)?;
                 }
                 out.push(b'}');
             }
@@ -167,6 +203,9 @@ impl<'a> Value<'a> {
                         .to_owned(),
                 );
             }
+        }
+        if out.len() > end {
+            return Err("the result is larger than the limit of an expression's output".to_owned());
         }
         Ok(())
     }

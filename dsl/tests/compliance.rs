@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keystone_dsl::{Expression, Stage};
+use keystone_dsl::{Expression, Record, Stage};
 use serde_json::Value;
 
 /// Cases where this language means to differ: file, expression, reason.
@@ -71,7 +71,7 @@ fn check(event: &[u8], expression: &str, case: &Value) -> Result<(), String> {
     let mut out = Vec::new();
     let result = compiled
         .as_ref()
-        .map(|compiled| compiled.search(event, &mut out));
+        .map(|compiled| compiled.search(&Record::of(event), &mut out));
     match (
         case.get("error").map(|error| error.as_str().unwrap()),
         result,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jmespath::ast::{Ast, KeyValuePair};
 use jmespath::{ErrorReason, JmespathError, Rcvar, Runtime, Variable};
-use keystone_dsl::{Expression, Limits, Program, Verdict};
+use keystone_dsl::{Expression, Limits, Program, Record, Verdict};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -365,7 +365,7 @@ fn agree(text: &str, event_text: &str) -> Result<(), TestCaseError> {
         Expression::compile(text).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let event: Value = serde_json::from_str(event_text).unwrap();
     let mut out = Vec::new();
-    let found = expression.search(event_text.as_bytes(), &mut out);
+    let found = expression.search(&Record::of(event_text.as_bytes()), &mut out);
     let expected = match reference(text, &event) {
         // Not an error of the event: a number that the reference can't hold.
         Err(JmespathError {
@@ -409,7 +409,7 @@ fn applied(text: &str, event: &str, expected: &Value, written: &[u8]) -> Result<
         let program = Program::compile(filter, projection, Limits::default()).unwrap();
         let verdict = program
             .evaluator()
-            .apply(event.as_bytes(), &mut out)
+            .apply(&Record::of(event.as_bytes()), &mut out)
             .unwrap();
         (verdict, out)
     };

@@ -1,7 +1,7 @@
 //! A lane: one thread with its share of the partitions. The hot path of an event, top to bottom.
 //!
 //! ```text
-//! chunk of borrowed records -> filter and projection on the borrowed payload -> kept events copied once, into the batch
+//! chunk of borrowed records -> filter, projection, hygiene on the borrowed payload -> kept events copied once, into the batch
 //!                           -> batch full or due -> its claims are tracked -> handed to delivery (waits while delivery is behind)
 //! ```
 
@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select_biased};
-use keystone_dsl::{Evaluator, Verdict};
+use keystone_dsl::Record;
 use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 use tokio::sync::mpsc;
 
+use crate::decision::{Decider, Decision};
 use crate::ledger::Ledger;
 use crate::offsets::{PartitionKey, Tracking};
-use crate::route::NullPayload;
 use crate::state::Shared;
 use crate::trigger::Trigger;
 
@@ -50,7 +50,7 @@ pub struct Flush {
 
 pub struct Lane<'r> {
     shared: &'r Shared,
-    evaluator: Evaluator<'r>,
+    decider: Decider<'r>,
     builder: BatchBuilder,
     trigger: Trigger,
     delivery: mpsc::Sender<Batch>,
@@ -65,22 +65,6 @@ struct Counts {
     discarded: u64,
 }
 
-/// What is to become of an event that was not filtered.
-enum Decision {
-    Keep,
-    KeepProjected,
-    Discard,
-    Bury(Stage, String),
-}
-
-fn stage_of(stage: keystone_dsl::Stage) -> Stage {
-    match stage {
-        keystone_dsl::Stage::Decode => Stage::Decode,
-        keystone_dsl::Stage::Filter => Stage::Filter,
-        keystone_dsl::Stage::Projection => Stage::Projection,
-    }
-}
-
 /// Numbers of batches are unique within the process.
 static NEXT_BATCH: AtomicU64 = AtomicU64::new(1);
 
@@ -88,7 +72,7 @@ impl<'r> Lane<'r> {
     pub fn new(shared: &'r Shared, delivery: mpsc::Sender<Batch>) -> Lane<'r> {
         Lane {
             shared,
-            evaluator: shared.route.program.evaluator(),
+            decider: Decider::new(&shared.route.steps),
             builder: BatchBuilder::default(),
             trigger: Trigger::new(shared.route.batch),
             delivery,
@@ -157,34 +141,27 @@ impl<'r> Lane<'r> {
         self.counts.consumed += 1;
         let start = self.builder.arena().len();
         let decision = match record.payload() {
-            None => self.tombstone(),
-            Some(_) if !self.shared.route.json => Decision::Keep,
-            Some(payload) => match self.evaluator.apply(payload, self.builder.arena()) {
-                Ok(Verdict::Filtered) => {
-                    self.counts.filtered += 1;
-                    return;
-                }
-                Ok(Verdict::Discarded) => Decision::Discard,
-                Ok(Verdict::Unchanged) => Decision::Keep,
-                Ok(Verdict::Projected) => Decision::KeepProjected,
-                Err(error) => Decision::Bury(stage_of(error.stage), error.reason),
-            },
-        };
-        self.carry_out(decision, claim, start, record);
-    }
-
-    fn tombstone(&self) -> Decision {
-        match self.shared.route.null_payload {
-            NullPayload::Deliver => Decision::Keep,
-            NullPayload::Discard => Decision::Discard,
-            NullPayload::DeadLetter => Decision::Bury(
-                Stage::Decode,
-                "the record has no value (a tombstone); source.null.payload can discard or deliver such records".to_owned(),
+            None => self.decider.tombstone(),
+            Some(payload) => self.decider.decide(
+                &Record {
+                    payload,
+                    topic: &key.topic,
+                    partition: key.partition,
+                    offset,
+                    timestamp: record.timestamp().to_millis(),
+                    key: record.key(),
+                    headers: &MessageHeaders(record),
+                },
+                self.builder.arena(),
             ),
+        };
+        match decision {
+            Decision::Filtered => self.counts.filtered += 1,
+            decision => self.carry_out(decision, claim, start, record),
         }
     }
 
-    /// Copies what is kept; `start` is where a projection has begun to write.
+    /// Copies what is kept; `start` is where an event written anew begins.
     fn carry_out(
         &mut self,
         decision: Decision,
@@ -201,15 +178,16 @@ impl<'r> Lane<'r> {
         let (headers, decision) = match headers_of(record) {
             Some(headers) => (headers, decision),
             None => {
-                let reason = "the name of a header is not UTF-8; this copy has no headers";
-                (Vec::new(), Decision::Bury(Stage::Decode, reason.to_owned()))
+                let reason = format!("{BAD_HEADER_NAME}; this copy has no headers");
+                (Vec::new(), Decision::Bury(Stage::Decode, reason))
             }
         };
         let headers = headers.into_iter();
         match decision {
-            Decision::Discard => self.counts.discarded += 1,
+            Decision::Filtered => {}
+            Decision::Discard(_) => self.counts.discarded += 1,
             Decision::Keep => self.builder.keep(claim, meta, value, headers),
-            Decision::KeepProjected => {
+            Decision::KeepRewritten => {
                 self.builder
                     .keep_projected(claim, start, meta, value, headers);
             }
@@ -269,6 +247,14 @@ impl<'r> Lane<'r> {
         Ledger::add(&ledger.consumed, counts.consumed);
         Ledger::add(&ledger.filtered, counts.filtered);
         Ledger::add(&ledger.discarded, counts.discarded);
+        for (counter, count) in self
+            .shared
+            .violations
+            .iter()
+            .zip(self.decider.take_violations())
+        {
+            Ledger::add(counter, count);
+        }
     }
 }
 
@@ -277,12 +263,25 @@ thread_local! {
     pub static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
 }
 
-type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
+/// The headers of a record as expressions ask for them.
+struct MessageHeaders<'a, 'c>(&'a BorrowedMessage<'c>);
+
+impl keystone_dsl::Headers for MessageHeaders<'_, '_> {
+    fn last(&self, name: &str) -> Result<Option<&[u8]>, String> {
+        let headers = headers_of(self.0).ok_or(BAD_HEADER_NAME)?;
+        let found = headers.iter().rev().find(|(known, _)| *known == name);
+        Ok(found.and_then(|(_, value)| *value))
+    }
+}
+
+const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
+
+pub type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
 
 /// The headers of a record, borrowed; `None` where a header's name is not UTF-8.
 ///
 /// rdkafka panics on such a name. It comes from a foreign producer, so it must not end the worker.
-fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
+pub fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
     let Some(headers) = record.headers() else {
         return Some(Vec::new());
     };

@@ -10,7 +10,7 @@ pub struct Ledger {
     pub consumed: AtomicU64,
     /// The filter was not true.
     pub filtered: AtomicU64,
-    /// The projection was null, a tombstone was discarded, or `dead.letter.policy = discard`.
+    /// The projection was null, a tombstone or a violation of hygiene was discarded, or `dead.letter.policy = discard`.
     pub discarded: AtomicU64,
     pub delivered: AtomicU64,
     /// By stage, in the order of `Stage::ALL`.

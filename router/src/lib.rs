@@ -2,7 +2,7 @@
 //!
 //! - [`options`], [`route`]: from text to a route that can run
 //! - [`worker`]: threads and tasks, set up and taken down
-//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`dead_letters`] beside it
+//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] beside it
 //! - [`group`], [`joint`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`]: pure state machines: what may be committed, what the sink has yet to make durable,
 //!   when a batch closes, how long to wait
@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod cli;
 pub mod consumer;
 pub mod dead_letters;
+pub mod decision;
 pub mod delivery;
 pub mod group;
 pub mod held;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use keystone_dsl::Rule;
 use keystone_sinks::metric::{Metric, MetricKind};
 use keystone_sinks::{Batch, Stage};
 use metrics::{counter, gauge, histogram};
@@ -52,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         "keystone_events_discarded_total",
         Counter,
         &[],
-        "Events whose projection was null, tombstones under `source.null.payload = discard`, and bad events under `dead.letter.policy = discard`.",
+        "Events whose projection was null, tombstones under `source.null.payload = discard`, events that broke a rule under `hygiene.on.violation = discard`, and bad events under `dead.letter.policy = discard`.",
     ),
     metric(
         "keystone_events_delivered_total",
@@ -65,6 +66,12 @@ pub const METRICS: &[Metric] = &[
         Counter,
         &["stage"],
         "Events that are durable in the dead-letter topic, by the stage that found them bad. A rise deserves a look at the reasons in their headers.",
+    ),
+    metric(
+        "keystone_hygiene_violations_total",
+        Counter,
+        &["rule"],
+        "Events that broke a hygiene rule, by rule (`required`, `types`, `max.event.bytes`); one that breaks two counts for both. An event that is read again is counted again. A rise means that a producer has changed: the reason in the dead letter names the field.",
     ),
     metric(
         "keystone_events_abandoned_total",
@@ -333,6 +340,10 @@ fn observe(shared: &Shared, ready: bool) {
     for stage in Stage::ALL {
         let count = shared.ledger.dead_lettered(stage).load(Ordering::Relaxed);
         counter!("keystone_events_dead_lettered_total", "stage" => stage.as_str()).absolute(count);
+    }
+    for (rule, count) in Rule::ALL.iter().zip(&shared.violations) {
+        let count = count.load(Ordering::Relaxed);
+        counter!("keystone_hygiene_violations_total", "rule" => rule.as_str()).absolute(count);
     }
     for ((part, reason), count) in shared.retries() {
         counter!("keystone_retries_total", "part" => part, "reason" => reason).absolute(count);

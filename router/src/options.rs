@@ -1,6 +1,6 @@
 //! The route's own options, and the table of all options of the program.
 
-use keystone_config::{Default, Kind, OptionSpec, Section, Table, Tradeoff3};
+use keystone_config::{Default, Kind, OptionSpec, Passthrough, Section, Table, Tradeoff3};
 use keystone_sinks::kafka::client::SOURCE_PASSTHROUGH;
 
 const ROUTE: &[OptionSpec] = &[OptionSpec {
@@ -86,7 +86,84 @@ const EXPRESSIONS: &[OptionSpec] = &[
         doc: "A JMESPath expression whose result is delivered instead of the event. An event for which it is `null` is counted as discarded. Absent: the payload is delivered byte for byte.",
         example: "{event_id: id, user: user.id, duration_ms: duration_ms}",
     },
+    OptionSpec {
+        key: "dsl.max.output.bytes",
+        kind: Kind::Bytes {
+            min: 1_024,
+            max: 1 << 30,
+        },
+        default: Default::Value("16mb"),
+        secret: false,
+        doc: "How large the projection's result may be; an event for which it is larger is a dead letter. What an expression makes on the way may take four times as much memory, for each lane.",
+        example: "",
+    },
 ];
+
+const HYGIENE: &[OptionSpec] = &[
+    OptionSpec {
+        key: "hygiene.required",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "Fields that every event to deliver must have, not `null`: a comma-separated list of fields, written as in an expression. Checked, as all hygiene rules, after the projection. See [the language](dsl.md#hygiene).",
+        example: "event_id, user.id",
+    },
+    OptionSpec {
+        key: "hygiene.types",
+        kind: Kind::Text,
+        default: Default::Absent,
+        secret: false,
+        doc: "Fields with the type of their value: `string`, `integer`, `number`, `boolean`, `object`, `array` or `timestamp`. A field that is absent or `null` has no wrong type.",
+        example: "duration_ms: integer, ts: timestamp",
+    },
+    OptionSpec {
+        key: "hygiene.max.event.bytes",
+        kind: Kind::Bytes {
+            min: 1,
+            max: 1 << 30,
+        },
+        default: Default::Absent,
+        secret: false,
+        doc: "The most bytes that an event to deliver may have.",
+        example: "256k",
+    },
+    OptionSpec {
+        key: "hygiene.drop.nulls",
+        kind: Kind::Bool,
+        default: Default::Value("false"),
+        secret: false,
+        doc: "Whether members of objects that are `null` are left out, at every depth. Nulls in lists stay.",
+        example: "",
+    },
+    OptionSpec {
+        key: "hygiene.trim.strings",
+        kind: Kind::Bool,
+        default: Default::Value("false"),
+        secret: false,
+        doc: "Whether white space at both ends of strings is left out, at every depth.",
+        example: "",
+    },
+    OptionSpec {
+        key: "hygiene.on.violation",
+        kind: Kind::Choice(&["dead-letter", "discard"]),
+        default: Default::Value("dead-letter"),
+        secret: false,
+        doc: "What becomes of an event that breaks a rule: it is a dead letter that names the rule, the field and what was found, or it is dropped and counted as discarded. Both are counted by rule.",
+        example: "",
+    },
+];
+
+/// The keys of `hmac_sha256`.
+const SECRETS: Passthrough = Passthrough {
+    prefix: SECRET_PREFIX,
+    doc: "The key that `hmac_sha256(text, '<name>')` uses: any text, best one in a file: `dsl.secret.users=${file:/run/secrets/users}`. \
+          Who knows the key can tell whose hash it is, so make it long and random: `openssl rand -hex 32`.",
+    secret: |_| true,
+    reserved: &[],
+};
+
+/// Secrets of the language are set below this.
+pub const SECRET_PREFIX: &str = "dsl.secret.";
 
 const DELIVERY: &[OptionSpec] = &[
     OptionSpec {
@@ -293,7 +370,8 @@ pub fn table() -> Table {
         sections: vec![
             section("Route", ROUTE, None),
             section("Source", SOURCE, Some(SOURCE_PASSTHROUGH)),
-            section("Filter and projection", EXPRESSIONS, None),
+            section("Filter and projection", EXPRESSIONS, Some(SECRETS)),
+            section("Hygiene", HYGIENE, None),
             section("Delivery", DELIVERY, None),
             section("Dead letters", DEAD_LETTERS, None),
             keystone_sinks::elasticsearch::SECTION,

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use keystone_config::{Problem, Problems, Settings, Sources, resolve_partly};
-use keystone_dsl::{Limits, Program};
+use keystone_config::{
+    Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
+};
+use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
 
-use crate::options;
+use crate::decision::{NullPayload, Steps};
+use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
 
 /// Where a group without commits begins.
@@ -34,14 +37,6 @@ impl Start {
     }
 }
 
-/// `source.null.payload`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NullPayload {
-    DeadLetter,
-    Discard,
-    Deliver,
-}
-
 /// `dead.letter.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadLetterPolicy {
@@ -55,10 +50,7 @@ pub struct Route {
     pub name: String,
     pub topics: Vec<String>,
     pub start: Start,
-    /// `source.format = json`: payloads are validated. With `raw` they are copied as they are.
-    pub json: bool,
-    pub null_payload: NullPayload,
-    pub program: Program,
+    pub steps: Steps,
     pub sink_type: String,
     pub tradeoff: String,
     pub batch: BatchLimits,
@@ -101,7 +93,7 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
     let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
     let whole = problems.is_empty();
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
-    let program = compile(&settings, &mut problems);
+    let steps = steps(&settings, &mut problems);
     let mut sink = None;
     if whole {
         problems.extend(combinations(&settings));
@@ -114,12 +106,46 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
             Err(more) => problems.extend(more),
         }
     }
-    match (program, sink) {
-        (Some(program), Some(sink)) if problems.is_empty() => {
-            Ok((assemble(settings, program), Arc::from(sink)))
+    match (steps, sink) {
+        (Some(steps), Some(sink)) if problems.is_empty() => {
+            Ok((assemble(settings, steps), Arc::from(sink)))
         }
         _ => Err(Problems(problems).in_order()),
     }
+}
+
+/// Reads and checks what decides about events, for a route that is tried and not run: no sink is made, and the secrets of servers
+/// may be absent.
+pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
+    let (settings, Problems(mut problems)) = resolve_without_secrets(&options::table(), sources);
+    problems.extend(problems_below(SECRET_PREFIX, sources));
+    let whole = problems.is_empty();
+    let steps = steps(&settings, &mut problems);
+    if whole {
+        problems.extend(combinations(&settings));
+    }
+    match steps {
+        Some(steps) if problems.is_empty() => Ok((steps, settings)),
+        _ => Err(Problems(problems).in_order()),
+    }
+}
+
+/// The same for a route whose topics are read: what its Kafka client needs must be right, secrets included.
+pub fn load_source(sources: &Sources) -> Result<(Steps, Settings), Problems> {
+    let (steps, settings) = load_steps(sources)?;
+    let mut problems = problems_below(client::SOURCE_PREFIX, sources);
+    problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
+    match problems.is_empty() {
+        true => Ok((steps, settings)),
+        false => Err(Problems(problems)),
+    }
+}
+
+/// What is wrong with the options below a prefix, absent secrets included.
+fn problems_below(prefix: &str, sources: &Sources) -> Vec<Problem> {
+    let (_, Problems(mut problems)) = resolve_partly(&options::table(), sources);
+    problems.retain(|problem| problem.key.starts_with(prefix));
+    problems
 }
 
 fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
@@ -133,13 +159,24 @@ fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, V
     }
 }
 
+/// Options that look into events.
+const NEED_JSON: [&str; 6] = [
+    "filter",
+    "projection",
+    "hygiene.required",
+    "hygiene.types",
+    "hygiene.drop.nulls",
+    "hygiene.trim.strings",
+];
+
 /// Values that are right by themselves and wrong together.
 fn combinations(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     let sink = settings.get("sink.type");
     if settings.get("source.format") == "raw" {
-        for key in ["filter", "projection"] {
-            if settings.text(key).is_some() {
+        for key in NEED_JSON {
+            let off = key.starts_with("hygiene.") && settings.text(key) == Some("false");
+            if settings.text(key).is_some() && !off {
                 problems.push(settings.problem(
                     key,
                     "it needs JSON events, and source.format is raw",
@@ -190,25 +227,72 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
     problems
 }
 
-fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> {
-    let limits = settings
-        .maybe_count("source.max.depth")
-        .map_or_else(Limits::default, |depth| Limits {
-            max_depth: depth as usize,
-        });
-    match Program::compile(settings.text("filter"), settings.text("projection"), limits) {
-        Ok(program) => Some(program),
-        Err(errors) => {
-            problems.extend(errors.into_iter().map(|error| {
-                settings.problem(
-                    error.which,
-                    error.unnamed().to_string(),
-                    "the language is described in docs/dsl.md; try it with `keystone eval`",
-                )
-            }));
-            None
-        }
+/// What decides about events. Looks at nothing but what is there: settings may be partial.
+fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
+    let is = |key: &str, word: &str| settings.text(key) == Some(word);
+    let rules = Rules {
+        required: settings.text("hygiene.required"),
+        types: settings.text("hygiene.types"),
+        max_event_bytes: settings.maybe_bytes("hygiene.max.event.bytes"),
+        drop_nulls: is("hygiene.drop.nulls", "true"),
+        trim_strings: is("hygiene.trim.strings", "true"),
+    };
+    let mut report = |errors: Vec<ExpressionError>| {
+        problems.extend(errors.into_iter().map(|error| {
+            settings.problem(
+                error.which,
+                error.unnamed().to_string(),
+                "the language is described in docs/dsl.md; try it with `keystone eval`",
+            )
+        }));
+    };
+    let (filter, projection) = (settings.text("filter"), settings.text("projection"));
+    let program = Program::compile(filter, projection, language(settings)).map_err(&mut report);
+    let hygiene = Hygiene::compile(&rules).map_err(&mut report);
+    problems.extend(empty_secrets(settings));
+    Some(Steps {
+        json: !is("source.format", "raw"),
+        null_payload: match settings.text("source.null.payload") {
+            Some("deliver") => NullPayload::Deliver,
+            Some("discard") => NullPayload::Discard,
+            _ => NullPayload::DeadLetter,
+        },
+        program: program.ok()?,
+        hygiene: hygiene.ok()?,
+        discard_violations: is("hygiene.on.violation", "discard"),
+    })
+}
+
+/// What the route's expressions are compiled with. Options that are set wrong are reported elsewhere.
+pub fn language(settings: &Settings) -> keystone_dsl::Settings {
+    let default = Limits::default();
+    let depth = settings.maybe_count("source.max.depth");
+    let output = settings.maybe_bytes("dsl.max.output.bytes");
+    let mut secrets = Secrets::default();
+    for (name, key) in settings.passthrough(SECRET_PREFIX) {
+        secrets.insert(name, key);
     }
+    keystone_dsl::Settings {
+        limits: Limits {
+            max_depth: depth.map_or(default.max_depth, |depth| depth as usize),
+            max_output_bytes: output.map_or(default.max_output_bytes, |bytes| bytes as usize),
+        },
+        secrets,
+    }
+}
+
+fn empty_secrets(settings: &Settings) -> Vec<Problem> {
+    let secrets = settings.passthrough(SECRET_PREFIX).into_iter();
+    let empty = secrets.filter(|(_, key)| key.is_empty());
+    empty
+        .map(|(name, _)| {
+            settings.problem(
+                &format!("{SECRET_PREFIX}{name}"),
+                "it is empty, and a hash with an empty key hides nothing",
+                "set it to a long random text",
+            )
+        })
+        .collect()
 }
 
 fn dead_letter_topic(settings: &Settings) -> String {
@@ -218,7 +302,7 @@ fn dead_letter_topic(settings: &Settings) -> String {
     )
 }
 
-fn assemble(settings: Settings, program: Program) -> Route {
+fn assemble(settings: Settings, steps: Steps) -> Route {
     let lanes = settings.maybe_count("delivery.lanes").unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64)
     });
@@ -231,13 +315,7 @@ fn assemble(settings: Settings, program: Program) -> Route {
             .get("admin.listen")
             .parse()
             .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 9464))),
-        json: settings.get("source.format") == "json",
-        null_payload: match settings.get("source.null.payload") {
-            "deliver" => NullPayload::Deliver,
-            "discard" => NullPayload::Discard,
-            _ => NullPayload::DeadLetter,
-        },
-        program,
+        steps,
         sink_type: settings.get("sink.type").to_owned(),
         tradeoff: settings.get("delivery.tradeoff").to_owned(),
         batch: BatchLimits {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use keystone_dsl::Rule;
 use keystone_sinks::{BatchId, Cause, Claim};
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
@@ -40,6 +41,8 @@ pub struct Shared {
     /// The sink commits what it holds together with the offsets: what is repeated was never seen.
     pub joint: bool,
     pub ledger: Ledger,
+    /// Events that broke each hygiene rule, in the order of `Rule::ALL`.
+    pub violations: [AtomicU64; Rule::ALL.len()],
     pub latency: Latency,
     offsets: Mutex<Offsets>,
     /// Notified whenever something settled, was held or was abandoned: a drain waits for it.
@@ -77,6 +80,7 @@ impl Shared {
             route,
             joint,
             ledger: Ledger::default(),
+            violations: Default::default(),
             latency: Latency::default(),
             offsets: Mutex::default(),
             progress: Condvar::new(),

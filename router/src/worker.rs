@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use keystone_config::Settings;
 use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, properties};
 use keystone_sinks::{Batch, Sink};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -263,7 +264,7 @@ impl Worker {
         commits: Sender<CommitRequest>,
     ) -> Result<GroupConsumer, String> {
         let route = &self.shared.route;
-        let config = consumer_config(route);
+        let config = consumer_config(&route.settings);
         let group = Group::new(
             self.shared.clone(),
             self.sink.clone(),
@@ -319,16 +320,13 @@ impl Worker {
 }
 
 /// The consumer's properties: our defaults, `kafka.*`, and what the guarantee rests on.
-pub fn consumer_config(route: &Route) -> ClientConfig {
-    let settings = &route.settings;
+pub fn consumer_config(settings: &Settings) -> ClientConfig {
+    let name = settings.get("route.name");
     let own = settings.passthrough(SOURCE_PREFIX);
     let new_protocol = own
         .iter()
         .any(|(name, value)| name == "group.protocol" && value.eq_ignore_ascii_case("consumer"));
-    let mut defaults = vec![
-        ("group.id", route.name.as_str()),
-        ("client.id", &route.name),
-    ];
+    let mut defaults = vec![("group.id", name), ("client.id", name)];
     defaults.extend_from_slice(CONSUMER_DEFAULTS);
     if !new_protocol {
         // With `group.protocol = consumer` the broker's assignor counts and this property is refused.

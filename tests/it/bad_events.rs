@@ -213,6 +213,74 @@ fn a_projection_keeps_digits_and_takes_the_last_of_duplicate_keys() -> Result<()
     Ok(())
 }
 
+/// What is put right is delivered; what breaks a rule is a dead letter, or is discarded, and is counted by rule.
+#[test]
+fn events_that_break_hygiene_rules() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("hygiene-in", 1, &[])?;
+    let records = [
+        r#"{ "id": "kept as it is" }"#,
+        r#"{"id":" put right\t","ms":7,"gone":null,"n":1.0}"#,
+        r#"{"id":null,"ms":"7"}"#,
+        r#"{"id":"\u0020","ms":7.5}"#,
+        r#"{"id":"0123456789012345678901234567890123456789"}"#,
+    ];
+    let reasons = [
+        (
+            2,
+            "hygiene.required: id is missing; hygiene.types: ms is a string, expected an integer",
+        ),
+        (
+            3,
+            "hygiene.types: ms is a number with a fraction or an exponent, expected an integer",
+        ),
+        (
+            4,
+            "hygiene.max.event.bytes: the event has 49 bytes, at most 40 are allowed",
+        ),
+    ];
+    send(kafka, "hygiene-in", &records.map(Outgoing::new))?;
+    let rules = "hygiene.required = id\nhygiene.types = ms: integer\nhygiene.max.event.bytes = 40\n\
+                 hygiene.drop.nulls = true\nhygiene.trim.strings = true\nsink.type = kafka\n";
+    for (name, more) in [
+        ("hygiene", ""),
+        ("hygiene-discard", "hygiene.on.violation = discard"),
+    ] {
+        let out = format!("{name}-out");
+        kafka.create_topic(&out, 1, &[])?;
+        let more = format!("{rules}sink.kafka.topic = {out}\n{more}");
+        let mut worker = Worker::spawn(&route(kafka, name, "hygiene-in", &more))?;
+        all_committed(kafka, name, "hygiene-in", &mut [&mut worker])?;
+        assert_ledger(&worker)?;
+        let metrics = worker.metrics()?;
+        for (rule, count) in [("required", 1.0), ("types", 2.0), ("max.event.bytes", 1.0)] {
+            let rule = [("rule", rule), ("route", name)];
+            assert_eq!(
+                metrics.get("keystone_hygiene_violations_total", &rule),
+                Some(count)
+            );
+        }
+        let outcome = if more.ends_with("discard") {
+            "discarded"
+        } else {
+            "dead_lettered"
+        };
+        assert_eq!(counter(&worker, outcome)?, 3);
+        drain(worker)?;
+        assert_eq!(
+            values(kafka, &out)?,
+            [records[0], r#"{"id":"put right","ms":7,"n":1.0}"#]
+        );
+    }
+    let sent = kafka.read_all("hygiene-in")?;
+    let letters = dead_letters(kafka, "hygiene")?;
+    assert_eq!(letters.len(), reasons.len());
+    for (letter, (at, reason)) in letters.iter().zip(reasons) {
+        assert_dead_letter(letter, &sent[at], "hygiene", "hygiene", reason);
+    }
+    Ok(())
+}
+
 /// 20 MB are delivered where the target takes them. Where it does not, the event is a dead letter that names the limit.
 #[test]
 fn events_of_twenty_megabytes() -> Result<()> {

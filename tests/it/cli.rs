@@ -6,6 +6,8 @@ use keystone_tests::elasticsearch::Options;
 use keystone_tests::worker::Output;
 use keystone_tests::{Elasticsearch, Kafka, Result, Route, Worker, free_port, keystone};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::scenario::{END, Outgoing, all_committed, drain, last_line, send};
@@ -394,12 +396,129 @@ fn eval_filters_projects_and_explores() -> Result<()> {
 }
 
 #[test]
+fn eval_takes_the_latest_events_beside_the_group() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for topic in ["latest-a", "latest-b", "latest-empty"] {
+        kafka.create_topic(topic, 3, &[])?;
+    }
+    let event = |number: usize| {
+        let payload = match number % 5 {
+            4 => format!("bad {number}"),
+            _ => format!(
+                "{{\"number\":{number},\"type\":\"{}\"}}",
+                ["play", "pause"][number % 2]
+            ),
+        };
+        Outgoing {
+            timestamp: Some(1_795_431_906_000 + number as i64),
+            partition: number as i32 % 3,
+            key: Some("k"),
+            ..Outgoing::new(payload)
+        }
+    };
+    let events: Vec<Outgoing> = (0..200).map(event).collect();
+    send(kafka, "latest-a", &events[..150])?;
+    let text = format!(
+        "route.name = latest\nsource.topics = ^latest-.*\nkafka.bootstrap.servers = {}\nsink.type = blackhole\n\
+         filter = type == 'play'\nprojection = {{number: number, topic: meta('topic'), key: meta('key')}}\n\
+         delivery.commit.interval.ms = 50\n",
+        kafka.bootstrap()
+    );
+    let mut worker = Worker::spawn(&text)?;
+    all_committed(kafka, "latest", "latest-a", &mut [&mut worker])?;
+    let rebalances = |worker: &Worker| {
+        Ok::<_, keystone_tests::Error>(worker.metrics()?.sum("keystone_rebalances_total", &[]))
+    };
+    let before = rebalances(&worker)?;
+    assert!(before > 0.0);
+    send(kafka, "latest-b", &events[150..])?;
+    all_committed(kafka, "latest", "latest-b", &mut [&mut worker])?;
+    let committed = kafka.committed("latest", "latest-b")?;
+
+    let directory = tempfile::tempdir()?;
+    let route = file(directory.path(), "latest.properties", &text)?;
+    let eval = |count: &str, more: &[&str]| {
+        let args = [&["eval", "--config", &route, "--from-topic", count], more].concat();
+        keystone(&args, b"")
+    };
+    let answer = eval("60", &[])?;
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let play = |number: &usize| number.is_multiple_of(2) && number % 5 != 4;
+    let expected: Vec<String> = (140..200)
+        .filter(play)
+        .map(|number| {
+            let topic = if number < 150 { "latest-a" } else { "latest-b" };
+            format!("{{\"number\":{number},\"topic\":\"{topic}\",\"key\":\"k\"}}")
+        })
+        .collect();
+    assert_eq!(answer.stdout.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(
+        last_line(&answer.stderr),
+        "60 events: 24 delivered, 24 filtered, 0 discarded, 12 dead letters (decode 12)"
+    );
+    assert_lines(&answer.stderr, &[&["latest-b-", "offset ", "not JSON"]]);
+    // More than there are.
+    let answer = eval("1000", &["--verdicts"])?;
+    assert_eq!(answer.stdout.lines().count(), 200);
+    let first: Value = serde_json::from_str(answer.stdout.lines().next().unwrap_or_default())?;
+    assert_eq!(first["verdict"], "delivered");
+    assert!(
+        last_line(&answer.stderr).starts_with("200 events: "),
+        "{}",
+        answer.stderr
+    );
+    // Topics without events, and one that is not there.
+    let empty = eval("5", &["--set", "source.topics=latest-empty"])?;
+    assert_eq!((empty.code, empty.stdout.as_str()), (Some(0), ""));
+    assert!(empty.stderr.starts_with("0 events: "), "{}", empty.stderr);
+    let missing = eval("5", &["--set", "source.topics=latest-missing"])?;
+    assert_eq!(missing.code, Some(1));
+    assert_lines(
+        &missing.stderr,
+        &[&["latest-missing (source.topics) does not exist"]],
+    );
+
+    // Marks of transactions have offsets of their own, and what is not committed is not there yet.
+    kafka.create_topic("marked-latest", 1, &[])?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("transactional.id", "latest")
+        .create()?;
+    producer.init_transactions(END)?;
+    for committed in [true, false] {
+        producer.begin_transaction()?;
+        for payload in ["{\"type\":\"play\",\"number\":1}", "{}"] {
+            let record = BaseRecord::<str, str>::to("marked-latest").payload(payload);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        if committed {
+            producer.commit_transaction(END)?;
+        } else {
+            producer.flush(END)?;
+        }
+    }
+    let marked = eval("10", &["--set", "source.topics=marked-latest"])?;
+    assert_eq!(
+        marked.stdout,
+        "{\"number\":1,\"topic\":\"marked-latest\",\"key\":null}\n"
+    );
+    assert!(marked.stderr.starts_with("2 events: "), "{}", marked.stderr);
+
+    // The group has not noticed.
+    assert_eq!(rebalances(&worker)?, before);
+    assert_eq!(kafka.committed("latest", "latest-b")?, committed);
+    drain(worker)?;
+    Ok(())
+}
+
+#[test]
 fn help_version_and_mistakes_on_the_command_line() -> Result<()> {
     for args in [
         &["--help"][..],
         &["--version"],
         &["run", "--help"],
         &["eval", "--help"],
+        &["test", "--help"],
     ] {
         let answer = keystone(args, b"")?;
         assert_eq!(

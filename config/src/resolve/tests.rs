@@ -238,6 +238,20 @@ fn a_value_from_a_file_is_shown_as_its_reference_everywhere() {
 }
 
 #[test]
+fn a_secret_may_be_absent_where_a_route_is_only_tried() {
+    let absent = "admin.password=${file:/no/such/file}\n";
+    let (_, strictly) = resolve_partly(&table(), &file(absent));
+    assert_eq!(strictly.0.len(), 1, "{strictly}");
+    let (settings, problems) = resolve_without_secrets(&table(), &file(absent));
+    assert_eq!(problems.0, [], "{problems}");
+    assert!(settings.secret("admin.password").is_none());
+    // Another option's file must be there, and a secret that is there must be right.
+    let wrong = "filter=${file:/no/such/file}\nadmin.token=no-colon\n";
+    let (_, problems) = resolve_without_secrets(&table(), &file(wrong));
+    assert_eq!(problems.0.len(), 2, "{problems}");
+}
+
+#[test]
 fn a_reference_that_a_later_layer_replaces_is_not_read() {
     let settings = good(&with_sets("filter=${file:/no/such}", &["filter=$${x}"]));
     assert_eq!(settings.get("filter"), "${x}");

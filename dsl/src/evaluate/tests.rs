@@ -1,10 +1,10 @@
-use crate::{EventError, Expression, Limits, Program, Stage, Verdict};
+use crate::{EventError, Expression, Limits, Program, Record, Stage, Verdict};
 
 fn search(expression: &str, event: &str) -> Result<String, EventError> {
     let mut out = Vec::new();
     let expression = Expression::compile(expression).unwrap_or_else(|error| panic!("{error}"));
     expression
-        .search(event.as_bytes(), &mut out)
+        .search(&Record::of(event.as_bytes()), &mut out)
         .map(|()| String::from_utf8(out).unwrap())
 }
 
@@ -277,7 +277,7 @@ fn a_program_decides_by_filter_then_projection() {
         let mut out = b"before".to_vec();
         let verdict = program
             .evaluator()
-            .apply(event.as_bytes(), &mut out)
+            .apply(&Record::of(event.as_bytes()), &mut out)
             .map_err(|error| error.stage);
         assert_eq!(
             (verdict, String::from_utf8(out).unwrap()),
@@ -316,19 +316,24 @@ fn large_and_deep_events_are_handled_on_a_small_stack() {
         // The deepest event through the deepest expression.
         let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
         let expression = format!("{}@ == @{}", "[".repeat(95), "]".repeat(95));
-        let program = Program::compile(
-            None,
-            Some(&expression),
-            Limits {
-                max_depth: usize::MAX,
-            },
-        )
-        .unwrap();
+        let limits = Limits {
+            max_depth: usize::MAX,
+            ..Limits::default()
+        };
+        let program = Program::compile(None, Some(&expression), limits).unwrap();
         let mut out = Vec::new();
-        assert_eq!(
-            program.evaluator().apply(deep.as_bytes(), &mut out),
-            Ok(Verdict::Projected)
-        );
+        let record = Record::of(deep.as_bytes());
+        let verdict = program.evaluator().apply(&record, &mut out);
+        assert_eq!(verdict, Ok(Verdict::Projected));
+        // The deepest value that a chain can make of it, through the functions that recurse.
+        let chain = format!("@{}", " | [@]".repeat(249));
+        let recursing =
+            format!("[drop_nulls({chain}) == @, to_json({chain}) == to_string({chain})]");
+        for expression in [chain, recursing] {
+            let program = Program::compile(None, Some(&expression), limits).unwrap();
+            let verdict = program.evaluator().apply(&record, &mut out);
+            assert_eq!(verdict, Ok(Verdict::Projected));
+        }
         let calls = format!("{}@{}", "map(&".repeat(45), ", @)".repeat(45));
         assert!(search(&calls, "[]").is_ok());
     };

@@ -13,7 +13,7 @@ fn written(payload: &str) -> String {
     let mut out = Vec::new();
     read(payload.as_bytes(), 128)
         .unwrap()
-        .write(&mut out)
+        .write(usize::MAX, &mut out)
         .unwrap();
     String::from_utf8(out).unwrap()
 }
@@ -211,7 +211,7 @@ proptest! {
             let Value::String(found) = read(payload.as_bytes(), 1).unwrap() else { unreachable!() };
             prop_assert_eq!(found.as_str(), text.as_str());
             let mut out = Vec::new();
-            Value::String(found).write_plain(&mut out).unwrap();
+            Value::String(found).write_plain(usize::MAX, &mut out).unwrap();
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text.as_str());
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn error(expression: &str) -> ExpressionError {
-    match parse("filter", expression) {
+    match parse("filter", expression, &Settings::default()) {
         Ok(node) => panic!("{expression} was accepted as {node:?}"),
         Err(error) => error,
     }
@@ -155,7 +155,11 @@ fn nesting_is_bounded_whatever_its_kind() {
     for (before, inside, after) in nested {
         let text =
             |depth: usize| format!("{}{inside}{}", before.repeat(depth), after.repeat(depth));
-        assert!(parse("filter", &text(25)).is_ok(), "{}", text(25));
+        assert!(
+            parse("filter", &text(25), &Settings::default()).is_ok(),
+            "{}",
+            text(25)
+        );
         for depth in [200, 10_000, 100_000] {
             let error = error(&text(depth));
             assert!(error.message.contains("nested deeper"), "{}", error.message);
@@ -167,8 +171,37 @@ fn nesting_is_bounded_whatever_its_kind() {
 fn long_chains_are_not_nested() {
     for step in [".a", " | a", " || a", " && a", "[0]"] {
         assert!(
-            parse("filter", &format!("a{}", step.repeat(10_000))).is_ok(),
+            parse(
+                "filter",
+                &format!("a{}", step.repeat(10_000)),
+                &Settings::default()
+            )
+            .is_ok(),
             "{step}"
+        );
+    }
+}
+
+#[test]
+fn what_a_chain_makes_is_not_nested_without_limit() {
+    for (step, most) in [
+        ("[@]", 250),
+        ("{a: @}", 250),
+        ("to_array(@)", 250),
+        ("set(@, 'a.b', @)", 125),
+        ("set(@, a, @)", 7),
+        ("parse_json(@)", 1),
+        ("map(&[@], @)", 125),
+    ] {
+        let chain = |steps: usize| {
+            let text = vec![step; steps].join(" | ");
+            parse("filter", &text, &Settings::default())
+        };
+        assert!(chain(most).is_ok(), "{step}");
+        let error = chain(most + 1).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the result may be nested 250 deeper than the event"
         );
     }
 }

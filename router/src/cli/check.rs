@@ -87,7 +87,7 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
 }
 
 fn source_problems(route: &Route) -> Vec<String> {
-    let config = consumer_config(route);
+    let config = consumer_config(&route.settings);
     let consumer = match BaseConsumer::from_config(&config) {
         Ok(consumer) => consumer,
         Err(error) => {

@@ -4,7 +4,10 @@
 mod check;
 mod demo;
 mod eval;
+mod lines;
 mod run;
+mod test;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,8 +52,10 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
-    /// Filter and project events from a file or standard input, one JSON event a line
-    Eval(eval::EvalArgs),
+    /// Show what a filter, a projection or a route does to events: of a file, standard input or its topics
+    Eval(Box<eval::EvalArgs>),
+    /// Run the cases that stand beside routes: what goes in, what is to come out
+    Test(test::TestArgs),
     /// Run the whole job in this process, on an embedded broker, with nothing else installed
     Demo(demo::DemoArgs),
 }
@@ -104,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check { route, offline } => check::check(&route, offline),
         Command::Eval(args) => eval::eval(&args),
+        Command::Test(args) => test::test(&args),
         Command::Demo(args) => demo::demo(&args),
     };
     match done {

@@ -16,7 +16,10 @@ fn payloads_and_starts() {
         ("tombstones_discarded", tombstones_discarded),
         ("tombstones_delivered", tombstones_delivered),
         ("raw_payloads", raw_payloads),
+        ("hygiene", hygiene),
+        ("hygiene_that_discards", hygiene_that_discards),
         ("all_parts_reach_the_sink", all_parts_reach_the_sink),
+        ("expressions_see_the_record", expressions_see_the_record),
         ("start_latest", start_latest),
         ("start_at_a_time", start_at_a_time),
     ]);
@@ -168,6 +171,87 @@ fn raw_payloads() {
     bench.dead_letters(0);
 }
 
+/// Ten events in turn: clean, to be put right, without a required field, with a wrong type.
+fn with_hygiene(name: &str, policy: &str) -> (Bench, keystone::ledger::LedgerView) {
+    let bench = Bench::new(name, 1);
+    let entries: Vec<Entry> = (0..40)
+        .map(|number| {
+            let payload = match number % 4 {
+                0 => format!("{{ \"id\": \"e-{number}\" }}"),
+                1 => format!("{{\"id\":\" e-{number} \",\"took\":null}}"),
+                2 => "{\"id\":null}".to_owned(),
+                _ => format!("{{\"id\":\"e-{number}\",\"took\":\"long\"}}"),
+            };
+            Entry::payload(0, payload)
+        })
+        .collect();
+    let places = bench.produce_entries(&entries);
+    for (number, (place, entry)) in places.iter().zip(&entries).enumerate() {
+        match number % 4 {
+            0 => bench.record.expect(*place, entry.payload.clone()),
+            1 => {
+                let right = format!("{{\"id\":\"e-{number}\"}}");
+                bench.record.expect(*place, Some(right.into_bytes()));
+            }
+            _ => {}
+        }
+    }
+    let running = bench.start(
+        Scripted::new(&bench.record, |_| Act::done()),
+        &[
+            "hygiene.required=id",
+            "hygiene.types=took: integer",
+            "hygiene.drop.nulls=true",
+            "hygiene.trim.strings=true",
+            &format!("hygiene.on.violation={policy}"),
+        ],
+    );
+    running.until("all is settled", || {
+        let ledger = running.shared.ledger.view();
+        ledger.consumed == 40 && ledger.in_flight == 0
+    });
+    let violations = running
+        .shared
+        .violations
+        .each_ref()
+        .map(|count| count.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(violations, [10, 10, 0]);
+    let ledger = running.stop().expect("drained");
+    bench.assert_finished();
+    bench.record.assert_once();
+    (bench, ledger)
+}
+
+fn hygiene() {
+    let (bench, ledger) = with_hygiene("hygiene", "dead-letter");
+    assert_eq!((ledger.delivered, ledger.dead_lettered), (20, 20));
+    for letter in bench.dead_letters(20) {
+        assert_eq!(letter.header("keystone.stage"), "hygiene");
+        let offset: u64 = letter
+            .header("keystone.source.offset")
+            .parse()
+            .expect("an offset");
+        let (payload, reason) = match offset % 4 {
+            2 => (
+                "{\"id\":null}".to_owned(),
+                "hygiene.required: id is missing",
+            ),
+            _ => (
+                format!("{{\"id\":\"e-{offset}\",\"took\":\"long\"}}"),
+                "hygiene.types: took is a string, expected an integer",
+            ),
+        };
+        assert_eq!(letter.payload, Some(payload.into_bytes()));
+        assert_eq!(letter.header("keystone.reason"), reason);
+    }
+}
+
+fn hygiene_that_discards() {
+    let (bench, ledger) = with_hygiene("hygiene-discard", "discard");
+    assert_eq!((ledger.delivered, ledger.discarded), (20, 20));
+    bench.dead_letters(0);
+}
+
 /// Keeps whole events.
 #[derive(Default)]
 struct Keeper(Mutex<Vec<Entry>>);
@@ -232,6 +316,77 @@ fn all_parts_reach_the_sink() {
     });
     running.stop().expect("drained");
     assert_eq!(*lock(&keeper.0), entries);
+}
+
+fn expressions_see_the_record() {
+    let bench = Bench::new("record", 1);
+    let entry = |user: &str, key: &[u8], header: &str| Entry {
+        key: Some(key.to_vec()),
+        headers: vec![
+            ("wanted".to_owned(), Some(b"no".to_vec())),
+            ("wanted".to_owned(), Some(header.as_bytes().to_vec())),
+        ],
+        timestamp: Some(1_700_000_000_000),
+        ..Entry::payload(0, format!("{{\"user\":{user}}}"))
+    };
+    bench.produce_entries(&[
+        entry("\"Ada\"", b"k0", "no"),
+        entry("\"Ada\"", b"k1", "yes"),
+        entry("\"Ada\"", b"\xff", "yes"),
+        entry("4711", b"k3", "yes"),
+        entry("\"Ada Lovelace and everybody else\"", b"k4", "yes"),
+    ]);
+    let keeper = Arc::new(Keeper::default());
+    let running = bench.start_any(
+        keeper.clone(),
+        &[
+            "filter=header('wanted') == 'yes'",
+            "projection=if(length(to_string(user)) > `9`, [user, user] | [@, @] | [@, @] | [@, @] | [@, @] | [@, @], \
+             [meta('topic'), meta('partition'), meta('offset'), meta('key'), meta('timestamp'), hmac_sha256(user, 'users')])",
+            "dsl.secret.users=an example",
+            "dsl.max.output.bytes=1024",
+        ],
+    );
+    running.until("all is settled", || {
+        let ledger = running.shared.ledger.view();
+        ledger.consumed == 5 && ledger.in_flight == 0
+    });
+    let ledger = running.stop().expect("drained");
+    assert_eq!((ledger.filtered, ledger.delivered), (1, 1));
+    let delivered = lock(&keeper.0).remove(0).payload.unwrap_or_default();
+    assert_eq!(
+        String::from_utf8_lossy(&delivered),
+        "[\"record\",0,1,\"k1\",1700000000000,\"1af6a83af4b8d4255537b3c359fb4dc3d5a4d2ebe3c2b96858145ce3836d0ecf\"]"
+    );
+    let letters = bench.dead_letters(3);
+    let reasons: Vec<&str> = letters
+        .iter()
+        .map(|l| l.header("keystone.reason"))
+        .collect();
+    for (offset, reason) in [
+        (
+            "2",
+            "meta: the record's key is not UTF-8: an invalid sequence at byte 0",
+        ),
+        (
+            "3",
+            "hmac_sha256: argument 1 is a number, expected a string",
+        ),
+        (
+            "4",
+            "the result is larger than the limit of an expression's output",
+        ),
+    ] {
+        let letter = letters
+            .iter()
+            .find(|letter| letter.header("keystone.source.offset") == offset)
+            .unwrap_or_else(|| panic!("no dead letter of offset {offset}"));
+        assert_eq!(letter.header("keystone.stage"), "projection");
+        assert!(
+            letter.header("keystone.reason").starts_with(reason),
+            "{reasons:?}"
+        );
+    }
 }
 
 /// What was there before is not read; the start is committed at once, so that a restart does not move it.

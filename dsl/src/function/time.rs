@@ -1,0 +1,188 @@
+//! Time: from one way of writing it to another.
+
+use std::fmt::Write;
+
+use chrono::format::{self, Item, Parsed, StrftimeItems};
+use chrono::{DateTime, Datelike, NaiveTime, SecondsFormat, Utc};
+
+use super::argument::{Takes, number, text, with_article};
+use super::{Call, Function, Literals, Outcome, PrepareError, Prepared};
+use crate::number;
+use crate::settings::Settings;
+use crate::value::Value;
+
+const NANOS: i128 = 1_000_000_000;
+
+pub(super) const FUNCTIONS: &[Function] = &[Function::new(
+    "convert_time",
+    &[Takes::NumberOrString, Takes::String, Takes::String],
+    convert_time,
+)
+.prepared_by(prepare)];
+
+/// A way of writing a time.
+#[derive(Debug, Clone)]
+pub(crate) enum Format {
+    /// A number of units since 1970, each of so many nanoseconds.
+    Epoch(i128),
+    Rfc3339,
+    /// As `strftime` has it.
+    Pattern(Vec<Item<'static>>),
+}
+
+impl Format {
+    fn read(word: &str) -> Result<Format, String> {
+        Ok(match word {
+            "seconds" => Format::Epoch(NANOS),
+            "millis" => Format::Epoch(1_000_000),
+            "micros" => Format::Epoch(1_000),
+            "nanos" => Format::Epoch(1),
+            "rfc3339" => Format::Rfc3339,
+            pattern if pattern.contains('%') => StrftimeItems::new(pattern)
+                .parse_to_owned()
+                .map(Format::Pattern)
+                .map_err(|_| "the pattern has a % with an unknown letter after it".to_owned())?,
+            _ => {
+                return Err(
+                    "a time is written in 'seconds', 'millis', 'micros', 'nanos', as 'rfc3339' or by a pattern such as '%Y-%m-%d'"
+                        .to_owned(),
+                );
+            }
+        })
+    }
+
+    /// As what is read: a pattern must tell a date, which is tried.
+    fn read_source(word: &str) -> Result<Format, String> {
+        let format = Format::read(word)?;
+        if let Format::Pattern(items) = &format {
+            let mut sample = String::new();
+            let day = DateTime::<Utc>::UNIX_EPOCH;
+            let known = write!(sample, "{}", day.format_with_items(items.iter()))
+                .is_ok_and(|()| by_pattern(&sample, items).is_some());
+            if !known {
+                return Err("the pattern does not tell a whole date".to_owned());
+            }
+        }
+        Ok(format)
+    }
+}
+
+fn prepare(literals: Literals<'_>, _: &Settings) -> Result<Prepared, PrepareError> {
+    let from = literals[1].map(|word| Format::read_source(&text(word)));
+    let to = literals[2].map(|word| Format::read(&text(word)));
+    Ok(Prepared::Time {
+        from: from.transpose().map_err(|reason| (1, reason))?,
+        to: to.transpose().map_err(|reason| (2, reason))?,
+    })
+}
+
+fn convert_time<'a>(call: &Call<'_, 'a>) -> Outcome<'a> {
+    let Prepared::Time { from, to } = call.prepared else {
+        return Ok(Value::Null);
+    };
+    let (read_from, read_to);
+    let from = match from {
+        Some(from) => from,
+        None => {
+            read_from = Format::read_source(&text(&call[1]))
+                .map_err(|reason| format!("argument 2: {reason}"))?;
+            &read_from
+        }
+    };
+    let to = match to {
+        Some(to) => to,
+        None => {
+            read_to =
+                Format::read(&text(&call[2])).map_err(|reason| format!("argument 3: {reason}"))?;
+            &read_to
+        }
+    };
+    write(parse(&call[0], from)?, to)
+}
+
+fn parse(value: &Value<'_>, from: &Format) -> Result<DateTime<Utc>, String> {
+    let wrong_type = |expected: &str| {
+        format!(
+            "argument 1 is {}, expected {expected}, which argument 2 asks for",
+            with_article(value.type_name())
+        )
+    };
+    match (from, value) {
+        (Format::Epoch(unit), Value::Number(_)) => since_epoch(number(value), *unit)
+            .ok_or_else(|| "argument 1 is a number beyond the range of times".to_owned()),
+        (Format::Epoch(_), _) => Err(wrong_type("a number")),
+        (_, Value::String(_)) => {
+            let text = text(value);
+            let time = match from {
+                Format::Pattern(items) => by_pattern(&text, items),
+                _ => DateTime::parse_from_rfc3339(&text)
+                    .ok()
+                    .map(|time| time.to_utc()),
+            };
+            time.ok_or_else(|| {
+                "argument 1 is a string that is not written as argument 2 says".to_owned()
+            })
+        }
+        _ => Err(wrong_type("a string")),
+    }
+}
+
+/// Exact where the number has no exponent; what is below a nanosecond is cut off.
+fn since_epoch(text: &str, unit: i128) -> Option<DateTime<Utc>> {
+    let nanos = if text.contains(['e', 'E']) {
+        let nanos = (number::to_f64(text) * unit as f64).floor();
+        // Far beyond any time, and far within an i128.
+        if nanos.abs() > 1e30 {
+            return None;
+        }
+        nanos as i128
+    } else {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let whole: i128 = whole.parse::<i64>().ok()?.into();
+        let fraction: i128 = format!("{fraction:0<9.9}").parse().ok()?;
+        let fraction = fraction * unit / NANOS;
+        let sign = if text.starts_with('-') { -1 } else { 1 };
+        whole * unit + sign * fraction
+    };
+    let seconds = i64::try_from(nanos.div_euclid(NANOS)).ok()?;
+    DateTime::from_timestamp(seconds, nanos.rem_euclid(NANOS) as u32)
+}
+
+/// UTC where the pattern has no zone, midnight where it has no time.
+fn by_pattern(text: &str, items: &[Item<'_>]) -> Option<DateTime<Utc>> {
+    let mut parsed = Parsed::new();
+    format::parse(&mut parsed, text, items.iter()).ok()?;
+    if parsed.offset().is_some() {
+        return parsed.to_datetime().ok().map(|time| time.to_utc());
+    }
+    let time = match parsed.to_naive_datetime_with_offset(0) {
+        Ok(time) => time,
+        Err(_) => parsed.to_naive_date().ok()?.and_time(NaiveTime::MIN),
+    };
+    Some(time.and_utc())
+}
+
+fn write<'a>(time: DateTime<Utc>, to: &Format) -> Outcome<'a> {
+    match to {
+        Format::Epoch(unit) => {
+            let nanos =
+                i128::from(time.timestamp()) * NANOS + i128::from(time.timestamp_subsec_nanos());
+            Ok(Value::Number(nanos.div_euclid(*unit).to_string().into()))
+        }
+        Format::Rfc3339 if !(0..=9999).contains(&time.year()) => Err(
+            "argument 1 is a time that RFC 3339 can't write: its years are 0 to 9999".to_owned(),
+        ),
+        Format::Rfc3339 => Ok(Value::text(
+            time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        )),
+        Format::Pattern(items) => {
+            let mut text = String::new();
+            write!(text, "{}", time.format_with_items(items.iter()))
+                .map_err(|_| "argument 1 is a time that the pattern can't write".to_owned())?;
+            Ok(Value::text(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::tests::{ask, fails, refuses, yields};
+
+#[test]
+fn every_form_of_one_time_becomes_every_other() {
+    let forms = [
+        ("seconds", "1795431906"),
+        ("millis", "1795431906000"),
+        ("micros", "1795431906000000"),
+        ("nanos", "1795431906000000000"),
+        ("rfc3339", "\"2026-11-23T11:05:06Z\""),
+        ("%d/%b/%Y:%H:%M:%S %z", "\"23/Nov/2026:11:05:06 +0000\""),
+        ("%s", "\"1795431906\""),
+    ];
+    for (from, written) in forms {
+        for (to, expected) in forms {
+            yields(
+                &format!("convert_time(@, '{from}', '{to}')"),
+                written,
+                expected,
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_read() {
+    for (written, from, expected) in [
+        ("1795431906.25", "seconds", "1795431906250000000"),
+        ("1795431906.123456789", "seconds", "1795431906123456789"),
+        ("1795431906250.5", "millis", "1795431906250500000"),
+        ("0.0000000019", "seconds", "1"),
+        ("-1.5", "seconds", "-1500000000"),
+        ("-0.5", "seconds", "-500000000"),
+        ("1.5e3", "millis", "1500000000"),
+        ("0", "nanos", "0"),
+        (
+            "\"2026-11-23T12:05:06+01:00\"",
+            "rfc3339",
+            "1795431906000000000",
+        ),
+        (
+            "\"2026-11-23t11:05:06.000000001z\"",
+            "rfc3339",
+            "1795431906000000001",
+        ),
+        ("\"2026-11-23\"", "%Y-%m-%d", "1795392000000000000"),
+        (
+            "\"2026-11-23 11:05:06.5\"",
+            "%Y-%m-%d %H:%M:%S%.f",
+            "1795431906500000000",
+        ),
+        (
+            "\"23.11.26 0105 PM\"",
+            "%d.%m.%y %I%M %p",
+            "1795439100000000000",
+        ),
+        (
+            "\"2026-11-23 12:05:06 +01:00\"",
+            "%F %T %:z",
+            "1795431906000000000",
+        ),
+        ("\"2026-327\"", "%Y-%j", "1795392000000000000"),
+    ] {
+        yields(
+            &format!("convert_time(@, '{from}', 'nanos')"),
+            written,
+            expected,
+        );
+    }
+}
+
+#[test]
+fn what_is_written() {
+    for (written, to, expected) in [
+        ("1795431906123", "rfc3339", "\"2026-11-23T11:05:06.123Z\""),
+        ("-1", "seconds", "-1"),
+        ("-1", "rfc3339", "\"1969-12-31T23:59:59.999Z\""),
+        ("1795431906123", "seconds", "1795431906"),
+        ("1795431906123", "%Y/%m/%d/%H", "\"2026/11/23/11\""),
+        (
+            "1795431906123",
+            "%A, %e %B %Y %% %Z",
+            "\"Monday, 23 November 2026 % UTC\"",
+        ),
+        ("1795431906123", "%.3f", "\".123\""),
+    ] {
+        yields(
+            &format!("convert_time(@, 'millis', '{to}')"),
+            written,
+            expected,
+        );
+    }
+}
+
+#[test]
+fn a_format_may_come_from_the_event() {
+    let event = r#"{"at": "23.11.2026", "form": "%d.%m.%Y", "bad": "weeks", "late": "%H:%M"}"#;
+    yields("convert_time(at, form, 'seconds')", event, "1795392000");
+    yields("convert_time(`0`, 'millis', form)", event, "\"01.01.1970\"");
+    fails(
+        "convert_time(at, late, 'millis')",
+        event,
+        "convert_time: argument 2: the pattern does not tell a whole date",
+    );
+    fails(
+        "convert_time(`0`, 'millis', bad)",
+        event,
+        "convert_time: argument 3: a time is written in 'seconds', 'millis', 'micros', 'nanos', as 'rfc3339' or by a pattern such as '%Y-%m-%d'",
+    );
+}
+
+#[test]
+fn a_bad_format_is_found_when_it_is_compiled() {
+    refuses(
+        "convert_time(a, 'millis', '%Y-%Q')",
+        27,
+        "argument 3: the pattern has a % with an unknown letter after it",
+    );
+    refuses(
+        "convert_time(a, '%H:%M', 'millis')",
+        17,
+        "argument 2: the pattern does not tell a whole date",
+    );
+    refuses(
+        "convert_time(a, '%d.%m.', 'millis')",
+        17,
+        "argument 2: the pattern does not tell a whole date",
+    );
+    refuses(
+        "convert_time(a, 'ms', 'millis')",
+        17,
+        "argument 2: a time is written in 'seconds', 'millis', 'micros', 'nanos', as 'rfc3339' or by a pattern such as '%Y-%m-%d'",
+    );
+}
+
+#[test]
+fn what_is_no_time_is_a_dead_letter_that_does_not_tell_it() {
+    let event = r#"{"t": "yesterday", "n": 5, "far": 1e300, "long": 99999999999999999999, "b": true, "late": 99999999999999}"#;
+    let millis = |arguments: &str| format!("convert_time({arguments}, 'millis')");
+    fails(
+        &millis("t, 'rfc3339'"),
+        event,
+        "convert_time: argument 1 is a string that is not written as argument 2 says",
+    );
+    fails(
+        &millis("t, '%Y-%m-%d'"),
+        event,
+        "convert_time: argument 1 is a string that is not written as argument 2 says",
+    );
+    fails(
+        &millis("t, 'millis'"),
+        event,
+        "convert_time: argument 1 is a string, expected a number, which argument 2 asks for",
+    );
+    fails(
+        &millis("n, 'rfc3339'"),
+        event,
+        "convert_time: argument 1 is a number, expected a string, which argument 2 asks for",
+    );
+    fails(
+        &millis("b, 'millis'"),
+        event,
+        "convert_time: argument 1 is a boolean, expected a number or a string",
+    );
+    for far in ["far", "long", "late"] {
+        fails(
+            &millis(&format!("{far}, 'seconds'")),
+            event,
+            "convert_time: argument 1 is a number beyond the range of times",
+        );
+    }
+    fails(
+        "convert_time(`300000000000`, 'seconds', 'rfc3339')",
+        event,
+        "convert_time: argument 1 is a time that RFC 3339 can't write: its years are 0 to 9999",
+    );
+}
+
+proptest! {
+    /// A time that is written in full is read as it was.
+    #[test]
+    fn written_and_read_again(nanos: i64) {
+        let event = nanos.to_string();
+        for format in ["rfc3339", "%Y-%m-%d %H:%M:%S%.9f", "%Y%m%dT%H%M%S%.f%z"] {
+            let there = format!("convert_time(@, 'nanos', '{format}')");
+            let back = format!("{there} | convert_time(@, '{format}', 'nanos')");
+            prop_assert_eq!(ask(&back, &event), Ok(event.clone()), "{}", format);
+        }
+    }
+
+    /// A coarser unit is the floor; a finer one is exact.
+    #[test]
+    fn units_round_down(micros: i32) {
+        let found = ask("[convert_time(@, 'micros', 'millis'), convert_time(@, 'micros', 'nanos'), convert_time(@, 'micros', 'seconds')]", &micros.to_string());
+        let micros = i64::from(micros);
+        prop_assert_eq!(found, Ok(json!([micros.div_euclid(1_000), micros * 1_000, micros.div_euclid(1_000_000)]).to_string()));
+    }
+
+    /// Whatever the text and the pattern, there is an answer.
+    #[test]
+    fn no_input_panics(text in "[ -~é]{0,12}", pattern in "(%[-_0:.#]?[a-zA-Z3569%+]|[-/ :é]){0,4}", number in "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,12})?([eE][-+]?[0-9]{1,3})?") {
+        let event = json!({ "t": text, "p": pattern }).to_string().replacen('{', &format!("{{\"n\": {number}, "), 1);
+        for expression in [
+            "convert_time(t, p, 'rfc3339')",
+            "convert_time(n, 'seconds', p)",
+            "convert_time(n, 'nanos', 'rfc3339')",
+            "convert_time(n, 'micros', p) | convert_time(@, 'rfc3339', 'millis')",
+        ] {
+            let _ = ask(expression, &event);
+        }
+    }
+}
