@@ -11,7 +11,7 @@ use crate::value::Value;
 pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<'a>, String> {
     Ok(match node {
         Node::Current => current.clone(),
-        Node::Literal(value) => value.clone(),
+        Node::Literal(value) => value.borrowed(),
         Node::Field(name) => current.field(name),
         Node::Index(index) => match current {
             Value::Array(items) => item(items, *index),
@@ -102,7 +102,7 @@ pub(crate) fn evaluate<'a>(node: &'a Node, current: &Value<'a>) -> Result<Value<
     })
 }
 
-fn located(function: &str, (line, column): Position, reason: &str) -> String {
+pub(crate) fn located(function: &str, (line, column): Position, reason: &str) -> String {
     format!("{function}: {reason} (line {line}, column {column})")
 }
 
@@ -119,7 +119,7 @@ fn first<'a>(nodes: &'a [Node], current: &Value<'a>, truth: bool) -> Result<Valu
 }
 
 /// Null where numbers are needed and something else is found.
-fn compare<'a>(operator: Operator, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+pub(crate) fn compare<'a>(operator: Operator, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
     let ordered = |accepts: fn(Ordering) -> bool| match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
             Value::Bool(accepts(number::compare(left, right)))

@@ -21,17 +21,22 @@
 mod error;
 mod evaluate;
 mod function;
+mod interpreter;
 mod json;
 mod node;
 mod number;
 mod parse;
+mod paths;
+mod plan;
+mod scan;
 mod token;
 mod value;
 
 pub use error::{EventError, ExpressionError, Position, Stage};
+#[doc(hidden)]
+pub use interpreter::Interpreter;
 
-use node::Node;
-use value::Value;
+use plan::{Plan, Scratch};
 
 /// The deepest nesting of an event that can be asked for: values are dropped and written recursively.
 pub const MAX_DEPTH: usize = 1000;
@@ -41,12 +46,28 @@ pub const MAX_DEPTH: usize = 1000;
 pub struct Limits {
     /// Arrays and objects inside each other, the outermost counted as 1. More than [`MAX_DEPTH`] is taken as that.
     pub max_depth: usize,
+    pub validation: Validation,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_depth: 128 }
+        Limits {
+            max_depth: 128,
+            validation: Validation::Full,
+        }
     }
+}
+
+/// How much of an event is checked to be JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// All of it, to the last byte.
+    #[default]
+    Full,
+    /// As far as it has to be read: until the filter rejects, or each member that an expression names was found. What
+    /// follows may be no JSON, and a repeat of a key there isn't seen. All of it is checked to be UTF-8, and where there
+    /// is neither filter nor projection, to be JSON.
+    Lazy,
 }
 
 /// What became of an event.
@@ -65,9 +86,8 @@ pub enum Verdict {
 /// A route's filter and projection, compiled. Either or both may be absent.
 #[derive(Debug)]
 pub struct Program {
-    filter: Option<Node>,
-    projection: Option<Node>,
-    max_depth: usize,
+    plan: Plan,
+    limits: Limits,
 }
 
 impl Program {
@@ -85,9 +105,8 @@ impl Program {
         let projection = parse("projection", projection);
         if errors.is_empty() {
             Ok(Program {
-                filter,
-                projection,
-                max_depth: limits.max_depth,
+                plan: Plan::compile(filter, projection),
+                limits,
             })
         } else {
             Err(errors)
@@ -95,16 +114,24 @@ impl Program {
     }
 
     pub fn has_filter(&self) -> bool {
-        self.filter.is_some()
+        self.plan.has_filter()
     }
 
     pub fn has_projection(&self) -> bool {
-        self.projection.is_some()
+        self.plan.has_projection()
     }
 
     /// What a lane keeps: the program with scratch space of its own.
     pub fn evaluator(&self) -> Evaluator<'_> {
-        Evaluator { program: self }
+        Evaluator {
+            program: self,
+            scratch: self.plan.scratch(),
+        }
+    }
+
+    /// For the route's owner: which parts of the expressions run compiled, which in the interpreter, and what they read.
+    pub fn explain(&self) -> String {
+        self.plan.explain()
     }
 }
 
@@ -112,69 +139,45 @@ impl Program {
 #[derive(Debug)]
 pub struct Evaluator<'p> {
     program: &'p Program,
+    scratch: Scratch,
 }
 
 impl Evaluator<'_> {
     /// Decides on one event. `out` is appended to for [`Verdict::Projected`] only; after an error it is as it was.
     pub fn apply(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Verdict, EventError> {
-        let program = self.program;
-        if program.filter.is_none() && program.projection.is_none() {
-            return validate(payload, program.max_depth).map(|()| Verdict::Unchanged);
-        }
-        let event = json::read(payload, program.max_depth)?;
-        if let Some(filter) = &program.filter
-            && !run(filter, &event, Stage::Filter)?.is_true()
-        {
-            return Ok(Verdict::Filtered);
-        }
-        let Some(projection) = &program.projection else {
-            return Ok(Verdict::Unchanged);
-        };
-        let result = run(projection, &event, Stage::Projection)?;
-        if matches!(result, Value::Null) {
-            return Ok(Verdict::Discarded);
-        }
-        write(&result, out)?;
-        Ok(Verdict::Projected)
+        let Program { plan, limits } = self.program;
+        plan.apply(payload, *limits, &mut self.scratch, out)
     }
 }
 
 /// One expression by itself, to explore what it yields.
 #[derive(Debug)]
 pub struct Expression {
-    node: Node,
+    plan: Plan,
 }
 
 impl Expression {
     pub fn compile(text: &str) -> Result<Expression, ExpressionError> {
+        let node = parse::parse("expression", text)?;
         Ok(Expression {
-            node: parse::parse("expression", text)?,
+            plan: Plan::compile(None, Some(node)),
         })
     }
 
     /// Appends the result as JSON, `null` included, without a newline. The default [`Limits`] apply.
     pub fn search(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), EventError> {
-        let event = json::read(payload, Limits::default().max_depth)?;
-        write(&run(&self.node, &event, Stage::Projection)?, out)
+        let mut scratch = self.plan.scratch();
+        let verdict = self
+            .plan
+            .apply(payload, Limits::default(), &mut scratch, out)?;
+        if verdict == Verdict::Discarded {
+            out.extend_from_slice(b"null");
+        }
+        Ok(())
     }
 }
 
 /// Whether the payload is one JSON value (RFC 8259) in UTF-8, to its last byte, nested at most `max_depth` deep.
 pub fn validate(payload: &[u8], max_depth: usize) -> Result<(), EventError> {
-    json::check(payload, max_depth)
-}
-
-fn run<'a>(node: &'a Node, event: &Value<'a>, stage: Stage) -> Result<Value<'a>, EventError> {
-    evaluate::evaluate(node, event).map_err(|reason| EventError { stage, reason })
-}
-
-fn write(result: &Value<'_>, out: &mut Vec<u8>) -> Result<(), EventError> {
-    let start = out.len();
-    result.write(out).map_err(|reason| {
-        out.truncate(start);
-        EventError {
-            stage: Stage::Projection,
-            reason,
-        }
-    })
+    plan::check(json::decode(payload)?, max_depth)
 }

@@ -190,6 +190,7 @@ fn compile(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Program> 
         .maybe_count("source.max.depth")
         .map_or_else(Limits::default, |depth| Limits {
             max_depth: depth as usize,
+            ..Limits::default()
         });
     match Program::compile(settings.text("filter"), settings.text("projection"), limits) {
         Ok(program) => Some(program),

@@ -321,6 +321,7 @@ fn large_and_deep_events_are_handled_on_a_small_stack() {
             Some(&expression),
             Limits {
                 max_depth: usize::MAX,
+                ..Limits::default()
             },
         )
         .unwrap();

@@ -30,6 +30,7 @@ pub(super) struct EvalArgs {
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let limits = Limits {
         max_depth: args.max_depth,
+        ..Limits::default()
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let bad = match &args.expression {
