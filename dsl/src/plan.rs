@@ -7,6 +7,7 @@
 
 mod explain;
 mod run;
+mod text;
 mod view;
 
 use crate::error::{EventError, Position, Stage};
@@ -52,7 +53,8 @@ const CALLED: &[&str] = &[
 #[derive(Debug)]
 enum Op {
     Path(PathId),
-    Literal(Value<'static>),
+    /// With its JSON text.
+    Literal(Value<'static>, String),
     Or(Vec<Op>),
     And(Vec<Op>),
     Not(Box<Op>),
@@ -90,7 +92,7 @@ enum Op {
 struct Member {
     key: String,
     /// As it is written, with the colon.
-    written: Vec<u8>,
+    written: String,
     value: Op,
 }
 
@@ -123,7 +125,7 @@ impl How {
 impl Op {
     fn parts(&self) -> Vec<&Op> {
         match self {
-            Op::Path(_) | Op::Literal(_) | Op::Reference(_) => Vec::new(),
+            Op::Path(_) | Op::Literal(..) | Op::Reference(_) => Vec::new(),
             Op::Or(all) | Op::And(all) => all.iter().collect(),
             Op::Not(op) => vec![op],
             Op::Compare { left, right, .. } => vec![left, right],
@@ -146,7 +148,10 @@ impl Op {
         };
         match node {
             Node::Current => Op::Path(at),
-            Node::Literal(value) => Op::Literal(value),
+            Node::Literal(value) => {
+                let text = written(&value);
+                Op::Literal(value, text)
+            }
             Node::Field(name) => Op::Path(paths.key(at, name)),
             Node::Index(index) => Op::Path(paths.index(at, index)),
             Node::Chain(steps) => Op::chain(steps, at, paths),
@@ -229,16 +234,20 @@ impl Op {
 
 impl Member {
     fn new(key: &str, value: Op) -> Self {
-        let mut written = Vec::new();
-        // A text can always be written.
-        let _ = Value::text(key).write(&mut written);
-        written.push(b':');
         Member {
             key: key.to_owned(),
-            written,
+            written: format!("{}:", written(&Value::text(key))),
             value,
         }
     }
+}
+
+/// A literal as JSON.
+fn written(literal: &Value<'_>) -> String {
+    let mut text = Vec::new();
+    // Only references to expressions can't be written.
+    let _ = literal.write(&mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn repeats_a_key(object: &Node) -> bool {

@@ -9,6 +9,7 @@ use crate::paths::{PathId, Paths, Span};
 use crate::scan::{Early, Keyring, Raw, lone_number};
 use crate::value::{Text, Value};
 
+use super::text;
 use super::view::{Digits, View};
 use super::{How, Op};
 
@@ -80,14 +81,69 @@ impl<'a, 's> Run<'a, 's> {
         }
     }
 
+    /// Whether the result is true, without making it where it can be seen from the payload's text.
     pub(super) fn truth(&mut self, op: &'a Op) -> Outcome<bool> {
-        Ok(self.view(op)?.is_true())
+        match op {
+            Op::Path(path) => Ok(text::is_true(self.found(*path)?)),
+            Op::Not(op) => Ok(!self.truth(op)?),
+            Op::Or(choices) => {
+                for choice in choices {
+                    if self.truth(choice)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Op::And(conditions) => {
+                for condition in conditions {
+                    if !self.truth(condition)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Op::Compare {
+                operator,
+                left,
+                right,
+            } => Ok(self.compare(*operator, left, right)? == Some(true)),
+            other => Ok(self.view(other)?.is_true()),
+        }
+    }
+
+    /// Nothing where numbers are needed and something else is found.
+    fn compare(
+        &mut self,
+        operator: Operator,
+        left: &'a Op,
+        right: &'a Op,
+    ) -> Outcome<Option<bool>> {
+        if let (Some(left), Some(right)) = (self.text_of(left)?, self.text_of(right)?)
+            && let Some(result) = text::compare(operator, left, right)
+        {
+            return Ok(result);
+        }
+        let (left, right) = (self.view(left)?, self.view(right)?);
+        Ok(match compared(operator, left, right)? {
+            Value::Bool(result) => Some(result),
+            _ => None,
+        })
+    }
+
+    /// The JSON text of what need not be computed.
+    #[inline]
+    fn text_of(&self, op: &'a Op) -> Outcome<Option<&'a str>> {
+        match op {
+            Op::Path(path) => self.found(*path).map(Some),
+            Op::Literal(_, text) => Ok(Some(text)),
+            _ => Ok(None),
+        }
     }
 
     fn view(&mut self, op: &'a Op) -> Outcome<View<'a>> {
         Ok(match op {
             Op::Path(path) => View::of(self.found(*path)?),
-            Op::Literal(value) => View::Value(value.borrowed()),
+            Op::Literal(value, _) => View::Value(value.borrowed()),
             Op::Or(choices) => self.first(choices, true)?,
             Op::And(conditions) => self.first(conditions, false)?,
             Op::Not(op) => View::Value(Value::Bool(!self.truth(op)?)),
@@ -96,8 +152,8 @@ impl<'a, 's> Run<'a, 's> {
                 left,
                 right,
             } => {
-                let (left, right) = (self.view(left)?, self.view(right)?);
-                View::Value(compared(*operator, left, right)?)
+                let result = self.compare(*operator, left, right)?;
+                View::Value(result.map_or(Value::Null, Value::Bool))
             }
             Op::List { of, .. } | Op::Object { of, .. } if self.is_null(*of)? => View::NULL,
             Op::List { items, .. } => {
@@ -257,7 +313,7 @@ impl<'a, 's> Run<'a, 's> {
     pub(super) fn write(&mut self, op: &'a Op, out: &mut Vec<u8>) -> Outcome<bool> {
         match op {
             Op::Path(path) => match self.found(*path)? {
-                container if container.starts_with(['{', '[']) => {
+                container if matches!(container.as_bytes().first(), Some(b'{' | b'[')) => {
                     Ok(View::of(container).write(self.keyring, out)?)
                 }
                 "" | "null" => Ok(false),
@@ -278,7 +334,7 @@ impl<'a, 's> Run<'a, 's> {
             Op::Object { members, .. } => {
                 for (index, member) in members.iter().enumerate() {
                     out.push(if index == 0 { b'{' } else { b',' });
-                    out.extend_from_slice(&member.written);
+                    out.extend_from_slice(member.written.as_bytes());
                     self.write_part(&member.value, out)?;
                 }
                 out.push(b'}');
