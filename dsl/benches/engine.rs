@@ -10,7 +10,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use jmespath::ast::Ast;
 use jmespath::{Context, DEFAULT_RUNTIME, Rcvar, Variable};
-use keystone_dsl::{Interpreter, Limits, Program, Validation, Verdict, validate};
+use keystone_dsl::{Interpreter, Limits, Program, Validation, Verdict};
 use serde_json::Value;
 
 /// 620 bytes, as a player might send it.
@@ -61,7 +61,9 @@ fn engine(c: &mut Criterion) {
     };
     group.bench_function("keystone-lazy", |b| apply(b, lazy, stopped));
     group.bench_function("validation-alone", |b| {
-        b.iter(|| validate(black_box(stopped), 128).unwrap());
+        let program = Program::compile(None, None, Limits::default()).unwrap();
+        let mut evaluator = program.evaluator();
+        b.iter(|| evaluator.apply(black_box(stopped), &mut out).unwrap());
     });
     group.finish();
 }

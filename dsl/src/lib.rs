@@ -37,6 +37,7 @@ pub use error::{EventError, ExpressionError, Position, Stage};
 pub use interpreter::Interpreter;
 
 use plan::{Plan, Scratch};
+use scan::Marks;
 
 /// The deepest nesting of an event that can be asked for: values are dropped and written recursively.
 pub const MAX_DEPTH: usize = 1000;
@@ -179,5 +180,5 @@ impl Expression {
 
 /// Whether the payload is one JSON value (RFC 8259) in UTF-8, to its last byte, nested at most `max_depth` deep.
 pub fn validate(payload: &[u8], max_depth: usize) -> Result<(), EventError> {
-    plan::check(json::decode(payload)?, max_depth)
+    plan::check(json::decode(payload)?, max_depth, &mut Marks::default())
 }

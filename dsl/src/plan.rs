@@ -14,7 +14,7 @@ use crate::error::{EventError, Position, Stage};
 use crate::function::Function;
 use crate::node::{Node, Operator};
 use crate::paths::{EVENT, PathId, Paths, Span};
-use crate::scan::{self, Early, Keyring, Read, Request};
+use crate::scan::{self, Early, Keyring, Marks, Request};
 use crate::value::Value;
 use crate::{Limits, Validation, Verdict, json};
 
@@ -269,6 +269,7 @@ pub(crate) struct Plan {
 /// What an evaluator keeps from event to event, so that it allocates nothing for each.
 #[derive(Debug)]
 pub(crate) struct Scratch {
+    marks: Marks,
     spans: Vec<Span>,
     keyring: Keyring,
 }
@@ -299,6 +300,7 @@ impl Plan {
 
     pub(crate) fn scratch(&self) -> Scratch {
         Scratch {
+            marks: Marks::default(),
             spans: vec![Span::NONE; self.paths.len()],
             keyring: Keyring::default(),
         }
@@ -314,13 +316,16 @@ impl Plan {
     ) -> Result<Verdict, EventError> {
         let text = json::decode(payload)?;
         if self.filter.is_none() && self.projection.is_none() {
-            return check(text, limits.max_depth).map(|()| Verdict::Unchanged);
+            return check(text, limits.max_depth, &mut scratch.marks).map(|()| Verdict::Unchanged);
         }
-        let read = self.read(text, limits, scratch)?;
+        let early = self.read(text, limits, scratch)?;
         let mut run = Run::new(text, &scratch.spans, &mut scratch.keyring);
-        if let Some(filter) = &self.filter
-            && (read == Read::Rejected || !run.truth(filter).map_err(failed(Stage::Filter))?)
-        {
+        let accepted = match (early, &self.filter) {
+            (Early::Accepted, _) | (_, None) => true,
+            (Early::Rejected, _) => false,
+            (Early::Undecided, Some(filter)) => run.truth(filter).map_err(failed(Stage::Filter))?,
+        };
+        if !accepted {
             return Ok(Verdict::Filtered);
         }
         let Some(projection) = &self.projection else {
@@ -338,8 +343,12 @@ impl Plan {
     }
 
     /// Fills the scratch's spans.
-    fn read(&self, text: &str, limits: Limits, scratch: &mut Scratch) -> Result<Read, EventError> {
-        let Scratch { spans, keyring } = scratch;
+    fn read(&self, text: &str, limits: Limits, scratch: &mut Scratch) -> Result<Early, EventError> {
+        let Scratch {
+            marks,
+            spans,
+            keyring,
+        } = scratch;
         let lazy = limits.validation == Validation::Lazy;
         let request = Request {
             paths: &self.paths,
@@ -347,28 +356,18 @@ impl Plan {
             stop_rejected: lazy,
             stop_found: lazy && !self.uses_event,
         };
-        let refused = |_| refused(text, limits.max_depth);
         let mut decide = |spans: &[Span]| match &self.filter {
             Some(filter) => Run::early(text, spans, &self.paths, keyring).decide(filter),
             None => Early::Undecided,
         };
-        let read = scan::find(text, &request, spans, &mut decide).map_err(refused)?;
-        if read != Read::ForFilter {
-            return Ok(read);
-        }
-        // A later repeat of a key may have changed the filter's mind.
-        let filter = self.filter.as_ref();
-        let mut run = Run::new(text, spans, keyring);
-        if filter.is_some_and(|filter| matches!(run.truth(filter), Ok(false))) {
-            return Ok(Read::Rejected);
-        }
-        scan::find(text, &request, spans, &mut |_| Early::Undecided).map_err(refused)
+        scan::find(text, &request, marks, spans, &mut decide)
+            .map_err(|_| refused(text, limits.max_depth))
     }
 }
 
 /// Whether the text is JSON, and why not.
-pub(crate) fn check(text: &str, max_depth: usize) -> Result<(), EventError> {
-    if scan::is_valid(text, max_depth) {
+pub(crate) fn check(text: &str, max_depth: usize, marks: &mut Marks) -> Result<(), EventError> {
+    if scan::is_valid(text, max_depth, marks) {
         Ok(())
     } else {
         Err(refused(text, max_depth))

@@ -20,39 +20,32 @@ pub(crate) use raw::{Keyring, Raw, inside, lone_number};
 #[derive(Debug)]
 pub(crate) struct Refused;
 
-/// What is known of an event's fate before its end.
+/// What the filter says of an event, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Early {
     Undecided,
-    /// The filter accepts, whatever follows.
+    /// The filter accepts, whatever follows but a repeat of a key that was seen.
     Accepted,
-    /// The filter rejects, whatever follows.
+    /// The filter rejects, in the same way.
     Rejected,
 }
 
-/// How far a payload was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// All of it, and all paths are looked for.
-    Whole,
-    /// All of it, but from some place on only the filter's paths are looked for: it rejects, unless a key is repeated.
-    ForFilter,
-    /// Until all was found that is needed.
-    Found,
-    /// Until the filter rejected.
-    Rejected,
-}
+/// Where the special bytes of a payload are: scratch space of a scan.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(Vec<u64>);
 
 /// Is the payload one JSON value, nested at most `max_depth` deep?
-pub(crate) fn is_valid(text: &str, max_depth: usize) -> bool {
-    Scanner::new(text, &mut [], &mut |_| Early::Undecided)
-        .document(None, max_depth)
-        .is_ok()
+pub(crate) fn is_valid(text: &str, max_depth: usize, marks: &mut Marks) -> bool {
+    block::mark_special(text.as_bytes(), &mut marks.0);
+    let mut undecided = |_: &[Span]| Early::Undecided;
+    let mut scanner = Scanner::new(text, &marks.0, &mut [], &mut undecided);
+    scanner.document(None, max_depth).is_ok()
 }
 
 /// The end of the value that begins at `at` in text known to be valid.
 fn value_end(text: &str, at: usize) -> Option<usize> {
-    Scanner::new(text, &mut [], &mut |_| Early::Undecided).any(at, None, MAX_DEPTH)
+    let mut undecided = |_: &[Span]| Early::Undecided;
+    Scanner::new(text, &[], &mut [], &mut undecided).any(at, None, MAX_DEPTH)
 }
 
 /// How to read.
@@ -65,36 +58,51 @@ pub(crate) struct Request<'r> {
     pub(crate) stop_found: bool,
 }
 
-/// Finds the values of all paths. `decide` is asked after each member of the event that the filter needs.
+/// Finds the values of all paths, and what the filter says of the event if that was known before its end. Where it
+/// rejects, only its own paths are looked for from there on.
 ///
-/// Of a repeated key the last value counts. `spans` has a place for each path.
+/// Of a repeated key the last value counts. `spans` has a place for each path. `decide` is asked after members of the
+/// event that the filter needs.
 pub(crate) fn find(
     text: &str,
     request: &Request<'_>,
+    marks: &mut Marks,
     spans: &mut [Span],
     decide: &mut dyn FnMut(&[Span]) -> Early,
-) -> Result<Read, Refused> {
-    let mut scanner = Scanner::new(text, spans, decide);
-    scanner.paths = Some(request.paths);
+) -> Result<Early, Refused> {
+    block::mark_special(text.as_bytes(), &mut marks.0);
     let event = request.paths.event();
+    let mut scanner = Scanner::new(text, &marks.0, spans, decide);
+    scanner.paths = Some(request.paths);
     scanner.stop_rejected = request.stop_rejected;
     scanner.missing = request.stop_found.then(|| event.keys.len());
-    match scanner.document(Some(event), request.max_depth) {
-        Err(_) if scanner.stopped && scanner.early == Early::Rejected => Ok(Read::Rejected),
-        Err(_) if scanner.stopped => Ok(Read::Found),
-        Err(refused) => Err(refused),
-        Ok(()) if scanner.early == Early::Rejected => Ok(Read::ForFilter),
-        Ok(()) => Ok(Read::Whole),
+    let read = scanner.document(Some(event), request.max_depth);
+    let (early, incomplete) = (scanner.early, scanner.incomplete);
+    if !scanner.stopped {
+        read?;
     }
+    if early == Early::Rejected || !incomplete {
+        return Ok(early);
+    }
+    // A repeated key has changed the filter's mind, and values of other paths were passed over before.
+    let mut undecided = |_: &[Span]| Early::Undecided;
+    let mut scanner = Scanner::new(text, &marks.0, spans, &mut undecided);
+    scanner.paths = Some(request.paths);
+    scanner.document(Some(event), request.max_depth)?;
+    Ok(Early::Undecided)
 }
 
 struct Scanner<'s> {
     text: &'s str,
     bytes: Bytes<'s>,
+    /// Empty where it doesn't pay to make them.
+    marks: &'s [u64],
     paths: Option<&'s Paths>,
     spans: &'s mut [Span],
     decide: &'s mut dyn FnMut(&[Span]) -> Early,
     early: Early,
+    /// Paths were not looked for while the filter rejected.
+    incomplete: bool,
     /// Members of the event to be found before the scan stops, if it may stop at all.
     missing: Option<usize>,
     stop_rejected: bool,
@@ -104,16 +112,19 @@ struct Scanner<'s> {
 impl<'s> Scanner<'s> {
     fn new(
         text: &'s str,
+        marks: &'s [u64],
         spans: &'s mut [Span],
         decide: &'s mut dyn FnMut(&[Span]) -> Early,
     ) -> Self {
         Scanner {
             text,
             bytes: Bytes(text.as_bytes()),
+            marks,
             paths: None,
             spans,
             decide,
             early: Early::Undecided,
+            incomplete: false,
             missing: None,
             stop_rejected: false,
             stopped: false,
@@ -138,6 +149,27 @@ impl<'s> Scanner<'s> {
         }
     }
 
+    /// From after the opening quote.
+    #[inline(always)]
+    fn string(&self, at: usize) -> Option<lexeme::Quoted> {
+        let mut word = at / 64;
+        let Some(marks) = self.marks.get(word) else {
+            return self.bytes.string(at);
+        };
+        let marks = marks >> (at % 64);
+        if marks != 0 {
+            return self.bytes.string_to(at + marks.trailing_zeros() as usize);
+        }
+        loop {
+            word += 1;
+            let marks = *self.marks.get(word)?;
+            if marks != 0 {
+                let end = word * 64 + marks.trailing_zeros() as usize;
+                return self.bytes.string_to(end);
+            }
+        }
+    }
+
     /// The value of a path.
     #[inline(never)]
     fn wanted(&mut self, at: usize, path: &'s Path, depth: usize) -> Option<usize> {
@@ -155,8 +187,9 @@ impl<'s> Scanner<'s> {
 
     /// Is the fate of the event known after this member? Nothing if nothing more is to be read.
     fn member_found(&mut self, path: &'s Path, before: Span) -> Option<()> {
-        if path.for_filter && self.early == Early::Undecided {
+        if path.for_filter && (self.early == Early::Undecided || !before.is_none()) {
             self.early = (self.decide)(self.spans);
+            self.incomplete |= self.early == Early::Rejected;
         }
         if let Some(missing) = &mut self.missing {
             *missing -= usize::from(before.is_none());
@@ -174,7 +207,7 @@ impl<'s> Scanner<'s> {
     #[inline(always)]
     fn any(&mut self, at: usize, path: Option<&'s Path>, depth: usize) -> Option<usize> {
         match self.bytes.get(at)? {
-            b'"' => Some(self.bytes.string(at + 1)?.end),
+            b'"' => Some(self.string(at + 1)?.end),
             b'{' => self.object(at + 1, path, depth.checked_sub(1)?),
             b'[' => self.array(at + 1, path, depth.checked_sub(1)?),
             b't' | b'f' | b'n' => self.bytes.word(at),
@@ -195,7 +228,7 @@ impl<'s> Scanner<'s> {
                 return None;
             }
             let start = at + 1;
-            let key = bytes.string(start)?;
+            let key = self.string(start)?;
             let child = path.and_then(|path| self.child(path, start, key));
             at = self.expect(key.end, b':')?;
             at = self.value(bytes.space(at), child, depth)?;

@@ -5,16 +5,42 @@ use wide::{CmpEq, CmpGt, CmpLt, i8x16};
 /// Bytes looked at by one call.
 pub(super) const WIDTH: usize = 16;
 
-/// How many bytes before the first quote, backslash or control character.
+/// How many bytes before the first that is special.
 #[inline(always)]
 pub(super) fn plain(bytes: &[u8; WIDTH]) -> usize {
+    first(special(bytes))
+}
+
+/// Where all special bytes of a payload are, a bit for each byte. A string then ends at the next bit, which is known
+/// sooner than by looking at the string.
+pub(super) fn mark_special(payload: &[u8], marks: &mut Vec<u64>) {
+    const BLOCKS: usize = 64 / WIDTH;
+    let mark = |bytes: &[u8; 64]| {
+        let (blocks, _) = bytes.as_chunks::<WIDTH>();
+        (0..BLOCKS).fold(0, |marks, n| {
+            marks | (special(&blocks[n]).move_mask() as u64) << (n * WIDTH)
+        })
+    };
+    let (chunks, rest) = payload.as_chunks::<64>();
+    marks.clear();
+    marks.extend(chunks.iter().map(mark));
+    if !rest.is_empty() {
+        let mut last = [b' '; 64];
+        last[..rest.len()].copy_from_slice(rest);
+        marks.push(mark(&last));
+    }
+}
+
+/// The high bit of each byte that is a quote, a backslash or a control character.
+#[inline(always)]
+fn special(bytes: &[u8; WIDTH]) -> i8x16 {
     // Signed, a byte with its high bit flipped is in the order of the unsigned ones.
     const FLIP: u8 = 0x80;
     let bytes = load(bytes);
     let quote = bytes.cmp_eq(all(b'"'));
     let backslash = bytes.cmp_eq(all(b'\\'));
     let control = (bytes ^ all(FLIP)).cmp_lt(all(0x20 ^ FLIP));
-    first(quote | backslash | control)
+    quote | backslash | control
 }
 
 /// How many bytes before the first that is no digit.
@@ -79,6 +105,17 @@ mod tests {
             let plain = bytes.iter().take_while(|byte| is_plain(byte)).count();
             let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
             prop_assert_eq!((super::plain(&bytes), super::digits(&bytes)), (plain, digits));
+        }
+
+        #[test]
+        fn all_special_bytes_are_marked(bytes in prop::collection::vec(byte(), 0..200)) {
+            let mut marks = vec![7];
+            super::mark_special(&bytes, &mut marks);
+            prop_assert_eq!(marks.len(), bytes.len().div_ceil(64));
+            for at in 0..marks.len() * 64 {
+                let expected = bytes.get(at).is_some_and(|byte| !is_plain(byte));
+                prop_assert_eq!(marks[at / 64] >> (at % 64) & 1 == 1, expected);
+            }
         }
     }
 }

@@ -60,14 +60,7 @@ impl<'a> Bytes<'a> {
                 }
                 None => at = self.plain_tail(at),
             }
-            return match self.get(at)? {
-                b'"' => Some(Quoted {
-                    end: at + 1,
-                    escaped: false,
-                }),
-                b'\\' => self.escaped_string(at),
-                _ => None,
-            };
+            return self.string_to(at);
         }
     }
 
@@ -77,6 +70,19 @@ impl<'a> Bytes<'a> {
         let rest = self.0.get(at..).unwrap_or_default();
         let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
         at + rest.iter().position(special).unwrap_or(rest.len())
+    }
+
+    /// From after the opening quote; `end` is the place of the first special byte from there.
+    #[inline(always)]
+    pub(super) fn string_to(self, end: usize) -> Option<Quoted> {
+        match self.get(end)? {
+            b'"' => Some(Quoted {
+                end: end + 1,
+                escaped: false,
+            }),
+            b'\\' => self.escaped_string(end),
+            _ => None,
+        }
     }
 
     /// From the first backslash.
