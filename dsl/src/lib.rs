@@ -4,9 +4,9 @@
 //! and shared by the lanes; each lane makes its own [`Evaluator`]. Events are checked to be JSON to the last byte, also
 //! where there is neither filter nor projection.
 //!
-//! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
-//! is what that becomes, `evaluate` and `function` put the two together. Nothing outside this crate sees any of these,
-//! so another engine can take their place.
+//! In reading order: `token` and `parse` read an expression and `node` is what it becomes; `plan` compiles that to `paths`
+//! and what is done with their values, which `scan` finds in a payload. `json` reads a payload to a `value`, for which
+//! `evaluate` and `function` interpret what has no compiled form. Nothing outside this crate sees any of these.
 //!
 //! ```
 //! use keystone_dsl::{Limits, Program, Verdict};
