@@ -391,3 +391,6 @@ fn failed(stage: Stage) -> impl Fn(Stop) -> EventError {
         reason: stop.reason(),
     }
 }
+
+#[cfg(test)]
+mod tests;

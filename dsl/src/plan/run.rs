@@ -294,6 +294,7 @@ impl<'a, 's> Run<'a, 's> {
             (How::ToString, View::Value(Value::Number(text))) => {
                 plain(text).map(|text| View::Value(Value::text(text)))
             }
+            (How::ToString, View::Value(Value::Null)) => Some(View::Value(Value::text("null"))),
             (How::ToString, View::Value(Value::Bool(flag))) => {
                 Some(View::Value(Value::text(if *flag {
                     "true"
