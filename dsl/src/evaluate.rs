@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::context::Context;
+use crate::error::Position;
 use crate::node::{Node, Operator};
 use crate::number;
 use crate::value::Value;
@@ -15,7 +16,7 @@ pub(crate) fn evaluate<'a>(
 ) -> Result<Value<'a>, String> {
     Ok(match node {
         Node::Current => current.clone(),
-        Node::Literal(value) => value.clone(),
+        Node::Literal(value) => value.borrowed(),
         Node::Field(name) => current.field(name),
         Node::Index(index) => match current {
             Value::Array(items) => item(items, *index),
@@ -99,6 +100,10 @@ pub(crate) fn evaluate<'a>(
     })
 }
 
+pub(crate) fn located(function: &str, (line, column): Position, reason: &str) -> String {
+    format!("{function}: {reason} (line {line}, column {column})")
+}
+
 /// The first result whose truth is the one looked for, else the last result.
 fn first<'a>(
     nodes: &'a [Node],
@@ -117,7 +122,7 @@ fn first<'a>(
 }
 
 /// Null where numbers are needed and something else is found.
-fn compare<'a>(
+pub(crate) fn compare<'a>(
     operator: Operator,
     left: &Value<'_>,
     right: &Value<'_>,

@@ -12,7 +12,7 @@ use std::ops::Deref;
 
 use crate::context::Context;
 use crate::error::Position;
-use crate::evaluate::evaluate;
+use crate::evaluate::{evaluate, located};
 use crate::node::Node;
 use crate::settings::Settings;
 use crate::value::Value;
@@ -254,19 +254,42 @@ impl Function {
             .iter()
             .map(|argument| evaluate(argument, current, context))
             .collect::<Result<Vec<_>, _>>()?;
-        let checked = (0..)
-            .zip(&arguments)
-            .try_for_each(|(index, argument)| self.check_argument(index, argument));
-        let outcome = checked.and_then(|()| {
-            run(&Call {
-                arguments: &arguments,
-                prepared,
-                context,
-            })
-        });
-        outcome.map_err(|reason| {
-            let (line, column) = position;
-            format!("{}: {reason} (line {line}, column {column})", self.name)
+        self.run_with(run, &arguments, prepared, context)
+            .map_err(|reason| located(self.name, position, &reason))
+    }
+
+    /// Whether all that the function looks at of its arguments is their values.
+    pub(crate) fn is_eager(&self) -> bool {
+        matches!(self.run, Run::Eager(_))
+    }
+
+    /// Calls an eager function on the values of its arguments.
+    pub(crate) fn call_with<'a>(
+        &self,
+        arguments: &[Value<'a>],
+        prepared: &'a Prepared,
+        context: &Context<'a>,
+    ) -> Outcome<'a> {
+        match self.run {
+            Run::Eager(run) => self.run_with(run, arguments, prepared, context),
+            Run::Lazy(_) => Err("it evaluates its arguments by itself".to_owned()),
+        }
+    }
+
+    fn run_with<'a>(
+        &self,
+        run: for<'c, 'v> fn(&Call<'c, 'v>) -> Outcome<'v>,
+        arguments: &[Value<'a>],
+        prepared: &'a Prepared,
+        context: &Context<'a>,
+    ) -> Outcome<'a> {
+        for (index, argument) in arguments.iter().enumerate() {
+            self.check_argument(index, argument)?;
+        }
+        run(&Call {
+            arguments,
+            prepared,
+            context,
         })
     }
 }

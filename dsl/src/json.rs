@@ -45,7 +45,8 @@ fn bad(Bad { at, what }: Bad) -> EventError {
     }
 }
 
-fn decode(payload: &[u8]) -> Result<&str, EventError> {
+/// The payload as text.
+pub(crate) fn decode(payload: &[u8]) -> Result<&str, EventError> {
     let reason = if payload.is_empty() {
         "not JSON: the payload is empty".to_owned()
     } else if payload.starts_with(b"\xef\xbb\xbf") {
@@ -333,31 +334,52 @@ pub(crate) fn unescape(inside: &str) -> String {
     let mut rest = inside;
     while let Some(backslash) = rest.find('\\') {
         text.push_str(&rest[..backslash]);
-        let (decoded, length) = match rest.as_bytes()[backslash + 1] {
-            b'b' => ('\u{8}', 2),
-            b'f' => ('\u{c}', 2),
-            b'n' => ('\n', 2),
-            b'r' => ('\r', 2),
-            b't' => ('\t', 2),
-            b'u' => {
-                let unit =
-                    |at: usize| u32::from_str_radix(&rest[at..at + 4], 16).unwrap_or_default();
-                match unit(backslash + 2) {
-                    high @ 0xd800..=0xdbff => {
-                        let code =
-                            0x10000 + ((high - 0xd800) << 10) + (unit(backslash + 8) - 0xdc00);
-                        (char::from_u32(code).unwrap_or_default(), 12)
-                    }
-                    code => (char::from_u32(code).unwrap_or_default(), 6),
-                }
-            }
-            same => (char::from(same), 2),
-        };
+        let (decoded, length) = decode_escape(&rest[backslash..]);
         text.push(decoded);
         rest = &rest[backslash + length..];
     }
     text.push_str(rest);
     text
+}
+
+/// Whether a valid string, given from between its quotes, means this text.
+pub(crate) fn is_spelt(inside: &str, text: &str) -> bool {
+    decoded(inside).eq(text.chars())
+}
+
+/// The characters of a valid string from between its quotes.
+pub(crate) fn decoded(inside: &str) -> impl Iterator<Item = char> {
+    let mut rest = inside;
+    std::iter::from_fn(move || {
+        let (next, length) = match rest.chars().next()? {
+            '\\' => decode_escape(rest),
+            plain => (plain, plain.len_utf8()),
+        };
+        rest = &rest[length..];
+        Some(next)
+    })
+}
+
+/// The character of the escape that the text begins with, and the escape's length.
+fn decode_escape(text: &str) -> (char, usize) {
+    match text.as_bytes()[1] {
+        b'b' => ('\u{8}', 2),
+        b'f' => ('\u{c}', 2),
+        b'n' => ('\n', 2),
+        b'r' => ('\r', 2),
+        b't' => ('\t', 2),
+        b'u' => {
+            let unit = |at: usize| u32::from_str_radix(&text[at..at + 4], 16).unwrap_or_default();
+            match unit(2) {
+                high @ 0xd800..=0xdbff => {
+                    let code = 0x10000 + ((high - 0xd800) << 10) + (unit(8) - 0xdc00);
+                    (char::from_u32(code).unwrap_or_default(), 12)
+                }
+                code => (char::from_u32(code).unwrap_or_default(), 6),
+            }
+        }
+        same => (char::from(same), 2),
+    }
 }
 
 #[cfg(test)]

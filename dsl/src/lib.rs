@@ -4,9 +4,10 @@
 //! and shared by the lanes; each lane makes its own [`Evaluator`]. Events are checked to be JSON to the last byte, also
 //! where there is neither filter nor projection.
 //!
-//! In reading order: `json` reads a payload, `value` is what it becomes, `token` and `parse` read an expression, `node`
-//! is what that becomes, `evaluate` and `function` put the two together within the bounds of a `context`, `hygiene` judges
-//! the result. Nothing outside this crate sees any of these, so another engine can take their place.
+//! In reading order: `token` and `parse` read an expression and `node` is what it becomes; `plan` compiles that to `paths`
+//! and what is done with their values, which `scan` finds in a payload. `json` reads a payload to a `value`, for which
+//! `evaluate` and `function` interpret what has no compiled form, within the bounds of a `context`. `hygiene` judges the
+//! result. Nothing outside this crate sees any of these.
 //!
 //! ```
 //! use keystone_dsl::{Program, Record, Settings, Verdict};
@@ -24,23 +25,28 @@ mod error;
 mod evaluate;
 mod function;
 mod hygiene;
+mod interpreter;
 mod json;
 mod node;
 mod number;
 mod parse;
+mod paths;
+mod plan;
 mod record;
+mod scan;
 mod settings;
 mod token;
 mod value;
 
 pub use error::{EventError, ExpressionError, Position, Stage};
 pub use hygiene::{Broken, Hygiene, Rule, Rules};
+#[doc(hidden)]
+pub use interpreter::Interpreter;
 pub use record::{Headers, NoHeaders, Record};
 pub use settings::{Secrets, Settings};
 
-use context::Context;
-use node::Node;
-use value::Value;
+use plan::{Plan, Scratch};
+use scan::Marks;
 
 /// The deepest nesting of an event that can be asked for: values are dropped and written recursively.
 pub const MAX_DEPTH: usize = 1000;
@@ -52,6 +58,7 @@ pub struct Limits {
     pub max_depth: usize,
     /// Bytes of a projection's result. What an expression makes on the way, of one event, may take four times as many.
     pub max_output_bytes: usize,
+    pub validation: Validation,
 }
 
 impl Default for Limits {
@@ -59,8 +66,21 @@ impl Default for Limits {
         Limits {
             max_depth: 128,
             max_output_bytes: 16 << 20,
+            validation: Validation::Full,
         }
     }
+}
+
+/// How much of an event is checked to be JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// All of it, to the last byte.
+    #[default]
+    Full,
+    /// As far as it has to be read: until the filter rejects, or each member that an expression names was found. What
+    /// follows may be no JSON, and a repeat of a key there isn't seen. All of it is checked to be UTF-8, and where there
+    /// is neither filter nor projection, to be JSON.
+    Lazy,
 }
 
 /// What became of an event.
@@ -79,8 +99,7 @@ pub enum Verdict {
 /// A route's filter and projection, compiled. Either or both may be absent.
 #[derive(Debug)]
 pub struct Program {
-    filter: Option<Node>,
-    projection: Option<Node>,
+    plan: Plan,
     limits: Limits,
 }
 
@@ -104,8 +123,7 @@ impl Program {
         let projection = parse("projection", projection);
         if errors.is_empty() {
             Ok(Program {
-                filter,
-                projection,
+                plan: Plan::compile(filter, projection),
                 limits: settings.limits,
             })
         } else {
@@ -114,16 +132,24 @@ impl Program {
     }
 
     pub fn has_filter(&self) -> bool {
-        self.filter.is_some()
+        self.plan.has_filter()
     }
 
     pub fn has_projection(&self) -> bool {
-        self.projection.is_some()
+        self.plan.has_projection()
     }
 
     /// What a lane keeps: the program with scratch space of its own.
     pub fn evaluator(&self) -> Evaluator<'_> {
-        Evaluator { program: self }
+        Evaluator {
+            program: self,
+            scratch: self.plan.scratch(),
+        }
+    }
+
+    /// For the route's owner: which parts of the expressions run compiled, which in the interpreter, and what they read.
+    pub fn explain(&self) -> String {
+        self.plan.explain()
     }
 }
 
@@ -131,38 +157,21 @@ impl Program {
 #[derive(Debug)]
 pub struct Evaluator<'p> {
     program: &'p Program,
+    scratch: Scratch,
 }
 
 impl Evaluator<'_> {
     /// Decides on one event. `out` is appended to for [`Verdict::Projected`] only; after an error it is as it was.
     pub fn apply(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<Verdict, EventError> {
-        let (program, payload) = (self.program, record.payload);
-        if program.filter.is_none() && program.projection.is_none() {
-            return validate(payload, program.limits.max_depth).map(|()| Verdict::Unchanged);
-        }
-        let event = json::read(payload, program.limits.max_depth)?;
-        let context = Context::new(record, program.limits);
-        if let Some(filter) = &program.filter
-            && !run(filter, &event, &context, Stage::Filter)?.is_true()
-        {
-            return Ok(Verdict::Filtered);
-        }
-        let Some(projection) = &program.projection else {
-            return Ok(Verdict::Unchanged);
-        };
-        let result = run(projection, &event, &context, Stage::Projection)?;
-        if matches!(result, Value::Null) {
-            return Ok(Verdict::Discarded);
-        }
-        write(&result, program.limits, out)?;
-        Ok(Verdict::Projected)
+        let Program { plan, limits } = self.program;
+        plan.apply(record, *limits, &mut self.scratch, out)
     }
 }
 
 /// One expression by itself, to explore what it yields.
 #[derive(Debug)]
 pub struct Expression {
-    node: Node,
+    plan: Plan,
     limits: Limits,
 }
 
@@ -177,44 +186,25 @@ impl Expression {
         settings: impl Into<Settings>,
     ) -> Result<Expression, ExpressionError> {
         let settings = settings.into();
+        let node = parse::parse("expression", text, &settings)?;
         Ok(Expression {
-            node: parse::parse("expression", text, &settings)?,
+            plan: Plan::compile(None, Some(node)),
             limits: settings.limits,
         })
     }
 
     /// Appends the result as JSON, `null` included, without a newline; after an error `out` is as it was.
     pub fn search(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), EventError> {
-        let event = json::read(record.payload, self.limits.max_depth)?;
-        let context = Context::new(record, self.limits);
-        let result = run(&self.node, &event, &context, Stage::Projection)?;
-        write(&result, self.limits, out)
+        let mut scratch = self.plan.scratch();
+        let verdict = self.plan.apply(record, self.limits, &mut scratch, out)?;
+        if verdict == Verdict::Discarded {
+            out.extend_from_slice(b"null");
+        }
+        Ok(())
     }
 }
 
 /// Whether the payload is one JSON value (RFC 8259) in UTF-8, to its last byte, nested at most `max_depth` deep.
 pub fn validate(payload: &[u8], max_depth: usize) -> Result<(), EventError> {
-    json::check(payload, max_depth)
-}
-
-fn run<'a>(
-    node: &'a Node,
-    event: &Value<'a>,
-    context: &Context<'a>,
-    stage: Stage,
-) -> Result<Value<'a>, EventError> {
-    evaluate::evaluate(node, event, context).map_err(|reason| EventError { stage, reason })
-}
-
-fn write(result: &Value<'_>, limits: Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
-    let start = out.len();
-    result
-        .write(limits.max_output_bytes, out)
-        .map_err(|reason| {
-            out.truncate(start);
-            EventError {
-                stage: Stage::Projection,
-                reason,
-            }
-        })
+    plan::check(json::decode(payload)?, max_depth, &mut Marks::default())
 }

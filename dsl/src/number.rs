@@ -62,14 +62,16 @@ fn compare_integers(a: &str, b: &str) -> Ordering {
         Some(_) => (false, 1),
         None => (false, text.len()),
     };
-    let digits = |text: &str| text.trim_start_matches('-').to_owned();
+    fn digits(text: &str) -> &str {
+        text.trim_start_matches('-')
+    }
     match (parts(a), parts(b)) {
         ((true, _), (false, _)) => Ordering::Less,
         ((false, _), (true, _)) => Ordering::Greater,
         ((negative, a_length), (_, b_length)) => {
             let magnitude = a_length
                 .cmp(&b_length)
-                .then_with(|| digits(a).cmp(&digits(b)));
+                .then_with(|| digits(a).cmp(digits(b)));
             if negative {
                 magnitude.reverse()
             } else {

@@ -25,6 +25,8 @@ pub(crate) enum Value<'a> {
     Reference(&'a Node),
 }
 
+pub(crate) const TOO_LARGE: &str = "the result is larger than the limit of an expression's output";
+
 impl<'a> Value<'a> {
     pub(crate) fn array(items: Vec<Value<'a>>) -> Self {
         Value::Array(Arc::new(items))
@@ -53,6 +55,15 @@ impl<'a> Value<'a> {
                     .map(|(key, value)| (key.detached(), value.detached()));
                 Value::Object(Arc::new(members.collect()))
             }
+        }
+    }
+
+    /// The same value without a copy of its text.
+    pub(crate) fn borrowed(&'a self) -> Value<'a> {
+        match self {
+            Value::Number(text) => Value::Number(Cow::Borrowed(text)),
+            Value::String(Text::Plain(text)) => Value::text(&**text),
+            other => other.clone(),
         }
     }
 
@@ -118,7 +129,7 @@ impl<'a> Value<'a> {
             (Value::Null, Value::Null) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Number(a), Value::Number(b)) => number::equal(a, b),
-            (Value::String(a), Value::String(b)) => a.as_str() == b.as_str(),
+            (Value::String(a), Value::String(b)) => a == b,
             (Value::Array(a), Value::Array(b)) => {
                 a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(b))
             }
@@ -205,7 +216,7 @@ impl<'a> Value<'a> {
             }
         }
         if out.len() > end {
-            return Err("the result is larger than the limit of an expression's output".to_owned());
+            return Err(TOO_LARGE.to_owned());
         }
         Ok(())
     }
@@ -257,6 +268,14 @@ impl Text<'_> {
         }
     }
 
+    /// In characters.
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Text::Escaped(inside) => json::decoded(inside).count(),
+            Text::Plain(text) => text.chars().count(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Text::Escaped(_) => false,
@@ -280,9 +299,23 @@ impl Text<'_> {
     }
 }
 
+/// By meaning.
 impl PartialEq<str> for Text<'_> {
     fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
+        match self {
+            Text::Escaped(inside) => json::is_spelt(inside, other),
+            Text::Plain(text) => text == other,
+        }
+    }
+}
+
+/// By meaning.
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Text::Escaped(a), Text::Escaped(b)) => json::decoded(a).eq(json::decoded(b)),
+            (text, Text::Plain(plain)) | (Text::Plain(plain), text) => *text == **plain,
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! integers beyond 2^53 and numbers beyond a float's range; `to_number` of text that is JSON but no number; `avg` of an
 //! empty list; and, because this workspace keeps the digits of numbers, each number in one of its literals.
 
+mod generate;
+
 use std::collections::BTreeMap;
 
 use jmespath::ast::{Ast, KeyValuePair};
@@ -11,6 +13,8 @@ use jmespath::{ErrorReason, JmespathError, Rcvar, Runtime, Variable};
 use keystone_dsl::{Expression, Limits, Program, Record, Verdict};
 use proptest::prelude::*;
 use serde_json::Value;
+
+use generate::{event, expression, token_soup};
 
 /// What serde_json calls the one member of the object that a number becomes for a type that doesn't know better.
 const NUMBER: &str = "$serde_json::private::Number";
@@ -209,154 +213,6 @@ fn truth(value: &Value) -> bool {
         Value::Array(items) => !items.is_empty(),
         Value::Object(members) => !members.is_empty(),
     }
-}
-
-// Generators. Few names and values, so that expressions meet what they name, each in several spellings.
-
-fn scalar() -> impl Strategy<Value = String> {
-    prop::sample::select(vec![
-        "null",
-        "true",
-        "false",
-        "0",
-        "-0",
-        "1",
-        "1.0",
-        "10e-1",
-        "2",
-        "-3",
-        "0.5",
-        "0.30000000000000004",
-        "0.3",
-        "100",
-        "1E+2",
-        "9007199254740992",
-        r#""""#,
-        r#""a""#,
-        r#""\u0061""#,
-        r#""ab""#,
-        r#""b""#,
-        r#""2""#,
-        r#"" 1.5 ""#,
-        r#""é""#,
-        r#""\u00e9\n""#,
-        r#""\ud83d\ude00""#,
-        r#""😀""#,
-        r#""\"\\\/""#,
-        r#""\u0000""#,
-    ])
-    .prop_map(str::to_owned)
-}
-
-fn key() -> impl Strategy<Value = String> {
-    prop::sample::select(vec![
-        r#""a""#,
-        r#""b""#,
-        r#""c""#,
-        r#""\u0061""#,
-        r#""é""#,
-        r#""""#,
-    ])
-    .prop_map(str::to_owned)
-}
-
-fn space() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["", "", "", " ", "\n\t", "\r\n "]).prop_map(str::to_owned)
-}
-
-fn json() -> impl Strategy<Value = String> {
-    scalar().prop_recursive(4, 40, 5, |inner| {
-        prop_oneof![
-            (
-                prop::collection::vec((inner.clone(), space()), 0..5),
-                space()
-            )
-                .prop_map(|(items, space)| {
-                    let items: Vec<_> = items
-                        .into_iter()
-                        .map(|(item, space)| format!("{space}{item}"))
-                        .collect();
-                    format!("[{}{space}]", items.join(","))
-                }),
-            (
-                prop::collection::vec((key(), inner, space()), 0..6),
-                space()
-            )
-                .prop_map(|(members, space)| {
-                    let members: Vec<_> = members
-                        .into_iter()
-                        .map(|(key, value, s)| format!("{key}{s}:{value}{s}"))
-                        .collect();
-                    format!("{{{space}{}}}", members.join(","))
-                }),
-        ]
-    })
-}
-
-fn event() -> impl Strategy<Value = String> {
-    prop_oneof![
-        4 => (json(), json(), json()).prop_map(|(a, b, c)| format!(r#"{{"a":{a},"b":[{b},{c}],"c":{{"a":{c},"b":{a}}}}}"#)),
-        1 => json(),
-    ]
-}
-
-fn expression() -> impl Strategy<Value = String> {
-    let path = prop::sample::select(vec![
-        "@",
-        "a",
-        "b",
-        "c",
-        "c.a",
-        "c.b",
-        "b[0]",
-        "b[-1]",
-        "\"\\u0061\"",
-        "\"\\u00e9\"",
-        "*",
-        "b[*]",
-        "c.*",
-        "missing",
-    ])
-    .prop_map(str::to_owned);
-    let literal = prop_oneof![
-        scalar().prop_map(|json| format!("`{json}`")),
-        Just("'a'".to_owned()),
-        Just("`[1, \"a\", 2.0]`".to_owned()),
-        Just("`{\"a\": 1, \"b\": [2]}`".to_owned()),
-    ];
-    prop_oneof![4 => path, 1 => literal].prop_recursive(4, 24, 4, |inner| {
-        let pair = || (inner.clone(), inner.clone());
-        let one = "(abs|ceil|floor|length|keys|values|max|min|reverse|sort|sum|avg|to_array|to_number|type|not_null|merge)";
-        let two = "(contains|starts_with|ends_with|join|not_null|merge)";
-        prop_oneof![
-            pair().prop_map(|(a, b)| format!("({a}) || {b}")),
-            pair().prop_map(|(a, b)| format!("{a} && ({b})")),
-            inner.clone().prop_map(|a| format!("!{a}")),
-            (inner.clone(), "(==|!=|<|<=|>|>=)", inner.clone()).prop_map(|(a, operator, b)| format!("({a}) {operator} ({b})")),
-            pair().prop_map(|(a, b)| format!("({a}) | {b}")),
-            pair().prop_map(|(a, b)| format!("[{a}, {b}]")),
-            pair().prop_map(|(a, b)| format!("{{z: {a}, a: {b}}}")),
-            (inner.clone(), "(a|b|c|\\*|\\[a, b\\]|\\{x: a, y: @\\})").prop_map(|(a, step)| format!("({a}).{step}")),
-            (inner.clone(), "\\[(0|1|-1|-2|\\*|:|1:|:1|-2:|::2|::-1|3:0:-2|:-1)\\](\\.a|\\[0\\]|)")
-                .prop_map(|(a, step)| format!("({a}){step}")),
-            (inner.clone(), "\\[\\](\\.a|\\[0\\]|)").prop_map(|(a, step)| format!("({a}){step}")),
-            (inner.clone(), inner.clone(), "(\\.a|\\[0\\]|)").prop_map(|(a, test, step)| format!("({a})[?{test}]{step}")),
-            (one, inner.clone()).prop_map(|(function, a)| format!("{function}({a})")),
-            (two, inner.clone(), inner.clone()).prop_map(|(function, a, b)| format!("{function}({a}, {b})")),
-            pair().prop_map(|(by, a)| format!("map(&{by}, {a})")),
-            ("(sort_by|min_by|max_by)", inner.clone(), inner.clone()).prop_map(|(f, a, by)| format!("{f}({a}, &{by})")),
-            inner.clone().prop_map(|a| format!("sort_by(({a})[?type(@) == 'number'], &@)")),
-            inner.prop_map(|a| format!("max(({a})[?type(@) == 'string'])")),
-        ]
-    })
-}
-
-fn token_soup() -> impl Strategy<Value = String> {
-    let token = prop::sample::select(vec![
-        "a", "b", "\"c\"", "'s'", "`1`", "@", "*", ".", "[", "]", "[]", "[?", "{", "}", "(", ")",
-        ",", ":", "&&", "||", "|", "!", "==", "<", "&", "0", "-1", "type", "length", " ",
-    ]);
-    prop::collection::vec(token, 1..10).prop_map(|tokens| tokens.concat())
 }
 
 /// Both agree on one expression that both accept.

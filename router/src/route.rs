@@ -8,7 +8,7 @@ use chrono::DateTime;
 use keystone_config::{
     Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
 };
-use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets};
+use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets, Validation};
 use keystone_sinks::kafka::client;
 use keystone_sinks::{Context, Sink};
 
@@ -276,6 +276,10 @@ pub fn language(settings: &Settings) -> keystone_dsl::Settings {
         limits: Limits {
             max_depth: depth.map_or(default.max_depth, |depth| depth as usize),
             max_output_bytes: output.map_or(default.max_output_bytes, |bytes| bytes as usize),
+            validation: match settings.text("source.validation") {
+                Some("lazy") => Validation::Lazy,
+                _ => Validation::Full,
+            },
         },
         secrets,
     }

@@ -1,0 +1,81 @@
+use crate::{Limits, Program, Stage, Validation, Verdict};
+
+#[track_caller]
+fn explains(filter: Option<&str>, projection: Option<&str>, expected: &[&str]) {
+    let program = Program::compile(filter, projection, Limits::default()).unwrap();
+    assert_eq!(program.explain(), expected.join("\n"));
+}
+
+#[test]
+fn an_explanation_names_what_is_read_and_what_is_interpreted() {
+    explains(
+        Some("type == 'play' && user.\"a b\"[-1] > `3`"),
+        None,
+        &[
+            "filter: compiled",
+            "  reads type, user.\"a b\"[-1]",
+            "projection: none",
+        ],
+    );
+    explains(
+        Some("tags[*].name"),
+        Some("{id: id, names: spans[?took > `1`].name | sort(@), by: max_by(spans, &took)}"),
+        &[
+            "filter: in the interpreter",
+            "  reads tags",
+            "  interprets [*] on tags",
+            "projection: compiled, but for 2 parts in the interpreter",
+            "  reads id, spans",
+            "  interprets [?…], then sort() (line 1, column 43) on spans",
+            "  interprets the expressions given to max_by()",
+        ],
+    );
+}
+
+fn lazily(filter: Option<&str>, projection: Option<&str>, event: &str) -> Result<Verdict, Stage> {
+    let limits = Limits {
+        validation: Validation::Lazy,
+        ..Limits::default()
+    };
+    let program = Program::compile(filter, projection, limits).unwrap();
+    let verdict = program.evaluator().apply(event.as_bytes(), &mut Vec::new());
+    verdict.map_err(|error| error.stage)
+}
+
+#[test]
+fn lazy_validation_stops_where_nothing_more_is_needed() {
+    let filter = Some("type == 'play'");
+    let broken = r#"{"type":"stop","id":1 and no more JSON"#;
+    assert_eq!(lazily(filter, Some("id"), broken), Ok(Verdict::Filtered));
+    let broken = r#"{"type":"play","id":1,"no":more JSON"#;
+    assert_eq!(
+        lazily(filter, Some("{id: id}"), broken),
+        Ok(Verdict::Projected)
+    );
+    assert_eq!(lazily(filter, None, broken), Ok(Verdict::Unchanged));
+    for (filter, projection) in [
+        (filter, Some("[id, other]")),
+        (filter, Some("@")),
+        (None, None),
+    ] {
+        assert_eq!(lazily(filter, projection, broken), Err(Stage::Decode));
+    }
+}
+
+/// The filter has rejected when the repeat of its key comes, and values of the projection were passed over.
+#[test]
+fn a_repeated_key_changes_the_mind_of_the_filter() {
+    let program = Program::compile(
+        Some("type == 'play'"),
+        Some("[id, user.id]"),
+        Limits::default(),
+    );
+    let program = program.unwrap();
+    let mut evaluator = program.evaluator();
+    let mut out = Vec::new();
+    let event = br#"{"type":"stop","id":1,"user":{"id":2},"type":"play"}"#;
+    assert_eq!(evaluator.apply(event, &mut out), Ok(Verdict::Projected));
+    assert_eq!(out, b"[1,2]");
+    let event = br#"{"type":"play","id":1,"user":{"id":2},"type":"stop"}"#;
+    assert_eq!(evaluator.apply(event, &mut out), Ok(Verdict::Filtered));
+}

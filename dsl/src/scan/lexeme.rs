@@ -1,0 +1,191 @@
+//! The smallest pieces of JSON: strings, numbers, words and white space, each found from its first byte to its last.
+//!
+//! Each function says where the piece ends, or that it isn't valid; [`json`](crate::json) then says why. Strings and digits
+//! are taken a block at a time, with no branch for a single byte.
+
+use super::block::{self, WIDTH};
+
+/// A valid string, seen from after its opening quote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quoted {
+    /// After the closing quote.
+    pub(super) end: usize,
+    pub(super) escaped: bool,
+}
+
+/// Reads pieces at places of a payload. Places beyond its end hold nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Bytes<'a> {
+    #[inline(always)]
+    pub(super) fn get(self, at: usize) -> Option<u8> {
+        self.0.get(at).copied()
+    }
+
+    #[inline(always)]
+    fn array<const N: usize>(self, at: usize) -> Option<&'a [u8; N]> {
+        self.0.get(at..)?.first_chunk()
+    }
+
+    /// The first place from `at` without white space.
+    #[inline(always)]
+    pub(super) fn space(self, at: usize) -> usize {
+        match self.get(at) {
+            Some(byte) if byte <= b' ' => self.spaces(at),
+            _ => at,
+        }
+    }
+
+    /// One blank is what most writers put between pieces; more of them are indentation.
+    #[inline]
+    fn spaces(self, mut at: usize) -> usize {
+        while matches!(self.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            at += 1;
+        }
+        at
+    }
+
+    /// From after the opening quote.
+    #[inline(always)]
+    pub(super) fn string(self, mut at: usize) -> Option<Quoted> {
+        loop {
+            match self.array::<WIDTH>(at) {
+                Some(bytes) => {
+                    let plain = block::plain(bytes);
+                    at += plain;
+                    if plain == WIDTH {
+                        continue;
+                    }
+                }
+                None => at = self.plain_tail(at),
+            }
+            return self.string_to(at);
+        }
+    }
+
+    /// Near the end of the payload, where there is no whole block.
+    #[inline(never)]
+    fn plain_tail(self, at: usize) -> usize {
+        let rest = self.0.get(at..).unwrap_or_default();
+        let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+        at + rest.iter().position(special).unwrap_or(rest.len())
+    }
+
+    /// From after the opening quote; `end` is the place of the first special byte from there.
+    #[inline(always)]
+    pub(super) fn string_to(self, end: usize) -> Option<Quoted> {
+        match self.get(end)? {
+            b'"' => Some(Quoted {
+                end: end + 1,
+                escaped: false,
+            }),
+            b'\\' => self.escaped_string(end),
+            _ => None,
+        }
+    }
+
+    /// From the first backslash.
+    #[inline(never)]
+    fn escaped_string(self, mut at: usize) -> Option<Quoted> {
+        loop {
+            at = match self.get(at)? {
+                b'"' => {
+                    return Some(Quoted {
+                        end: at + 1,
+                        escaped: true,
+                    });
+                }
+                b'\\' => self.escape(at + 1)?,
+                0..=0x1f => return None,
+                _ => match self.array::<WIDTH>(at) {
+                    Some(bytes) => at + block::plain(bytes),
+                    None => self.plain_tail(at),
+                },
+            };
+        }
+    }
+
+    /// From after the backslash. Half a surrogate pair is refused.
+    fn escape(self, at: usize) -> Option<usize> {
+        match self.get(at)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
+            b'u' => match self.code_unit(at + 1)? {
+                0xd800..=0xdbff => match (self.array(at + 5)?, self.code_unit(at + 7)?) {
+                    (b"\\u", 0xdc00..=0xdfff) => Some(at + 11),
+                    _ => None,
+                },
+                0xdc00..=0xdfff => None,
+                _ => Some(at + 5),
+            },
+            _ => None,
+        }
+    }
+
+    /// Four hexadecimal digits.
+    fn code_unit(self, at: usize) -> Option<u32> {
+        let digits: &[u8; 4] = self.array(at)?;
+        digits.iter().try_fold(0, |unit, digit| {
+            Some(unit * 16 + char::from(*digit).to_digit(16)?)
+        })
+    }
+
+    /// From the sign or the first digit.
+    #[inline(always)]
+    pub(super) fn number(self, at: usize) -> Option<usize> {
+        let first = at + usize::from(self.get(at)? == b'-');
+        let at = match self.get(first)? {
+            b'0' => first + 1,
+            b'1'..=b'9' => self.digits(first + 1),
+            _ => return None,
+        };
+        match self.get(at) {
+            Some(b'.' | b'e' | b'E') => self.fraction(at),
+            // A digit after a leading zero is found to be no end of a value.
+            _ => Some(at),
+        }
+    }
+
+    /// From the point or the exponent.
+    #[inline]
+    fn fraction(self, mut at: usize) -> Option<usize> {
+        if self.get(at) == Some(b'.') {
+            at = self.some_digits(at + 1)?;
+        }
+        if let Some(b'e' | b'E') = self.get(at) {
+            let signed = matches!(self.get(at + 1), Some(b'+' | b'-'));
+            at = self.some_digits(at + 1 + usize::from(signed))?;
+        }
+        Some(at)
+    }
+
+    fn some_digits(self, at: usize) -> Option<usize> {
+        let end = self.digits(at);
+        (end > at).then_some(end)
+    }
+
+    #[inline(always)]
+    fn digits(self, mut at: usize) -> usize {
+        while let Some(bytes) = self.array::<WIDTH>(at) {
+            let digits = block::digits(bytes);
+            at += digits;
+            if digits < WIDTH {
+                return at;
+            }
+        }
+        while let Some(b'0'..=b'9') = self.get(at) {
+            at += 1;
+        }
+        at
+    }
+
+    /// `true`, `false` or `null`, from its first letter.
+    #[inline(always)]
+    pub(super) fn word(self, at: usize) -> Option<usize> {
+        match self.array::<4>(at)? {
+            b"true" | b"null" => Some(at + 4),
+            b"fals" if self.get(at + 4)? == b'e' => Some(at + 5),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A program, which is compiled, against the interpreter: the same verdict, the same bytes, the same error, for generated
+//! filters, projections and events, valid or damaged.
+
+mod generate;
+
+use keystone_dsl::{
+    EventError, Interpreter, Limits, Program, Stage, Validation, Verdict, validate,
+};
+use proptest::prelude::*;
+
+use generate::{damaged, event, expression, nearly_json, odd_event, path_expression};
+
+const CASES: u32 = 4000;
+
+type Outcome = (Result<Verdict, EventError>, Vec<u8>);
+
+/// What a program and the interpreter make of each event, one after the other.
+fn both(
+    filter: Option<&str>,
+    projection: Option<&str>,
+    limits: Limits,
+    events: &[&[u8]],
+) -> Vec<(Outcome, Outcome)> {
+    let program = Program::compile(filter, projection, limits).unwrap();
+    let interpreter = Interpreter::compile(filter, projection, limits).unwrap();
+    let mut evaluator = program.evaluator();
+    let mut outcomes = |event: &&[u8]| {
+        let (mut ours, mut theirs) = (b"before".to_vec(), b"before".to_vec());
+        let verdicts = (
+            evaluator.apply(event, &mut ours),
+            interpreter.apply(event, &mut theirs),
+        );
+        ((verdicts.0, ours), (verdicts.1, theirs))
+    };
+    events.iter().map(&mut outcomes).collect()
+}
+
+fn agree(
+    filter: Option<&str>,
+    projection: Option<&str>,
+    limits: Limits,
+    events: &[&[u8]],
+) -> Result<(), TestCaseError> {
+    for ((ours, theirs), event) in both(filter, projection, limits, events).iter().zip(events) {
+        prop_assert_eq!(
+            ours,
+            theirs,
+            "filter {:?}, projection {:?}, event {:?}",
+            filter,
+            projection,
+            String::from_utf8_lossy(event)
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_filter_and_projection(
+        filter in prop::option::of(expression()),
+        projection in prop::option::of(expression()),
+        events in prop::collection::vec(event(), 1..4),
+    ) {
+        let events: Vec<_> = events.iter().map(String::as_bytes).collect();
+        agree(filter.as_deref(), projection.as_deref(), Limits::default(), &events)?;
+    }
+
+    /// What the compiled form is made for, on events that repeat keys, nest and lack what is asked for.
+    #[test]
+    fn paths_on_odd_events(
+        filter in prop::option::of(path_expression()),
+        projection in prop::option::of(path_expression()),
+        events in prop::collection::vec(odd_event(), 1..4),
+    ) {
+        let events: Vec<_> = events.iter().map(String::as_bytes).collect();
+        agree(filter.as_deref(), projection.as_deref(), Limits::default(), &events)?;
+    }
+
+    #[test]
+    fn damaged_events(
+        filter in path_expression(),
+        projection in path_expression(),
+        payload in damaged(odd_event()),
+        max_depth in 0usize..6,
+    ) {
+        let limits = Limits { max_depth, ..Limits::default() };
+        agree(Some(&filter), Some(&projection), limits, &[&payload])?;
+    }
+
+    #[test]
+    fn payloads_that_are_hardly_json(payload in nearly_json(), filter in path_expression()) {
+        let limits = Limits { max_depth: 3, ..Limits::default() };
+        agree(Some(&filter), None, limits, &[&payload])?;
+        let interpreted = Interpreter::compile(None, None, limits).unwrap().apply(&payload, &mut Vec::new());
+        prop_assert_eq!(validate(&payload, 3), interpreted.map(|_| ()));
+    }
+
+    /// Without repeated keys, reading no further than needed changes nothing but that the rest may be anything.
+    #[test]
+    fn lazy_validation_gives_the_same_results(
+        filter in prop::option::of(path_expression()),
+        projection in prop::option::of(path_expression()),
+        event in event(),
+        rest in prop::sample::select(vec!["", "}", "\"", " x"]),
+    ) {
+        let event = without_repeats(&event);
+        let payload = format!("{event}{rest}");
+        let lazy = Limits { validation: Validation::Lazy, ..Limits::default() };
+        let (filter, projection) = (filter.as_deref(), projection.as_deref());
+        let program = Program::compile(filter, projection, lazy).unwrap();
+        let mut ours = Vec::new();
+        let found = program.evaluator().apply(payload.as_bytes(), &mut ours);
+        let interpreter = Interpreter::compile(filter, projection, lazy).unwrap();
+        let mut theirs = Vec::new();
+        let expected = interpreter.apply(event.as_bytes(), &mut theirs);
+        match found {
+            Err(error) if error.stage == Stage::Decode => prop_assert!(!rest.is_empty(), "{}", error),
+            found => prop_assert_eq!((found, ours), (expected, theirs)),
+        }
+    }
+}
+
+/// The same event with each key once.
+fn without_repeats(event: &str) -> String {
+    let mut out = Vec::new();
+    let interpreter = Interpreter::compile(None, Some("@"), Limits::default()).unwrap();
+    match interpreter.apply(event.as_bytes(), &mut out).unwrap() {
+        Verdict::Projected => String::from_utf8(out).unwrap(),
+        _ => "null".to_owned(),
+    }
+}
+
+#[test]
+fn each_end_of_an_event_is_refused_in_the_same_words() {
+    let event = "{\"a\":[1.5e3,\"x\\u00e9\\ud83d\\ude00é\",{\"b\":null,\"\\u0061\":[true,false]}],\n \"c\" : -0 }";
+    let limits = Limits::default();
+    for filter in [None, Some("a[-1].b"), Some("c == `0`")] {
+        for end in 0..event.len() {
+            let cut = &event.as_bytes()[..end];
+            agree(filter, Some("{a: a, c: c}"), limits, &[cut]).unwrap();
+            for byte in b"\"\\{}[],:0 \n\0x\xff" {
+                let mut changed = event.as_bytes().to_vec();
+                changed[end] = *byte;
+                agree(filter, Some("{a: a, c: c}"), limits, &[&changed]).unwrap();
+            }
+        }
+    }
+}
