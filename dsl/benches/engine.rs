@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p keystone-dsl`. Each gets the same payload and writes the same result as JSON text. Because this workspace
 //! has `serde_json` keep the digits of numbers, the `jmespath` crate's own `Variable::from_json` takes numbers for objects;
-//! its values are made from a `serde_json::Value` here, which costs it no more than a tenth.
+//! its values are made from a `serde_json::Value` here, which costs it some time.
 
 use std::hint::black_box;
 
