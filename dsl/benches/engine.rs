@@ -10,7 +10,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use jmespath::ast::Ast;
 use jmespath::{Context, DEFAULT_RUNTIME, Rcvar, Variable};
-use keystone_dsl::{Interpreter, Limits, Program, Validation, Verdict};
+use keystone_dsl::{Interpreter, Limits, Program, Record, Validation, Verdict};
 use serde_json::Value;
 
 /// 620 bytes, as a player might send it.
@@ -45,7 +45,9 @@ fn engine(c: &mut Criterion) {
     group.bench_function("interpreter", |b| {
         b.iter(|| {
             out.clear();
-            interpreter.apply(black_box(played), &mut out).unwrap()
+            interpreter
+                .apply(&Record::of(black_box(played)), &mut out)
+                .unwrap()
         });
     });
     group.bench_function("jmespath", |b| {
@@ -63,7 +65,11 @@ fn engine(c: &mut Criterion) {
     group.bench_function("validation-alone", |b| {
         let program = Program::compile(None, None, Limits::default()).unwrap();
         let mut evaluator = program.evaluator();
-        b.iter(|| evaluator.apply(black_box(stopped), &mut out).unwrap());
+        b.iter(|| {
+            evaluator
+                .apply(&Record::of(black_box(stopped)), &mut out)
+                .unwrap()
+        });
     });
     group.finish();
 }
@@ -74,7 +80,9 @@ fn apply(b: &mut criterion::Bencher<'_>, limits: Limits, payload: &[u8]) {
     let mut out = Vec::new();
     b.iter(|| {
         out.clear();
-        evaluator.apply(black_box(payload), &mut out).unwrap()
+        evaluator
+            .apply(&Record::of(black_box(payload)), &mut out)
+            .unwrap()
     });
 }
 

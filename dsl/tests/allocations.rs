@@ -2,7 +2,7 @@
 //! an object that is written whole and repeats a key, two containers that are compared, and `starts_with`, `ends_with` and
 //! `contains` on text with escapes: those are decoded first.
 
-use keystone_dsl::{Limits, Program, Validation, Verdict};
+use keystone_dsl::{Limits, Program, Record, Validation, Verdict};
 
 const EVENTS: [&str; 4] = [
     r#"{"type":"play","id":"a1","duration_ms":183450,"price":1.50,"user":{"id":7,"tags":["x","y"]},"title":"F\u00fcr \"Elise\""}"#,
@@ -51,7 +51,9 @@ fn covered_expressions_allocate_nothing_for_an_event() {
             let mut each = |count_verdicts: &mut u32| {
                 for event in EVENTS {
                     out.clear();
-                    let verdict = evaluator.apply(event.as_bytes(), &mut out).unwrap();
+                    let verdict = evaluator
+                        .apply(&Record::of(event.as_bytes()), &mut out)
+                        .unwrap();
                     *count_verdicts += u32::from(verdict != Verdict::Filtered);
                 }
             };
@@ -74,7 +76,9 @@ fn interpreted_expressions_allocate() {
     let mut evaluator = program.evaluator();
     let mut out = Vec::with_capacity(100);
     let counted = allocation_counter::measure(|| {
-        evaluator.apply(EVENTS[0].as_bytes(), &mut out).unwrap();
+        evaluator
+            .apply(&Record::of(EVENTS[0].as_bytes()), &mut out)
+            .unwrap();
     });
     assert!(counted.count_total > 0);
 }

@@ -4,7 +4,7 @@
 mod generate;
 
 use keystone_dsl::{
-    EventError, Interpreter, Limits, Program, Stage, Validation, Verdict, validate,
+    EventError, Interpreter, Limits, Program, Record, Stage, Validation, Verdict, validate,
 };
 use proptest::prelude::*;
 
@@ -27,8 +27,8 @@ fn both(
     let mut outcomes = |event: &&[u8]| {
         let (mut ours, mut theirs) = (b"before".to_vec(), b"before".to_vec());
         let verdicts = (
-            evaluator.apply(event, &mut ours),
-            interpreter.apply(event, &mut theirs),
+            evaluator.apply(&Record::of(event), &mut ours),
+            interpreter.apply(&Record::of(event), &mut theirs),
         );
         ((verdicts.0, ours), (verdicts.1, theirs))
     };
@@ -93,7 +93,7 @@ proptest! {
     fn payloads_that_are_hardly_json(payload in nearly_json(), filter in path_expression()) {
         let limits = Limits { max_depth: 3, ..Limits::default() };
         agree(Some(&filter), None, limits, &[&payload])?;
-        let interpreted = Interpreter::compile(None, None, limits).unwrap().apply(&payload, &mut Vec::new());
+        let interpreted = Interpreter::compile(None, None, limits).unwrap().apply(&Record::of(&payload), &mut Vec::new());
         prop_assert_eq!(validate(&payload, 3), interpreted.map(|_| ()));
     }
 
@@ -111,10 +111,10 @@ proptest! {
         let (filter, projection) = (filter.as_deref(), projection.as_deref());
         let program = Program::compile(filter, projection, lazy).unwrap();
         let mut ours = Vec::new();
-        let found = program.evaluator().apply(payload.as_bytes(), &mut ours);
+        let found = program.evaluator().apply(&Record::of(payload.as_bytes()), &mut ours);
         let interpreter = Interpreter::compile(filter, projection, lazy).unwrap();
         let mut theirs = Vec::new();
-        let expected = interpreter.apply(event.as_bytes(), &mut theirs);
+        let expected = interpreter.apply(&Record::of(event.as_bytes()), &mut theirs);
         match found {
             Err(error) if error.stage == Stage::Decode => prop_assert!(!rest.is_empty(), "{}", error),
             found => prop_assert_eq!((found, ours), (expected, theirs)),
@@ -126,7 +126,10 @@ proptest! {
 fn without_repeats(event: &str) -> String {
     let mut out = Vec::new();
     let interpreter = Interpreter::compile(None, Some("@"), Limits::default()).unwrap();
-    match interpreter.apply(event.as_bytes(), &mut out).unwrap() {
+    match interpreter
+        .apply(&Record::of(event.as_bytes()), &mut out)
+        .unwrap()
+    {
         Verdict::Projected => String::from_utf8(out).unwrap(),
         _ => "null".to_owned(),
     }

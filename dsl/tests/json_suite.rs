@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use keystone_dsl::{EventError, Interpreter, Limits, Program, Stage, Verdict, validate};
+use keystone_dsl::{EventError, Interpreter, Limits, Program, Record, Stage, Verdict, validate};
 
 /// Each way to read a payload, which must all say the same.
 fn read(payload: &[u8]) -> Result<(), EventError> {
@@ -18,8 +18,11 @@ fn read(payload: &[u8]) -> Result<(), EventError> {
         let program = Program::compile(filter, projection, Limits::default()).unwrap();
         let interpreter = Interpreter::compile(filter, projection, Limits::default()).unwrap();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        let verdict = program.evaluator().apply(payload, &mut ours);
-        assert_eq!(verdict, interpreter.apply(payload, &mut theirs));
+        let verdict = program.evaluator().apply(&Record::of(payload), &mut ours);
+        assert_eq!(
+            verdict,
+            interpreter.apply(&Record::of(payload), &mut theirs)
+        );
         assert_eq!(ours, theirs);
         assert_ne!(verdict, Ok(Verdict::Filtered));
         verdicts.push(verdict.map(|_| ()));

@@ -67,6 +67,14 @@ const SOURCE: &[OptionSpec] = &[
         doc: "How deep arrays and objects of an event may be nested; a deeper one is a dead letter.",
         example: "",
     },
+    OptionSpec {
+        key: "source.validation",
+        kind: Kind::Choice(&["full", "lazy"]),
+        default: Default::Value("full"),
+        secret: false,
+        doc: "`full`: each event is checked to be JSON to its last byte. `lazy`: only as far as filter and projection have to read it, which costs less; what follows may be no JSON, and a key that is repeated there isn't seen. Without filter and projection it is checked all the same.",
+        example: "",
+    },
 ];
 
 const EXPRESSIONS: &[OptionSpec] = &[

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use keystone_dsl::{Interpreter, Limits, Program};
+use keystone_dsl::{Record, Interpreter, Limits, Program};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -26,8 +26,8 @@ fuzz_target!(|input: &[u8]| {
     let mut evaluator = program.evaluator();
     for event in lines {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        let verdict = evaluator.apply(event, &mut ours);
-        assert_eq!(verdict, interpreter.apply(event, &mut theirs));
+        let verdict = evaluator.apply(&Record::of(event), &mut ours);
+        assert_eq!(verdict, interpreter.apply(&Record::of(event), &mut theirs));
         assert_eq!(ours, theirs);
     }
 });

@@ -1,4 +1,4 @@
-use crate::{Limits, Program, Stage, Validation, Verdict};
+use crate::{Limits, Program, Record, Stage, Validation, Verdict};
 
 #[track_caller]
 fn explains(filter: Option<&str>, projection: Option<&str>, expected: &[&str]) {
@@ -38,7 +38,9 @@ fn lazily(filter: Option<&str>, projection: Option<&str>, event: &str) -> Result
         ..Limits::default()
     };
     let program = Program::compile(filter, projection, limits).unwrap();
-    let verdict = program.evaluator().apply(event.as_bytes(), &mut Vec::new());
+    let verdict = program
+        .evaluator()
+        .apply(&Record::of(event.as_bytes()), &mut Vec::new());
     verdict.map_err(|error| error.stage)
 }
 
@@ -74,8 +76,14 @@ fn a_repeated_key_changes_the_mind_of_the_filter() {
     let mut evaluator = program.evaluator();
     let mut out = Vec::new();
     let event = br#"{"type":"stop","id":1,"user":{"id":2},"type":"play"}"#;
-    assert_eq!(evaluator.apply(event, &mut out), Ok(Verdict::Projected));
+    assert_eq!(
+        evaluator.apply(&Record::of(event), &mut out),
+        Ok(Verdict::Projected)
+    );
     assert_eq!(out, b"[1,2]");
     let event = br#"{"type":"play","id":1,"user":{"id":2},"type":"stop"}"#;
-    assert_eq!(evaluator.apply(event, &mut out), Ok(Verdict::Filtered));
+    assert_eq!(
+        evaluator.apply(&Record::of(event), &mut out),
+        Ok(Verdict::Filtered)
+    );
 }

@@ -47,6 +47,9 @@ pub(super) struct EvalArgs {
     /// Take the latest N events of the route's topics; its consumer group does not notice
     #[arg(long, value_name = "N", requires = "config", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     from_topic: Option<u32>,
+    /// Print which parts of filter and projection are compiled and which are interpreted, and read no events
+    #[arg(long, conflicts_with_all = ["expression", "verdicts", "from_topic", "file"])]
+    explain: bool,
     /// How deep events may be nested
     #[arg(
         long,
@@ -64,6 +67,10 @@ pub(super) struct EvalArgs {
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let (steps, settings) = steps(args)?;
+    if args.explain {
+        let told = writeln!(io::stdout(), "{}", steps.program.explain());
+        return told.map_err(|error| cannot_write(&error));
+    }
     let expression = match &args.expression {
         Some(text) => {
             let language = match &settings {
