@@ -86,7 +86,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
         out: BufWriter::new(io::stdout().lock()),
         how: match &expression {
             Some(expression) => How::Result(expression, Results::default()),
-            None => How::Decide(Trial::new(&steps), args.verdicts),
+            None => How::Decide(Box::new(Trial::new(&steps)), args.verdicts),
         },
     };
     let printed = match (args.from_topic, &settings) {
@@ -193,7 +193,7 @@ struct Printer<'s, W> {
 enum How<'s> {
     Result(&'s Expression, Results),
     /// And whether each verdict is printed.
-    Decide(Trial<'s>, bool),
+    Decide(Box<Trial<'s>>, bool),
 }
 
 #[derive(Default)]
