@@ -1,5 +1,6 @@
 //! What each sink can do beyond the main job.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use keystone_tests::elasticsearch::Options;
@@ -103,6 +104,48 @@ fn create_suppresses_what_was_delivered_before() -> Result<()> {
     let mut judge = Judge::new(events.expected(), "event_id");
     judge.elasticsearch(server, "created")?;
     judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// A data stream takes `create` with ids of our own: the second time everything is there already.
+#[test]
+fn a_data_stream_has_each_event_once() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    let events = Events::new(46, 20_000);
+    topic_of(kafka, "stream-in", &events)?;
+    let template = serde_json::json!({
+        "index_patterns": ["stream-plays*"],
+        "data_stream": {},
+        "template": {"settings": {"number_of_replicas": 0}}
+    });
+    server.request("PUT", "/_index_template/stream-plays", Some(&template))?;
+    let projection = "{\"@timestamp\": ts, event_id: id}";
+    let properties = route(
+        kafka,
+        "stream",
+        "stream-in",
+        &format!(
+            "projection = {projection}\nsink.type = elasticsearch\nsink.elasticsearch.urls = {}\n\
+             sink.elasticsearch.index = stream-plays\nsink.elasticsearch.op.type = create\n",
+            server.url()
+        ),
+    );
+    for group in ["stream-once", "stream-twice"] {
+        let mut worker = Route::new(&properties)
+            .set("kafka.group.id", group)
+            .spawn()?;
+        all_committed(kafka, group, "stream-in", &mut [&mut worker])?;
+        assert_eq!(counter(&worker, "delivered")?, events.count());
+        drain(worker)?;
+    }
+    let found = server.search_all("stream-plays")?;
+    let ids: BTreeSet<_> = found
+        .values()
+        .filter_map(|document| document["event_id"].as_str())
+        .collect();
+    assert_eq!(server.count("stream-plays")?, events.count());
+    assert_eq!(ids.len() as u64, events.count());
     Ok(())
 }
 

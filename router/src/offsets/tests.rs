@@ -39,6 +39,35 @@ fn a_gap_holds_the_commit_back() {
 }
 
 #[test]
+fn what_a_joint_commit_would_not_cover_refuses_it() {
+    let mut offsets = Offsets::default();
+    let generation = offsets.assign(key(), Some(0), Some(0));
+    let claims = [0..10, 10..20, 20..30].map(|range| claim(generation, range));
+    for claim in &claims {
+        assert_eq!(offsets.track(claim), Tracking::Taken);
+    }
+    let then = |offsets: &Offsets, some: &[&Claim]| {
+        let commits = offsets.committable_with(some.iter().copied())?;
+        Some(
+            commits
+                .iter()
+                .map(|commit| commit.offset)
+                .collect::<Vec<_>>(),
+        )
+    };
+    // The second is held while the first is under way: its events would be visible and its offset not committed.
+    assert_eq!(then(&offsets, &[&claims[1]]), None);
+    assert_eq!(then(&offsets, &[&claims[0], &claims[1]]), Some(vec![20]));
+    assert_eq!(then(&offsets, &[]), Some(vec![]));
+    assert!(offsets.settle(&claims[0]));
+    assert_eq!(then(&offsets, &[&claims[2], &claims[1]]), Some(vec![30]));
+    // Nothing was changed by asking.
+    assert_eq!(offsets.committable()[0].offset, 10);
+    offsets.revoke(&key());
+    assert_eq!(then(&offsets, &[&claims[1]]), None);
+}
+
+#[test]
 fn a_late_answer_of_a_lost_assignment_changes_nothing() {
     let mut offsets = Offsets::default();
     let first = offsets.assign(key(), Some(0), Some(0));
