@@ -34,6 +34,8 @@ const LANE_PATIENCE: Duration = Duration::from_millis(250);
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long the sink may take to end a commit that is under way and to drop what it holds.
+const ABANDON: Duration = Duration::from_secs(180);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
 /// Records taken between two looks at the clock and at requests.
@@ -377,11 +379,14 @@ impl<'c> Intake<'c> {
         };
         let done = self
             .runtime
-            .block_on(async { tokio::time::timeout(Duration::from_secs(60), abandoning).await });
+            .block_on(async { tokio::time::timeout(ABANDON, abandoning).await });
         match done {
             Ok(seeks) => Some(seeks),
             Err(_) => {
-                shared.fail("the sink did not drop what it holds within 60 s".to_owned());
+                shared.fail(format!(
+                    "the sink did not drop what it holds within {} s",
+                    ABANDON.as_secs()
+                ));
                 None
             }
         }

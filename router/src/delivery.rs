@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 use tracing::debug;
 
 use crate::backoff::{Backoff, jitter};
@@ -42,7 +42,9 @@ impl Delivery {
         let mut under_way = FuturesUnordered::new();
         let mut numbers = BTreeSet::new();
         let mut next = 0_u64;
-        loop {
+        let mut waiting = None;
+        let mut open = true;
+        while open || waiting.is_some() {
             // One batch that is tried for ever must not let the offset window grow for ever behind it.
             let ahead = numbers.first().map_or(0, |oldest| next - oldest);
             let room = under_way.len() < limit && ahead < MAX_AHEAD;
@@ -51,25 +53,36 @@ impl Delivery {
                 Some(done) = under_way.next(), if !under_way.is_empty() => {
                     numbers.remove(&done);
                 }
-                batch = batches.recv(), if room => match batch {
-                    Some(batch) => {
-                        let number = next;
-                        next += 1;
-                        let mut delivery = Box::pin(async move {
-                            self.deliver(batch).await;
-                            number
-                        });
-                        // Its first step, now and in order.
-                        if futures::poll!(&mut delivery).is_pending() {
-                            numbers.insert(number);
-                            under_way.push(delivery);
-                        }
+                entered = self.enter(), if waiting.is_some() => if let Some(batch) = waiting.take() {
+                    let number = next;
+                    next += 1;
+                    let mut delivery = Box::pin(async move {
+                        self.deliver(batch).await;
+                        drop(entered);
+                        number
+                    });
+                    // Its first step, now and in order.
+                    if futures::poll!(&mut delivery).is_pending() {
+                        numbers.insert(number);
+                        under_way.push(delivery);
                     }
-                    None => break,
+                },
+                batch = batches.recv(), if open && room && waiting.is_none() => match batch {
+                    Some(batch) => waiting = Some(batch),
+                    None => open = false,
                 },
             }
         }
         while under_way.next().await.is_some() {}
+    }
+
+    /// A joint commit is for whole batches: none begins while one is under way. Batches wait here, before their first step, or a later one
+    /// could overtake them.
+    async fn enter(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        match self.shared.joint {
+            true => Some(self.shared.whole.clone().read_owned().await),
+            false => None,
+        }
     }
 
     /// Takes one batch to its end.
@@ -79,11 +92,6 @@ impl Delivery {
         let claims = batch.claims().clone();
         let events = (batch.len() + batch.dead_len()) as u64;
         let mut counted = 0;
-        // A joint commit is for whole batches.
-        let _whole = match shared.joint {
-            true => Some(shared.whole.read().await),
-            false => None,
-        };
         match self.to_its_end(&mut batch, &mut counted).await {
             Ok(0) => {
                 shared.held().forget(batch.id().batch);
@@ -91,7 +99,7 @@ impl Delivery {
             }
             Ok(held) => shared.held_complete(batch.id().batch, claims, held),
             Err(Abandoned) => {
-                shared.held().forget(batch.id().batch);
+                shared.held().abandon(batch.id().batch, shared.joint);
                 Ledger::add(&shared.ledger.abandoned, events - counted);
                 debug!(
                     batch = batch.id().batch,

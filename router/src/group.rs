@@ -344,7 +344,7 @@ impl Group {
     fn commit_jointly(&self, consumer: &GroupConsumer, asked: bool) {
         if self.shared.joint
             && self.joint_commits.is_pending(&self.shared)
-            && (asked || self.sink.commit_due())
+            && (asked || self.joint_commits.is_unfinished() || self.sink.commit_due())
         {
             self.joint_commits
                 .commit(&self.shared, &*self.sink, &self.runtime, consumer);

@@ -115,7 +115,16 @@ impl HeldBatches {
         self.settle(batch)
     }
 
-    /// Drops a batch that will be read again.
+    /// Drops a batch that will be read again, unless the sink may hold some of it and a joint commit would make that durable: such a
+    /// batch stays, never complete, until the sink has dropped all.
+    pub fn abandon(&mut self, batch: u64, joint: bool) {
+        let is_free = |held: &Held| held.events == 0 && held.awaited.is_empty();
+        if !joint || self.batches.get(&batch).is_none_or(is_free) {
+            self.forget(batch);
+        }
+    }
+
+    /// Drops a batch of which the sink holds nothing.
     pub fn forget(&mut self, batch: u64) {
         self.batches.remove(&batch);
     }

@@ -2,16 +2,17 @@
 //!
 //! On the committing thread, in this order: wait until no batch is between its first call of the sink and its end; ask for the consumer's
 //! place in its group; choose the offsets that hold if every held batch counts as settled; have the sink commit; settle. Where a held event
-//! would not be covered by its offset (its partition has moved away, or an earlier event of it is not settled), nothing is committed and the
-//! events are read again.
+//! would not be covered by its offset (its partition has moved away, its batch was given up, an earlier event is not settled), nothing is
+//! committed and the events are read again.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keystone_sinks::{Cause, JointCommit, Sink, SinkError};
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::group::{GroupConsumer, list_of, take_durable};
 use crate::offsets::Commit;
@@ -26,13 +27,18 @@ struct Begun {
     offsets: Vec<Commit>,
     /// The held batches that it covers.
     batches: Vec<u64>,
+    /// Of the worker when it was begun: a rewind has dropped these batches.
+    epoch: u64,
+    /// No batch enters the sink before Kafka has answered.
+    _whole: OwnedRwLockWriteGuard<()>,
 }
 
 /// The joint commits of a worker.
 #[derive(Default)]
 pub struct JointCommits {
-    /// Kafka has not answered; the same commit is asked for again.
+    /// Kafka has not answered; the same commit is asked for again. Or nobody will ever know, and the worker ends.
     unfinished: Mutex<Option<Begun>>,
+    begun: AtomicU64,
 }
 
 impl JointCommits {
@@ -56,60 +62,92 @@ impl JointCommits {
     ) {
         runtime.block_on(async {
             let unfinished = lock(&self.unfinished).take();
-            // While a commit is unfinished the sink takes nothing, so batches under way are not waited for.
             let whole = match &unfinished {
                 Some(_) => None,
-                None => match tokio::time::timeout(QUIET, shared.whole.write()).await {
-                    Ok(whole) => Some(whole),
-                    Err(_) => return,
-                },
+                None => {
+                    let whole = shared.whole.clone().write_owned();
+                    tokio::time::timeout(QUIET, whole).await.ok()
+                }
             };
-            let _alone = shared.gate.write().await;
-            let Some(begun) = unfinished.or_else(|| begin(shared, consumer)) else {
+            let alone = shared.gate.write().await;
+            let number = || self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+            let new = || begin(shared, consumer, number(), whole?);
+            let Some(begun) = unfinished.or_else(new) else {
                 return;
             };
-            match sink.commit(begun.joint.clone()).await {
-                Ok(()) => finish(shared, &begun),
+            let is_current = begun.epoch == *shared.epoch.borrow();
+            let is_finished = match sink.commit(begun.joint.clone()).await {
+                Ok(()) => {
+                    finish(shared, &begun);
+                    true
+                }
+                Err(SinkError::Fatal(reason)) => {
+                    shared.fail(reason);
+                    false // It may be committed: nothing else may be, ever.
+                }
+                Err(_) if !is_current => true, // The sink has dropped it.
                 Err(SinkError::Retry(cause)) => {
                     take_durable(shared, Err(SinkError::Retry(cause)));
-                    *lock(&self.unfinished) = Some(begun);
+                    false
                 }
                 Err(error) => {
                     shared.commit_failures.fetch_add(1, Ordering::Relaxed);
                     take_durable(shared, Err(error));
+                    true
                 }
+            };
+            // Before the batches that wait: one that entered and stood at the gate could be overtaken there.
+            drop(alone);
+            if !is_finished {
+                *lock(&self.unfinished) = Some(begun);
             }
-            drop(whole);
         });
     }
 }
 
 /// Chooses the offsets; `None` where there is nothing to commit, or nothing can be.
-fn begin(shared: &Shared, consumer: &GroupConsumer) -> Option<Begun> {
+fn begin(
+    shared: &Shared,
+    consumer: &GroupConsumer,
+    number: u64,
+    whole: OwnedRwLockWriteGuard<()>,
+) -> Option<Begun> {
     // Before the offsets are looked at: if a partition moves after that, Kafka refuses this place in the group.
     let group = consumer.group_metadata()?;
-    let held = shared.held().complete_batches();
-    if held.is_empty() {
+    if consumer.assignment_lost() {
+        return None;
+    }
+    let (held, all) = {
+        let held = shared.held();
+        (held.complete_batches(), held.len())
+    };
+    if all == 0 {
         return None;
     }
     let claims = held.iter().flat_map(|(_, claims)| claims.iter());
-    let Some(offsets) = shared.offsets().committable_with(claims) else {
+    // No batch is under way: one that is not complete was given up, with events of it in the transaction.
+    let offsets = (held.len() == all)
+        .then(|| shared.offsets().committable_with(claims))
+        .flatten();
+    let Some(offsets) = offsets else {
         shared.request_rewind(Cause {
-            reason: "partitions_moved",
-            detail:
-                "events of partitions that were given up are in the open transaction; it is aborted"
-                    .to_owned(),
+            reason: "given_up",
+            detail: "events that were given up are in the open transaction; it is aborted, and the others are read again"
+                .to_owned(),
             after: None,
         });
         return None;
     };
     Some(Begun {
         joint: Arc::new(JointCommit {
+            number,
             offsets: list_of(&offsets),
             group,
         }),
         offsets,
         batches: held.into_iter().map(|(batch, _)| batch).collect(),
+        epoch: *shared.epoch.borrow(),
+        _whole: whole,
     })
 }
 

@@ -59,8 +59,9 @@ pub struct Shared {
     rewind: Mutex<Option<Cause>>,
     /// Held for reading around every call of the sink that may take over events; a rewind takes it for writing.
     pub gate: RwLock<()>,
-    /// Held for reading by each batch from its first call of a joint sink to its end; a joint commit takes it for writing.
-    pub whole: RwLock<()>,
+    /// Held for reading by each batch from its first call of a joint sink to its end; a joint commit takes it for writing, and keeps it
+    /// until Kafka has answered, so that batches wait in their order.
+    pub whole: Arc<RwLock<()>>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
     /// Milliseconds since the epoch when the consumer thread last went round.
@@ -94,7 +95,7 @@ impl Shared {
             fatal: Mutex::default(),
             rewind: Mutex::default(),
             gate: RwLock::new(()),
-            whole: RwLock::new(()),
+            whole: Arc::default(),
             epoch: watch::Sender::new(0),
             heartbeat: AtomicI64::new(now_ms()),
             joined: AtomicBool::new(false),

@@ -107,6 +107,8 @@ pub struct SinkState {
 
 /// Offsets that become committed together with what a sink holds.
 pub struct JointCommit {
+    /// Rises with each commit; one that is asked for again keeps its number.
+    pub number: u64,
     /// The next offset to read of every partition with something new.
     pub offsets: TopicPartitionList,
     /// The consumer's place in its group, as it was before the offsets were looked at: once the group has moved on, Kafka refuses it.

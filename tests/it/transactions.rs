@@ -221,6 +221,39 @@ fn refused_events_are_dead_letters() -> Result<()> {
     Ok(())
 }
 
+/// The worker stops at a bad event whose batch has good events in the open transaction: they are not visible before their offsets are.
+#[test]
+fn a_stop_at_a_bad_event_publishes_nothing_of_its_batch() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("once-stop-in", 1, &[])?;
+    kafka.create_topic("once-stop-out", 1, &[])?;
+    let event = |number: usize| match number {
+        2_500 => Outgoing::new("not JSON"),
+        _ => Outgoing::new(format!("{{\"n\":{number}}}")),
+    };
+    let all: Vec<Outgoing> = (0..5_000).map(event).collect();
+    send(kafka, "once-stop-in", &all)?;
+    let properties = format!(
+        "route.name = once-stop\nsource.topics = once-stop-in\nkafka.bootstrap.servers = {}\nsink.type = kafka\n\
+         sink.kafka.topic = once-stop-out\ndelivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 10\n\
+         delivery.batch.max.events = 20\ndelivery.lanes = 2\n",
+        kafka.bootstrap()
+    );
+    let mut first = Worker::spawn(&format!("{properties}dead.letter.policy = stop\n"))?;
+    let (status, log) = first.wait_exit(WORK)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("offset 2500"), "{log}");
+    let mut second = Worker::spawn(&format!("{properties}dead.letter.policy = discard\n"))?;
+    all_committed(kafka, "once-stop", "once-stop-in", &mut [&mut second])?;
+    drain(second)?;
+    let good: Vec<String> = (0..5_000)
+        .filter(|number| *number != 2_500)
+        .map(|number| format!("{{\"n\":{number}}}"))
+        .collect();
+    assert_eq!(values(kafka, "once-stop-out")?, good);
+    Ok(())
+}
+
 /// Letters and digits without a pattern.
 fn noise(seed: usize) -> String {
     let mut state = seed as u64 + 1;

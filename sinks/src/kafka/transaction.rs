@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use keystone_config::{Problem, Settings};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
@@ -27,7 +28,8 @@ use crate::{
     SinkError, SinkState,
 };
 
-/// How long one request to the transaction coordinator may take before the worker looks around.
+/// How long a call to the transaction coordinator may take before the worker looks around. (Sending the offsets may take until
+/// librdkafka's own request timeout on top, which is that of the transaction.)
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a tick may wait for the coordinator.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,6 +70,34 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
             "leave it out; for another cluster set sink.kafka.transactions = false: delivery is at least once then",
         ));
     }
+    let source = settings.passthrough(client::SOURCE_PREFIX);
+    let found = |name: &str| {
+        let named = |prefix: &str, all: &[(String, String)]| {
+            let (_, value) = all.iter().find(|(known, _)| known == name)?;
+            Some((format!("{prefix}{name}"), value.clone()))
+        };
+        named(client::SINK_PREFIX, &own).or_else(|| named(client::SOURCE_PREFIX, &source))
+    };
+    if let Some((key, level)) = found("isolation.level")
+        && level != "read_committed"
+    {
+        problems.push(settings.problem(
+            &key,
+            "with transactions, offsets that are about to be committed have to be waited for",
+            "leave it out, or set sink.kafka.transactions = false",
+        ));
+    }
+    let age = "sink.kafka.transaction.max.ms";
+    let (key, timeout) = found("transaction.timeout.ms")
+        .unwrap_or_else(|| (age.to_owned(), super::SHORT_TRANSACTIONS.1.to_owned()));
+    let longest = settings.millis(age).as_millis() * 2;
+    if timeout.parse().is_ok_and(|timeout: u128| timeout < longest) {
+        problems.push(settings.problem(
+            &key,
+            format!("kafka ends a transaction after {timeout} ms, before it can be committed"),
+            "set sink.kafka.transaction.timeout.ms to twice sink.kafka.transaction.max.ms, or more",
+        ));
+    }
     problems
 }
 
@@ -92,6 +122,8 @@ struct Stage {
     client: Option<Arc<Client>>,
     open: bool,
     commit: Commit,
+    /// The last commit begun. One that was given up is never begun again, with another transaction.
+    last: u64,
     /// Why the open transaction can only be aborted.
     broken: Option<Cause>,
 }
@@ -203,6 +235,7 @@ impl TransactionalSink {
             client: None,
             open: false,
             commit: Commit::Not,
+            last: 0,
             broken: None,
         };
         TransactionalSink {
@@ -285,6 +318,12 @@ impl TransactionalSink {
                 SinkError::Rewind(cause)
             }
             Failed::Abort(error) => {
+                // A record that failed is found out before Kafka is asked; after any other error it may have done it.
+                let before = matches!(&error, KafkaError::Transaction(detail) if detail.code() == RDKafkaErrorCode::Inconsistent);
+                if stage.commit == Commit::Asked && !before {
+                    stage.commit = Commit::Unknown;
+                    return SinkError::Fatal(unknown(&error.to_string()));
+                }
                 let cause = cause("transaction_failed", &error);
                 stage.commit = Commit::Not;
                 stage.broken = Some(cause.clone());
@@ -421,6 +460,14 @@ impl TransactionalSink {
     async fn commit_with(&self, joint: Arc<JointCommit>) -> Result<(), SinkError> {
         let mut stage = self.stage().await;
         stage.usable()?;
+        if stage.commit == Commit::Not && joint.number <= stage.last {
+            return Err(SinkError::Rewind(Cause {
+                reason: "given_up",
+                detail: "the transaction of this commit was aborted".to_owned(),
+                after: None,
+            }));
+        }
+        stage.last = joint.number;
         let Some(client) = stage.client.clone().filter(|_| stage.open) else {
             return Err(SinkError::Rewind(Cause {
                 reason: "no_transaction",
@@ -428,6 +475,7 @@ impl TransactionalSink {
                 after: None,
             }));
         };
+        let covered = joint.offsets.clone();
         let done = blocking(move || {
             let done = stage.commit(&client, &joint);
             (stage, done)
@@ -436,8 +484,7 @@ impl TransactionalSink {
         match done {
             Ok(()) => {
                 self.reset();
-                // Where one was not read again yet, it is found out anew.
-                lock(&self.refused).clear();
+                lock(&self.refused).retain(|place, _| !is_covered(place, &covered));
                 Ok(())
             }
             Err(error) => Err(self.failed(stage, error, "committed")),
@@ -509,6 +556,12 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(call).await.map_err(|error| {
         SinkError::Fatal(format!("a call of the kafka producer broke off: {error}"))
     })
+}
+
+/// Whether these offsets are beyond the place.
+fn is_covered((topic, partition, offset): &Place, offsets: &TopicPartitionList) -> bool {
+    let found = offsets.find_partition(topic, *partition);
+    found.is_some_and(|found| matches!(found.offset(), Offset::Offset(next) if next > *offset))
 }
 
 fn place(event: &Event<'_>) -> Place {
