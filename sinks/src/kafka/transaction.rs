@@ -8,25 +8,29 @@
 //! Kafka's refusal of one record ends the whole transaction. To find out which record it was, the suspects are sent once more in
 //! transactions that are aborted, halved until one is refused alone; it is remembered, and is a dead letter when it is read again.
 
+mod settings;
+mod stage;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use keystone_config::{Problem, Settings};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
 use super::client;
-use super::producer::{Client, Failure};
+use super::producer::Failure;
 use super::target::{Target, refuses_with_others};
 use crate::{
-    Answer, Batch, BatchId, BoxFuture, Cause, Context, Event, JointCommit, Rejected, Sink,
-    SinkError, SinkState,
+    Answer, Batch, BatchId, BoxFuture, Cause, Event, JointCommit, Rejected, Sink, SinkError,
+    SinkState,
 };
+
+pub(super) use settings::{id, problems};
+use stage::{Commit, Failed, Stage, classify, unknown};
 
 /// How long a call to the transaction coordinator may take before the worker looks around. (Sending the offsets may take until
 /// librdkafka's own request timeout on top, which is that of the transaction.)
@@ -45,176 +49,8 @@ pub(super) struct Bounds {
     pub(super) max_age: Duration,
 }
 
-/// Unique among live workers. A static member has the same one after a restart, which ends what the one before it left open at once;
-/// otherwise `transaction.timeout.ms` does.
-pub(super) fn id(settings: &Settings, context: &Context) -> String {
-    let group = settings.passthrough(client::SOURCE_PREFIX);
-    let member = group
-        .iter()
-        .find(|(name, _)| name == "group.instance.id")
-        .map_or(&context.worker, |(_, id)| id);
-    format!("{}-{member}", context.route)
-}
-
-/// Offsets can only be part of a transaction on the cluster that they belong to.
-pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let own = settings.passthrough(client::SINK_PREFIX);
-    let servers = own.iter().find(|(name, _)| name == "bootstrap.servers");
-    if let Some((_, servers)) = servers
-        && settings.text("kafka.bootstrap.servers") != Some(servers)
-    {
-        problems.push(settings.problem(
-            "sink.kafka.bootstrap.servers",
-            "a transaction carries the consumed offsets, so source and sink must be the same cluster",
-            "leave it out; for another cluster set sink.kafka.transactions = false: delivery is at least once then",
-        ));
-    }
-    let source = settings.passthrough(client::SOURCE_PREFIX);
-    let found = |name: &str| {
-        let named = |prefix: &str, all: &[(String, String)]| {
-            let (_, value) = all.iter().find(|(known, _)| known == name)?;
-            Some((format!("{prefix}{name}"), value.clone()))
-        };
-        named(client::SINK_PREFIX, &own).or_else(|| named(client::SOURCE_PREFIX, &source))
-    };
-    if let Some((key, level)) = found("isolation.level")
-        && level != "read_committed"
-    {
-        problems.push(settings.problem(
-            &key,
-            "with transactions, offsets that are about to be committed have to be waited for",
-            "leave it out, or set sink.kafka.transactions = false",
-        ));
-    }
-    let age = "sink.kafka.transaction.max.ms";
-    let (key, timeout) = found("transaction.timeout.ms")
-        .unwrap_or_else(|| (age.to_owned(), super::SHORT_TRANSACTIONS.1.to_owned()));
-    let longest = settings.millis(age).as_millis() * 2;
-    if timeout.parse().is_ok_and(|timeout: u128| timeout < longest) {
-        problems.push(settings.problem(
-            &key,
-            format!("kafka ends a transaction after {timeout} ms, before it can be committed"),
-            "set sink.kafka.transaction.timeout.ms to twice sink.kafka.transaction.max.ms, or more",
-        ));
-    }
-    problems
-}
-
 /// Where an event was read.
 type Place = (Arc<str>, i32, i64);
-
-/// How far the commit of the open transaction is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Commit {
-    Not,
-    /// The offsets are to be sent, then the transaction ends. Nothing more may enter.
-    Begun,
-    /// Kafka was asked to end the transaction, and may have done it.
-    Asked,
-    /// The worker has given the events up while Kafka may have committed them.
-    Unknown,
-}
-
-/// The one transaction of the producer. Its calls block.
-struct Stage {
-    /// The producer for which transactions were initialised.
-    client: Option<Arc<Client>>,
-    open: bool,
-    commit: Commit,
-    /// The last commit begun. One that was given up is never begun again, with another transaction.
-    last: u64,
-    /// Why the open transaction can only be aborted.
-    broken: Option<Cause>,
-}
-
-/// What an error of the transaction's calls asks for.
-enum Failed {
-    /// Call again.
-    Again(KafkaError),
-    /// Abort the transaction.
-    Abort(KafkaError),
-    /// The producer is at its end.
-    Ended(KafkaError),
-    Refused(KafkaError),
-}
-
-fn classify(error: KafkaError) -> Failed {
-    let KafkaError::Transaction(detail) = &error else {
-        return match error {
-            KafkaError::Flush(_) => Failed::Again(error),
-            _ => Failed::Abort(error),
-        };
-    };
-    if client::is_refusal(detail.code())
-        || detail.code() == RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-    {
-        Failed::Refused(error)
-    } else if detail.is_fatal() {
-        Failed::Ended(error)
-    } else if detail.txn_requires_abort() {
-        Failed::Abort(error)
-    } else if detail.is_retriable() || detail.code() == RDKafkaErrorCode::OperationTimedOut {
-        Failed::Again(error)
-    } else {
-        Failed::Abort(error)
-    }
-}
-
-impl Stage {
-    fn usable(&self) -> Result<(), SinkError> {
-        if self.commit == Commit::Unknown {
-            return Err(SinkError::Fatal(unknown(
-                "its events were given up meanwhile",
-            )));
-        }
-        match &self.broken {
-            Some(cause) => Err(SinkError::Rewind(cause.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Has Kafka end what an earlier producer of this id left open.
-    fn initialise(&mut self, client: &Arc<Client>, at_most: Duration) -> KafkaResult<()> {
-        let known = |known: &Arc<Client>| Arc::ptr_eq(known, client);
-        if !self.client.as_ref().is_some_and(known) {
-            client.init_transactions(at_most)?;
-            self.client = Some(client.clone());
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, client: &Arc<Client>) -> KafkaResult<()> {
-        if self.open {
-            return Ok(());
-        }
-        self.initialise(client, PATIENCE)?;
-        client.begin_transaction()?;
-        self.open = true;
-        Ok(())
-    }
-
-    fn commit(&mut self, client: &Client, joint: &JointCommit) -> KafkaResult<()> {
-        if self.commit != Commit::Asked {
-            self.commit = Commit::Begun;
-            client.send_offsets_to_transaction(&joint.offsets, &joint.group, PATIENCE)?;
-            self.commit = Commit::Asked;
-        }
-        client.commit_transaction(PATIENCE)?;
-        self.commit = Commit::Not;
-        self.open = false;
-        Ok(())
-    }
-
-    fn abort(&mut self) -> KafkaResult<()> {
-        if let (true, Some(client)) = (self.open, &self.client) {
-            client.abort_transaction(PATIENCE)?;
-        }
-        self.open = false;
-        self.commit = Commit::Not;
-        Ok(())
-    }
-}
 
 pub(super) struct TransactionalSink {
     target: Target,
@@ -231,17 +67,10 @@ pub(super) struct TransactionalSink {
 
 impl TransactionalSink {
     pub(super) fn new(target: Target, bounds: Bounds) -> TransactionalSink {
-        let stage = Stage {
-            client: None,
-            open: false,
-            commit: Commit::Not,
-            last: 0,
-            broken: None,
-        };
         TransactionalSink {
             target,
             bounds,
-            stage: Arc::new(tokio::sync::Mutex::new(stage)),
+            stage: Arc::new(tokio::sync::Mutex::new(Stage::new())),
             events: AtomicU64::new(0),
             opened: Mutex::default(),
             suspects: Mutex::default(),
@@ -310,7 +139,7 @@ impl TransactionalSink {
                 self.target.producer.replace();
                 let cause = cause("producer_ended", &error);
                 let had_events = stage.open;
-                (stage.open, stage.commit, stage.client) = (false, Commit::Not, None);
+                stage.forget();
                 if !had_events {
                     return SinkError::Retry(cause);
                 }
@@ -509,7 +338,7 @@ impl TransactionalSink {
             // A new producer with the same id has Kafka abort what this one left open.
             warn!("a transaction could not be aborted: {error}; the producer is replaced");
             self.target.producer.replace();
-            (stage.open, stage.commit, stage.client) = (false, Commit::Not, None);
+            stage.forget();
         }
         stage.broken = None;
         self.reset();
@@ -541,12 +370,6 @@ impl TransactionalSink {
         self.events.store(0, Ordering::Relaxed);
         *lock(&self.opened) = None;
     }
-}
-
-fn unknown(detail: &str) -> String {
-    format!(
-        "whether kafka has committed the last transaction is not known: {detail}; the worker ends, and the next one reads on from what is committed: nothing is lost, nothing is twice"
-    )
 }
 
 /// Runs a call of librdkafka that blocks. It is not cut off where the caller is: what it holds is released when it ends.
