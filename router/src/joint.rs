@@ -66,7 +66,10 @@ impl JointCommits {
                 Some(_) => None,
                 None => {
                     let whole = shared.whole.clone().write_owned();
-                    tokio::time::timeout(QUIET, whole).await.ok()
+                    let Ok(whole) = tokio::time::timeout(QUIET, whole).await else {
+                        return;
+                    };
+                    Some(whole)
                 }
             };
             let alone = shared.gate.write().await;
