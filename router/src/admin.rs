@@ -167,7 +167,7 @@ impl Admin {
     }
 
     fn partitions(&self) -> Vec<Value> {
-        let views = self.shared.offsets().views();
+        let views = self.shared.windows();
         let ends = lock(&self.shared.log_ends).clone();
         views
             .into_iter()

@@ -371,11 +371,8 @@ fn observe(shared: &Shared, ready: bool) {
 }
 
 fn observe_partitions(shared: &Shared) {
-    let views = shared.offsets().views();
-    let exposed: u64 = match shared.joint {
-        true => 0,
-        false => views.iter().map(|view| view.exposed).sum(),
-    };
+    let views = shared.windows();
+    let exposed: u64 = views.iter().map(|view| view.exposed).sum();
     let lag: i64 = lags(shared, &views).into_iter().flatten().sum();
     gauge!("keystone_lag_events").set(lag as f64);
     gauge!("keystone_duplicate_exposure_events").set(exposed as f64);
@@ -391,7 +388,7 @@ fn lags(shared: &Shared, views: &[WindowView]) -> Vec<Option<i64>> {
 
 /// The gauges of the partitions that are held now. The exporter would keep those of partitions that have moved away.
 fn render_partitions(shared: &Shared) -> String {
-    let views = shared.offsets().views();
+    let views = shared.windows();
     let lags = lags(shared, &views);
     let committed = views.iter().map(|view| view.committed).collect();
     let mut text = String::new();

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::held::{Completed, HeldBatches, Settled};
 use crate::ledger::Ledger;
 use crate::metrics::Latency;
-use crate::offsets::{Offsets, PartitionKey};
+use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::Route;
 
 /// How many errors `/status` remembers.
@@ -109,6 +109,17 @@ impl Shared {
 
     pub fn offsets(&self) -> MutexGuard<'_, Offsets> {
         lock(&self.offsets)
+    }
+
+    /// Every window as `/status` and the metrics show it: with a joint sink nothing is exposed.
+    pub fn windows(&self) -> Vec<WindowView> {
+        let mut views = self.offsets().views();
+        if self.joint {
+            for view in &mut views {
+                view.exposed = 0;
+            }
+        }
+        views
     }
 
     /// Settles claims and wakes whoever waits for that.
