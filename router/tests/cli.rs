@@ -1,43 +1,10 @@
 //! The commands that need no server, as a person or a CI system meets them: `keystone test` and `keystone eval`.
 
-use std::io::Write;
+mod command;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-/// What a command said.
-struct Answer {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// Runs the binary that belongs to this test.
-fn keystone(args: &[&str], input: &[u8]) -> Answer {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keystone"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYSTONE_") {
-            command.env_remove(name);
-        }
-    }
-    let mut child = command
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("it has a standard input");
-    // A command that reads nothing may have ended before.
-    let _broken_pipe = stdin.write_all(input);
-    drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let text = |bytes| String::from_utf8(bytes).expect("it says text");
-    Answer {
-        code: output.status.code(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
-}
+use command::keystone;
 
 /// A file under a directory, and the directories on the way.
 fn file(directory: &Path, name: &str, text: &str) -> String {
