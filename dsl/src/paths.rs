@@ -38,7 +38,7 @@ pub(crate) struct Path {
     /// The filter needs it.
     pub(crate) for_filter: bool,
     pub(crate) keys: Keys,
-    /// The same without what only the projection needs.
+    /// Of the event's keys those that the filter needs.
     pub(crate) filter_keys: Keys,
     /// Items of an array, counted from its end where negative.
     pub(crate) indices: Vec<(i32, PathId)>,
@@ -131,7 +131,7 @@ impl Paths {
             match step {
                 Step::Start => {}
                 Step::Key(name) => {
-                    if self.all[id].for_filter {
+                    if parent == EVENT && self.all[id].for_filter {
                         self.all[parent].filter_keys.add(&name, id);
                     }
                     self.all[parent].keys.add(&name, id);

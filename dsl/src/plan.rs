@@ -293,12 +293,14 @@ impl Plan {
             return check(text, limits.max_depth, &mut scratch.marks).map(|()| Verdict::Unchanged);
         }
         let early = self.read(text, record, limits, scratch)?;
+        if early == Early::Rejected {
+            return Ok(Verdict::Filtered);
+        }
         let context = Context::new(record, limits);
         let mut run = Run::new(text, &scratch.spans, &context, &mut scratch.keyring);
         let accepted = match (early, &self.filter) {
-            (Early::Accepted, _) | (_, None) => true,
-            (Early::Rejected, _) => false,
             (Early::Undecided, Some(filter)) => run.truth(filter).map_err(failed(Stage::Filter))?,
+            _ => true,
         };
         if !accepted {
             return Ok(Verdict::Filtered);

@@ -10,7 +10,7 @@ mod raw;
 
 use crate::MAX_DEPTH;
 use crate::json;
-use crate::paths::{EVENT, Path, PathId, Paths, Span};
+use crate::paths::{EVENT, Keys, Path, PathId, Paths, Span};
 
 use lexeme::Bytes;
 
@@ -26,7 +26,7 @@ pub(crate) enum Early {
     Undecided,
     /// The filter accepts, whatever follows but a repeat of a key that was seen.
     Accepted,
-    /// The filter rejects, in the same way.
+    /// The filter rejects, in the same way. Paths were not looked for after that.
     Rejected,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Request<'r> {
 }
 
 /// Finds the values of all paths, and what the filter says of the event if that was known before its end. Where it
-/// rejects, only its own paths are looked for from there on.
+/// rejects, the rest is only validated, and watched for a repeat of a key that the filter needs: then all is read again.
 ///
 /// Of a repeated key the last value counts. `spans` has a place for each path. `decide` is asked after members of the
 /// event that the filter needs.
@@ -77,14 +77,14 @@ pub(crate) fn find(
     scanner.stop_rejected = request.stop_rejected;
     scanner.missing = request.stop_found.then(|| event.keys.len());
     let read = scanner.document(Some(event), request.max_depth);
-    let (early, incomplete) = (scanner.early, scanner.incomplete);
+    let (early, repeated) = (scanner.early, scanner.repeated);
     if !scanner.stopped {
         read?;
     }
-    if early == Early::Rejected || !incomplete {
+    if !repeated {
         return Ok(early);
     }
-    // A repeated key has changed the filter's mind, and values of other paths were passed over before.
+    // The filter may change its mind, and values were passed over.
     let mut undecided = |_: &[Span]| Early::Undecided;
     let mut scanner = Scanner::new(text, &marks.0, spans, &mut undecided);
     scanner.paths = Some(request.paths);
@@ -101,8 +101,8 @@ struct Scanner<'s> {
     spans: &'s mut [Span],
     decide: &'s mut dyn FnMut(&[Span]) -> Early,
     early: Early,
-    /// Paths were not looked for while the filter rejected.
-    incomplete: bool,
+    /// After the filter rejected, a member came again that it may have looked at.
+    repeated: bool,
     /// Members of the event to be found before the scan stops, if it may stop at all.
     missing: Option<usize>,
     stop_rejected: bool,
@@ -124,7 +124,7 @@ impl<'s> Scanner<'s> {
             spans,
             decide,
             early: Early::Undecided,
-            incomplete: false,
+            repeated: false,
             missing: None,
             stop_rejected: false,
             stopped: false,
@@ -133,7 +133,11 @@ impl<'s> Scanner<'s> {
 
     fn document(&mut self, event: Option<&'s Path>, max_depth: usize) -> Result<(), Refused> {
         let at = self.bytes.space(0);
-        let end = self.value(at, event, max_depth.min(MAX_DEPTH));
+        self.spans.fill(Span::NONE);
+        let end = self.any(at, event, max_depth.min(MAX_DEPTH));
+        if let (Some(end), Some(event)) = (end, event) {
+            self.spans[event.id] = Span { start: at, end };
+        }
         match end.map(|end| self.bytes.space(end)) {
             Some(end) if end == self.text.len() => Ok(()),
             _ => Err(Refused),
@@ -189,7 +193,6 @@ impl<'s> Scanner<'s> {
     fn member_found(&mut self, path: &'s Path, before: Span) -> Option<()> {
         if path.for_filter && (self.early == Early::Undecided || !before.is_none()) {
             self.early = (self.decide)(self.spans);
-            self.incomplete |= self.early == Early::Rejected;
         }
         if let Some(missing) = &mut self.missing {
             *missing -= usize::from(before.is_none());
@@ -208,7 +211,12 @@ impl<'s> Scanner<'s> {
     fn any(&mut self, at: usize, path: Option<&'s Path>, depth: usize) -> Option<usize> {
         match self.bytes.get(at)? {
             b'"' => Some(self.string(at + 1)?.end),
-            b'{' => self.object(at + 1, path, depth.checked_sub(1)?),
+            b'{' => match path {
+                Some(path) if path.keys.len() > 0 => {
+                    self.wanted_object(at + 1, path, depth.checked_sub(1)?)
+                }
+                _ => self.object(at + 1, depth.checked_sub(1)?),
+            },
             b'[' => self.array(at + 1, path, depth.checked_sub(1)?),
             b't' | b'f' | b'n' => self.bytes.word(at),
             _ => self.bytes.number(at),
@@ -217,7 +225,18 @@ impl<'s> Scanner<'s> {
 
     /// From after the opening brace.
     #[inline(never)]
-    fn object(&mut self, at: usize, path: Option<&'s Path>, depth: usize) -> Option<usize> {
+    fn object(&mut self, at: usize, depth: usize) -> Option<usize> {
+        self.members(at, None, depth)
+    }
+
+    /// An object with members that are paths.
+    #[inline(never)]
+    fn wanted_object(&mut self, at: usize, path: &'s Path, depth: usize) -> Option<usize> {
+        self.members(at, Some(path), depth)
+    }
+
+    #[inline(always)]
+    fn members(&mut self, at: usize, path: Option<&'s Path>, depth: usize) -> Option<usize> {
         let bytes = self.bytes;
         let mut at = bytes.space(at);
         if bytes.get(at)? == b'}' {
@@ -240,21 +259,27 @@ impl<'s> Scanner<'s> {
         }
     }
 
+    /// The path of a member, given its key.
     #[inline(always)]
-    fn child(&self, path: &Path, start: usize, key: lexeme::Quoted) -> Option<&'s Path> {
-        let keys = if self.early == Early::Rejected {
-            &path.filter_keys
-        } else {
-            &path.keys
-        };
-        let inside = start..key.end - 1;
-        let found = if key.escaped {
-            let inside = &self.text[inside];
+    fn child(&mut self, path: &'s Path, start: usize, key: lexeme::Quoted) -> Option<&'s Path> {
+        // Only the event's own members are left then.
+        if self.early == Early::Rejected {
+            let again = self.key(&path.filter_keys, start, key);
+            self.repeated |= again.is_some_and(|id| !self.spans[id].is_none());
+            return None;
+        }
+        self.path(self.key(&path.keys, start, key)?)
+    }
+
+    #[inline(always)]
+    fn key(&self, keys: &Keys, start: usize, key: lexeme::Quoted) -> Option<PathId> {
+        let end = key.end - 1;
+        if key.escaped {
+            let inside = &self.text[start..end];
             keys.find_escaped(|name| json::is_spelt(inside, name))
         } else {
-            keys.find(self.bytes.0, inside.start, inside.end)
-        };
-        found.and_then(|id| self.path(id))
+            keys.find(self.bytes.0, start, end)
+        }
     }
 
     fn path(&self, id: PathId) -> Option<&'s Path> {

@@ -142,6 +142,100 @@ pub(crate) fn expression() -> impl Strategy<Value = String> {
     })
 }
 
+/// With the functions that JMESPath doesn't have.
+pub(crate) fn own_expression() -> impl Strategy<Value = String> {
+    let own = || own_call(expression(), expression());
+    prop_oneof![
+        2 => expression(),
+        2 => own(),
+        1 => own_call(own(), own()),
+        1 => (own(), expression()).prop_map(|(a, b)| format!("({a}) | {b}")),
+        1 => (expression(), own()).prop_map(|(a, b)| format!("({a})[*].[{b}]")),
+    ]
+    .prop_filter("nested too deep", is_shallow)
+}
+
+/// Of each `parse_json` so deep a result is expected that two inside each other are refused.
+fn is_shallow(expression: &String) -> bool {
+    expression.matches("parse_json").count() < 2
+}
+
+/// A call of a function that JMESPath doesn't have. A literal of the wrong type would be an error of the expression, so
+/// those that may be are wrapped: then it is the event's.
+fn own_call(
+    a: impl Strategy<Value = String>,
+    b: impl Strategy<Value = String>,
+) -> impl Strategy<Value = String> {
+    let call = prop::sample::select(vec![
+        "lower(T)",
+        "upper(T)",
+        "trim(T)",
+        "trim(X)",
+        "split(T, 'a')",
+        "split(T, Y)",
+        "replace(T, 'a', U)",
+        "substring(T, `1`)",
+        "substring(X, `-2`, `1`)",
+        "substring(T, Y)",
+        "regex_match(T, '^(a|1)')",
+        "regex_extract(T, '([a-z0-9]+)$')",
+        "regex_extract(X, T)",
+        "sha256(T)",
+        "mask(T)",
+        "mask(T, `2`)",
+        "truncate(X, `1`)",
+        "truncate(T, Y)",
+        "ip_prefix(X)",
+        "ip_prefix(join('', ['192.0.2.', T]))",
+        "pick(X, 'a', 'b')",
+        "pick(c, 'a', T)",
+        "omit(X, 'a')",
+        "omit(@, 'b', T)",
+        "rename(X, {a: 'b', c: T})",
+        "rename(@, {b: 'z', a: 'a'})",
+        "flatten(X)",
+        "flatten(@, '_')",
+        "set(X, 'a', Y)",
+        "set(@, 'c.z', Y)",
+        "set({a: X}, 'a.b', Y)",
+        "parse_json(T)",
+        "parse_json(X)",
+        "to_json(X)",
+        "parse_json(to_json(X))",
+        "drop_nulls(X)",
+        "drop_nulls({a: X, b: [Y, {c: X}]})",
+        "if(X, Y, X)",
+        "if(X == Y, a, abs(Y))",
+        "if(X, abs(X), lower(Y))",
+        "if(!X, {a: Y}, {b: X})",
+        "if(@, c, X).a",
+        "(X) | if(a, b, @)",
+        "between(X, Y, X)",
+        "between(T, 'a', U)",
+        "between(to_number(T), `0`, `2`)",
+        "one_of(X, Y, `1`, 'a')",
+        "convert_time(X, 'seconds', 'rfc3339')",
+        "convert_time(T, 'rfc3339', 'millis')",
+        "meta('topic')",
+        "meta('offset')",
+        "header('none')",
+        "header(X)",
+    ]);
+    (call, a, b).prop_map(|(call, a, b)| {
+        let mut text = String::new();
+        for letter in call.chars() {
+            match letter {
+                'X' => text.push_str(&format!("not_null({a})")),
+                'Y' => text.push_str(&format!("not_null({b})")),
+                'T' => text.push_str(&format!("to_string({a})")),
+                'U' => text.push_str(&format!("to_string({b})")),
+                other => text.push(other),
+            }
+        }
+        text
+    })
+}
+
 pub(crate) fn token_soup() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
         "a", "b", "\"c\"", "'s'", "`1`", "@", "*", ".", "[", "]", "[]", "[?", "{", "}", "(", ")",
@@ -195,9 +289,11 @@ pub(crate) fn path_expression() -> impl Strategy<Value = String> {
                 .prop_map(|(a, b, function)| format!("{function}(to_string({a}), to_string({b}))")),
             (pair(), "(contains|not_null|starts_with)")
                 .prop_map(|((a, b), function)| format!("{function}({a}, {b})")),
+            own_call(inner.clone(), inner.clone()),
             inner.prop_map(|a| format!("({a})[*]")),
         ]
     })
+    .prop_filter("nested too deep", is_shallow)
 }
 
 /// An object whose keys are repeated, spelt in other ways, nested in each other, or of the same beginning and length.
