@@ -181,9 +181,23 @@ impl Paths {
 /// their first bytes tell.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    /// Bit n: there is a key of n bytes; the last bit stands for all longer ones.
-    lengths: u64,
+    lengths: Lengths,
     keys: Vec<Key>,
+}
+
+/// Bit n: there is a key of n bytes; the last bit stands for all longer ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lengths(u64);
+
+impl Lengths {
+    #[inline(always)]
+    pub(crate) fn has(self, length: usize) -> bool {
+        self.0 >> length.min(63) & 1 != 0
+    }
+
+    fn add(&mut self, length: usize) {
+        self.0 |= 1 << length.min(63);
+    }
 }
 
 #[derive(Debug)]
@@ -195,7 +209,7 @@ struct Key {
 
 impl Keys {
     fn add(&mut self, name: &str, path: PathId) {
-        self.lengths |= length_bit(name.len());
+        self.lengths.add(name.len());
         self.keys.push(Key {
             name: name.into(),
             head: head(name.as_bytes(), 0, name.len()),
@@ -207,10 +221,19 @@ impl Keys {
         self.keys.len()
     }
 
+    /// The lengths of the keys whose paths are chosen.
+    pub(crate) fn lengths_of(&self, is_chosen: impl Fn(PathId) -> bool) -> Lengths {
+        let mut lengths = Lengths::default();
+        for key in self.keys.iter().filter(|key| is_chosen(key.path)) {
+            lengths.add(key.name.len());
+        }
+        lengths
+    }
+
     /// The path of the key that stands, without escapes, in `bytes[start..end]`.
     #[inline(always)]
     pub(crate) fn find(&self, bytes: &[u8], start: usize, end: usize) -> Option<PathId> {
-        if self.lengths & length_bit(end - start) == 0 {
+        if !self.lengths.has(end - start) {
             return None;
         }
         self.find_among(bytes, start, end)
@@ -232,11 +255,6 @@ impl Keys {
     pub(crate) fn find_escaped(&self, is: impl Fn(&str) -> bool) -> Option<PathId> {
         Some(self.keys.iter().find(|key| is(&key.name))?.path)
     }
-}
-
-#[inline(always)]
-fn length_bit(length: usize) -> u64 {
-    1 << length.min(63)
 }
 
 /// The first up to eight bytes of a key, as a number.

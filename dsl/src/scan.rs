@@ -256,18 +256,48 @@ impl<'s> Scanner<'s> {
             if is_last {
                 return Some(at);
             }
+            if let Some(path) = path
+                && self.early == Early::Rejected
+            {
+                return self.rest(at, path, depth);
+            }
         }
+    }
+
+    /// The members of the event that come after the filter rejected it, from the first one's place: they are validated, and the keys that
+    /// the filter has looked at are watched for.
+    #[inline(never)]
+    fn rest(&mut self, mut at: usize, event: &'s Path, depth: usize) -> Option<usize> {
+        let bytes = self.bytes;
+        let watched = event.filter_keys.lengths_of(|id| !self.spans[id].is_none());
+        loop {
+            if bytes.get(at)? != b'"' {
+                return None;
+            }
+            let start = at + 1;
+            let key = self.string(start)?;
+            if key.escaped || watched.has(key.end - 1 - start) {
+                self.watch(event, start, key);
+            }
+            at = self.expect(key.end, b':')?;
+            at = self.any(bytes.space(at), None, depth)?;
+            let (after, is_last) = self.after_item(at, b'}')?;
+            at = after;
+            if is_last {
+                return Some(at);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn watch(&mut self, event: &'s Path, start: usize, key: lexeme::Quoted) {
+        let again = self.key(&event.filter_keys, start, key);
+        self.repeated |= again.is_some_and(|id| !self.spans[id].is_none());
     }
 
     /// The path of a member, given its key.
     #[inline(always)]
-    fn child(&mut self, path: &'s Path, start: usize, key: lexeme::Quoted) -> Option<&'s Path> {
-        // Only the event's own members are left then.
-        if self.early == Early::Rejected {
-            let again = self.key(&path.filter_keys, start, key);
-            self.repeated |= again.is_some_and(|id| !self.spans[id].is_none());
-            return None;
-        }
+    fn child(&self, path: &'s Path, start: usize, key: lexeme::Quoted) -> Option<&'s Path> {
         self.path(self.key(&path.keys, start, key)?)
     }
 

@@ -75,12 +75,19 @@ fn a_repeated_key_changes_the_mind_of_the_filter() {
     let program = program.unwrap();
     let mut evaluator = program.evaluator();
     let mut out = Vec::new();
-    let event = br#"{"type":"stop","id":1,"user":{"id":2},"type":"play"}"#;
-    assert_eq!(
-        evaluator.apply(&Record::of(event), &mut out),
-        Ok(Verdict::Projected)
-    );
-    assert_eq!(out, b"[1,2]");
+    for event in [
+        r#"{"type":"stop","id":1,"user":{"id":2},"type":"play"}"#,
+        r#"{"type":"stop","id":1,"user":{"id":2},"\u0074ype":"play"}"#,
+        r#"{"t\u0079pe":"stop","id":1,"mode":"x","user":{"id":2},"type":"play"}"#,
+    ] {
+        out.clear();
+        assert_eq!(
+            evaluator.apply(&Record::of(event.as_bytes()), &mut out),
+            Ok(Verdict::Projected),
+            "{event}"
+        );
+        assert_eq!(out, b"[1,2]", "{event}");
+    }
     let event = br#"{"type":"play","id":1,"user":{"id":2},"type":"stop"}"#;
     assert_eq!(
         evaluator.apply(&Record::of(event), &mut out),
