@@ -177,7 +177,8 @@ impl Bench {
         let table: TempDir = tempfile::tempdir()?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = file://{}\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.partition.by = dt={{ts:%Y-%m-%d}}, hour={{ts:%H}}\n",
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.partition.by = dt={{ts:%Y-%m-%d}}, hour={{ts:%H}}\n\
+             sink.parquet.compression = zstd\nsink.parquet.compression.level = 1\n",
             table.path().display()
         );
         let cost = self.worker(run, &route)?;
