@@ -2,8 +2,9 @@
 
 CARGO ?= cargo
 EVENTS ?= 100000
+BENCH ?=
 
-.PHONY: demo test lint fmt setup-build setup-test clean-servers
+.PHONY: demo test bench lint fmt setup-build setup-test clean-servers
 
 ## The whole job in one process: a Rust toolchain and a C compiler are enough.
 demo: setup-build
@@ -13,6 +14,13 @@ demo: setup-build
 ## Everything, end-to-end tests on real Kafka, Elasticsearch and Hive Metastore included.
 test: setup-build setup-test
 	$(CARGO) test --workspace
+
+## What the worker costs beside the floors, into docs/benchmarks.md; options by BENCH="--events 100000 --jobs kcat,kafka --repeats 1".
+# The worker is a release build. The runner takes the profile and the features of `make test`, so that no dependency is compiled twice.
+bench: setup-build setup-test
+	$(CARGO) build --release -p keystone --bin keystone
+	$(CARGO) build --workspace --bin keystone-bench --test it
+	./target/debug/keystone-bench $(BENCH)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -72,6 +72,7 @@ pub struct Route {
     properties: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    program: Option<PathBuf>,
 }
 
 impl Route {
@@ -99,6 +100,12 @@ impl Route {
         self
     }
 
+    /// Runs this binary instead of the one built by [`binary`].
+    pub fn program(mut self, program: &Path) -> Route {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Starts `keystone run`. It listens for administration on a free loopback port; nothing is waited for.
     pub fn spawn(&self) -> Result<Worker> {
         let dir = tempfile::Builder::new()
@@ -107,7 +114,11 @@ impl Route {
         let config = dir.path().join("route.properties");
         std::fs::write(&config, &self.properties)?;
         let port = free_port();
-        let mut command = Command::new(binary()?);
+        let program = match &self.program {
+            Some(program) => program,
+            None => binary()?,
+        };
+        let mut command = Command::new(program);
         command
             .arg("run")
             .arg("--config")

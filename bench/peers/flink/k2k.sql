@@ -1,0 +1,54 @@
+-- Flink SQL 2.2.1: events -> filter+project -> Kafka topic out-flink, acks=all, at-least-once
+-- Run with the SQL client THIS_FILE (fills in @IN@ @OUT@ @GROUP@ @OUTDIR@)
+SET 'pipeline.name' = 'flink-k2k';
+SET 'parallelism.default' = '2';
+SET 'execution.checkpointing.interval' = '5s';
+SET 'execution.checkpointing.mode' = 'AT_LEAST_ONCE';
+SET 'pipeline.object-reuse' = 'true';
+SET 'table.exec.sink.not-null-enforcer' = 'DROP';
+SET 'table.dml-sync' = 'true';
+
+-- Source: JSON events; only the columns named here are decoded.
+CREATE TEMPORARY TABLE events (
+  id STRING,
+  `type` STRING,
+  `user` ROW<id BIGINT>,
+  content ROW<title STRING>,
+  geo ROW<country STRING>,
+  duration_ms BIGINT
+) WITH (
+  'connector' = 'kafka',
+  'topic' = '@IN@',
+  'properties.bootstrap.servers' = '@BROKERS@',
+  'properties.group.id' = '@GROUP@',
+  'scan.startup.mode' = 'group-offsets',           -- resumes at the offsets committed at the last checkpoint
+  'properties.auto.offset.reset' = 'earliest',     -- a new group starts at the beginning
+  'properties.fetch.max.bytes' = '52428800',
+  'properties.max.partition.fetch.bytes' = '10485760',
+  'properties.fetch.min.bytes' = '65536',
+  'properties.fetch.max.wait.ms' = '100',
+  'properties.max.poll.records' = '5000',
+  'properties.receive.buffer.bytes' = '4194304',
+  'format' = 'json',
+  'json.ignore-parse-errors' = 'true'
+);
+
+CREATE TEMPORARY TABLE out_t (
+  event_id STRING, `user` BIGINT, title STRING, country STRING, duration_ms BIGINT
+) WITH (
+  'connector' = 'kafka',
+  'topic' = '@OUT@',
+  'properties.bootstrap.servers' = '@BROKERS@',
+  'format' = 'json',
+  'sink.delivery-guarantee' = 'at-least-once',   -- flushes the producer at every checkpoint
+  'properties.acks' = 'all',
+  'properties.linger.ms' = '20',
+  'properties.batch.size' = '524288',
+  'properties.buffer.memory' = '134217728',
+  'properties.compression.type' = 'lz4'
+);
+
+INSERT INTO out_t
+SELECT id, `user`.id, content.title, geo.country, duration_ms
+FROM events
+WHERE `type` = 'play' AND duration_ms > 30000;

@@ -1,0 +1,261 @@
+//! The jobs as data, and how one of them is run and its delivered set judged.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use keystone_tests::elasticsearch::Options;
+use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
+use keystone_tests::kafka::Isolation;
+use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Route, Verdict};
+use tempfile::TempDir;
+
+use crate::measure::{self, Cost};
+
+/// The topic that every job reads.
+const EVENTS: &str = "events";
+const PARTITIONS: i32 = 8;
+/// For a worker to drain and end after SIGTERM.
+const END: Duration = Duration::from_secs(60);
+
+/// The jobs that the others are compared with.
+pub(crate) const FLOORS: [&str; 2] = ["kcat", "mirror-c"];
+
+/// Every job, in the order of the table.
+pub(crate) const JOBS: [Job; 6] = [
+    job("kcat", "`kcat -C`: consume only", Work::Kcat),
+    job(
+        "mirror-c",
+        "C on librdkafka: consume and produce",
+        Work::MirrorC,
+    ),
+    job(
+        "kafka",
+        "worker: filter and projection to Kafka",
+        Work::Kafka,
+    ),
+    job("mirror", "worker: mirror to Kafka", Work::Mirror),
+    job(
+        "elasticsearch",
+        "worker: filter and projection to Elasticsearch",
+        Work::Elasticsearch,
+    ),
+    job(
+        "parquet",
+        "worker: filter and projection to Parquet",
+        Work::Parquet,
+    ),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) name: &'static str,
+    pub(crate) label: &'static str,
+    work: Work,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Kcat,
+    MirrorC,
+    Kafka,
+    Mirror,
+    Elasticsearch,
+    Parquet,
+}
+
+const fn job(name: &'static str, label: &'static str, work: Work) -> Job {
+    Job { name, label, work }
+}
+
+impl Job {
+    /// Whether this machine can run it.
+    pub(crate) fn possible(&self) -> bool {
+        self.work != Work::Kcat || Command::new("kcat").arg("-V").output().is_ok()
+    }
+}
+
+/// The programs that are measured.
+pub(crate) struct Programs {
+    pub(crate) worker: PathBuf,
+    pub(crate) mirror: PathBuf,
+}
+
+/// The servers with the events, and where a run leaves what it delivers.
+pub(crate) struct Bench {
+    events: Events,
+    programs: Programs,
+    kafka: Kafka,
+    /// Started for the first job that needs it.
+    elasticsearch: Option<Elasticsearch>,
+}
+
+impl Bench {
+    /// Starts Kafka and makes the topic.
+    pub(crate) fn start(events: Events, programs: Programs) -> Result<Bench> {
+        let kafka = Kafka::start()?;
+        kafka.create_topic(EVENTS, PARTITIONS, &[])?;
+        events.produce(&kafka.bootstrap(), EVENTS)?;
+        Ok(Bench {
+            events,
+            programs,
+            kafka,
+            elasticsearch: None,
+        })
+    }
+
+    /// Runs a job once. The verdict is `None` where nothing is delivered. `run` is a name that no other run of this bench has: of the
+    /// group, and of the topic or index delivered to.
+    pub(crate) fn run(&mut self, job: Job, run: &str) -> Result<(Cost, Option<Verdict>)> {
+        match job.work {
+            Work::Kcat => {
+                let mut kcat = Command::new("kcat");
+                kcat.args(["-C", "-e", "-q", "-o", "beginning", "-t", EVENTS])
+                    .args(["-b", &self.kafka.bootstrap()]);
+                Ok((measure::run(&mut kcat)?, None))
+            }
+            Work::MirrorC => {
+                let mut mirror = Command::new(&self.programs.mirror);
+                mirror
+                    .args([&self.kafka.bootstrap(), EVENTS, run, run])
+                    .arg(self.events.count().to_string());
+                self.to_topic(run, |_| measure::run(&mut mirror), Self::judge_whole)
+            }
+            Work::Kafka => {
+                let route = format!(
+                    "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {run}\n"
+                );
+                self.to_topic(
+                    run,
+                    |bench| bench.worker(run, &route),
+                    Self::judge_projected,
+                )
+            }
+            Work::Mirror => {
+                let route = format!(
+                    "source.format = raw\nsource.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = {run}\n"
+                );
+                self.to_topic(run, |bench| bench.worker(run, &route), Self::judge_whole)
+            }
+            Work::Elasticsearch => self.to_elasticsearch(run),
+            Work::Parquet => self.to_parquet(run),
+        }
+    }
+
+    fn to_topic(
+        &self,
+        topic: &str,
+        work: impl FnOnce(&Bench) -> Result<Cost>,
+        judge: impl FnOnce(&Bench, &str) -> Result<Verdict>,
+    ) -> Result<(Cost, Option<Verdict>)> {
+        self.kafka.create_topic(topic, PARTITIONS, &[])?;
+        let cost = work(self)?;
+        let verdict = judge(self, topic)?;
+        self.kafka.delete_topic(topic)?;
+        Ok((cost, Some(verdict)))
+    }
+
+    fn to_elasticsearch(&mut self, index: &str) -> Result<(Cost, Option<Verdict>)> {
+        if self.elasticsearch.is_none() {
+            self.elasticsearch = Some(Elasticsearch::start(Options::default())?);
+        }
+        let server = self.elasticsearch.as_ref().expect("it was just started");
+        let route = format!(
+            "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = elasticsearch\nsink.elasticsearch.urls = {}\n\
+             sink.elasticsearch.index = {index}\nsink.elasticsearch.compression = none\n",
+            server.url()
+        );
+        let cost = self.worker(index, &route)?;
+        let mut judge = Judge::new(self.events.expected(), "event_id");
+        judge.elasticsearch(server, index)?;
+        server.request("DELETE", &format!("/{index}"), None)?;
+        Ok((cost, Some(judge.verdict())))
+    }
+
+    /// To local files; a table partitioned by the hour of the event's time, zstd level 1.
+    fn to_parquet(&self, run: &str) -> Result<(Cost, Option<Verdict>)> {
+        let table: TempDir = tempfile::tempdir()?;
+        let route = format!(
+            "filter = {FILTER}\nprojection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = file://{}\n\
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.partition.by = dt={{ts:%Y-%m-%d}}, hour={{ts:%H}}\n\
+             sink.parquet.compression = zstd\nsink.parquet.compression.level = 1\n",
+            table.path().display()
+        );
+        let cost = self.worker(run, &route)?;
+        let mut judge = Judge::new(self.events.expected_with_time(), "event_id");
+        judge.parquet(table.path())?;
+        Ok((cost, Some(judge.verdict())))
+    }
+
+    /// From the start of the worker to its end after SIGTERM, which it gets when it has consumed all events.
+    fn worker(&self, run: &str, route: &str) -> Result<Cost> {
+        let source = format!(
+            "route.name = {run}\nsource.topics = {EVENTS}\nkafka.bootstrap.servers = {}\n",
+            self.kafka.bootstrap()
+        );
+        let started = Instant::now();
+        let mut worker = Route::new(source + route)
+            .program(&self.programs.worker)
+            .spawn()?;
+        let count = self.events.count();
+        worker.wait_until(measure::RUN, "all events were consumed", |worker| {
+            let consumed = worker.metrics()?.sum("keystone_events_consumed_total", &[]);
+            Ok(consumed as u64 >= count)
+        })?;
+        worker.sigterm()?;
+        let cost = measure::until_ended(worker.pid(), started, END)?;
+        let (status, log) = worker.wait_exit(END)?;
+        match status.success() {
+            true => Ok(cost),
+            false => Err(Error::new(format!("the worker failed ({status}):\n{log}"))),
+        }
+    }
+
+    fn judge_projected(&self, topic: &str) -> Result<Verdict> {
+        let mut judge = Judge::new(self.events.expected(), "event_id");
+        judge.topic(&self.kafka, topic, Isolation::ReadCommitted)?;
+        Ok(judge.verdict())
+    }
+
+    /// By the record's key, which is the event's id.
+    fn judge_whole(&self, topic: &str) -> Result<Verdict> {
+        let mut judge = Judge::new(self.events.expected_whole(), "id");
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default());
+        let mut broken = 0;
+        self.kafka.read(topic, Isolation::ReadCommitted, |record| {
+            match (text(record.key), text(record.value)) {
+                (Ok(key), Ok(value)) => judge.saw_id(&key, &value),
+                _ => broken += 1,
+            }
+        })?;
+        match broken {
+            0 => Ok(judge.verdict()),
+            _ => Err(Error::new(format!(
+                "{broken} records of {topic} are not UTF-8"
+            ))),
+        }
+    }
+}
+
+/// The jobs of these names, in the order of the table; none means all.
+pub(crate) fn chosen(names: &[String]) -> Result<Vec<Job>> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| JOBS.iter().all(|job| job.name != name.as_str()))
+    {
+        let known: Vec<&str> = JOBS.iter().map(|job| job.name).collect();
+        return Err(Error::new(format!(
+            "no job is named {unknown}; the jobs are {}",
+            known.join(", ")
+        )));
+    }
+    let wanted = |job: &&Job| names.is_empty() || names.iter().any(|name| name == job.name);
+    Ok(JOBS.iter().filter(wanted).copied().collect())
+}
+
+/// The target directory of the release profile, with the worker in it.
+pub(crate) fn release(root: &Path) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root.join(target).join("release")
+}

@@ -1,0 +1,121 @@
+//! `make bench`: what the worker costs beside the floors, on one machine, in one run.
+//!
+//! Makes a topic of seeded events, runs each job some times, in turn, so that what else the machine does meets all of them alike, checks what
+//! each run delivered by content, prints the table and writes it to `docs/benchmarks.md`. Only the measured programs must be release builds;
+//! this one only starts and judges them.
+
+mod floor;
+mod jobs;
+mod measure;
+mod table;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use keystone_tests::{Doing, Error, Events, Result};
+
+use jobs::{Bench, Job, Programs};
+use table::Line;
+
+const SEED: u64 = 1;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "keystone-bench",
+    about = "Measures the worker beside the floors"
+)]
+struct Arguments {
+    /// How many events the topic holds
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
+    /// The jobs to run, separated by commas; all if not given
+    #[arg(long, value_delimiter = ',')]
+    jobs: Vec<String>,
+    /// How often each job is run
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+    /// Only print the table
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn main() -> ExitCode {
+    match bench(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<()> {
+    let chosen = jobs::chosen(&arguments.jobs)?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or_else(|| Error::new("the crate is not in the workspace"))?;
+    let release = jobs::release(root);
+    let scratch = tempfile::tempdir()?;
+    let programs = Programs {
+        worker: release.join("keystone"),
+        mirror: floor::mirror(root, &release, scratch.path())?,
+    };
+    eprintln!("making {} events", arguments.events);
+    let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
+    let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
+    for repeat in 1..=arguments.repeats {
+        for (job, line) in chosen.iter().zip(&mut lines) {
+            run(&mut bench, *job, repeat, line);
+        }
+    }
+    let table = format!(
+        "\n{} events; runs of each job: {}.\n\n{}\n",
+        arguments.events,
+        arguments.repeats,
+        table::render(&lines, arguments.events, jobs::FLOORS)
+    );
+    println!("{table}");
+    if !arguments.dry_run {
+        write(root, &table)?;
+    }
+    match lines.iter().filter(|line| line.wrong.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(Error::new(format!("{failed} jobs failed; see above"))),
+    }
+}
+
+/// Runs a job once and takes its cost down, or what was wrong with it. A job that went wrong is not run again.
+fn run(bench: &mut Bench, job: Job, repeat: u32, line: &mut Line) {
+    if line.wrong.is_some() {
+        return;
+    }
+    if !job.possible() {
+        eprintln!("{}: its program is not installed", job.name);
+        return;
+    }
+    match bench.run(job, &format!("{}-{repeat}", job.name)) {
+        Ok((_, Some(verdict))) if !verdict.is_exact() => {
+            let text = verdict.to_string();
+            eprintln!("{}: the delivered set is wrong: {text}", job.name);
+            line.wrong = Some(text.lines().next().unwrap_or_default().to_owned());
+        }
+        Ok((cost, _)) => {
+            eprintln!(
+                "{} ({repeat}): {:.2} CPU-s, {:.1} s",
+                job.name, cost.cpu_seconds, cost.wall_seconds
+            );
+            line.costs.push(cost);
+        }
+        Err(error) => {
+            eprintln!("{}: {error}", job.name);
+            line.wrong = Some("it failed".to_owned());
+        }
+    }
+}
+
+fn write(root: &Path, table: &str) -> Result<()> {
+    let path = root.join("docs/benchmarks.md");
+    let page = std::fs::read_to_string(&path).doing("reading docs/benchmarks.md")?;
+    std::fs::write(&path, table::insert(&page, table)?).doing("writing docs/benchmarks.md")
+}
