@@ -119,13 +119,13 @@ impl Bench {
                 mirror
                     .args([&self.kafka.bootstrap(), EVENTS, run, run])
                     .arg(self.events.count().to_string());
-                self.to_topic(run, |_| measure::run(&mut mirror), Self::judge_whole)
+                self.run_topic(run, |_| measure::run(&mut mirror), Self::judge_whole)
             }
             Work::Kafka => {
                 let route = format!(
                     "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {run}\n"
                 );
-                self.to_topic(
+                self.run_topic(
                     run,
                     |bench| bench.worker(run, &route),
                     Self::judge_projected,
@@ -135,14 +135,14 @@ impl Bench {
                 let route = format!(
                     "source.format = raw\nsource.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = {run}\n"
                 );
-                self.to_topic(run, |bench| bench.worker(run, &route), Self::judge_whole)
+                self.run_topic(run, |bench| bench.worker(run, &route), Self::judge_whole)
             }
-            Work::Elasticsearch => self.to_elasticsearch(run),
-            Work::Parquet => self.to_parquet(run),
+            Work::Elasticsearch => self.run_elasticsearch(run),
+            Work::Parquet => self.run_parquet(run),
         }
     }
 
-    fn to_topic(
+    fn run_topic(
         &self,
         topic: &str,
         work: impl FnOnce(&Bench) -> Result<Cost>,
@@ -155,7 +155,7 @@ impl Bench {
         Ok((cost, Some(verdict)))
     }
 
-    fn to_elasticsearch(&mut self, index: &str) -> Result<(Cost, Option<Verdict>)> {
+    fn run_elasticsearch(&mut self, index: &str) -> Result<(Cost, Option<Verdict>)> {
         if self.elasticsearch.is_none() {
             self.elasticsearch = Some(Elasticsearch::start(Options::default())?);
         }
@@ -173,7 +173,7 @@ impl Bench {
     }
 
     /// To local files; a table partitioned by the hour of the event's time, zstd level 1.
-    fn to_parquet(&self, run: &str) -> Result<(Cost, Option<Verdict>)> {
+    fn run_parquet(&self, run: &str) -> Result<(Cost, Option<Verdict>)> {
         let table: TempDir = tempfile::tempdir()?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = file://{}\n\
