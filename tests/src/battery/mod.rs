@@ -145,9 +145,8 @@ impl Fault {
             Fault::SinkRestart
             | Fault::SinkUnreachable
             | Fault::SinkUnavailable
-            | Fault::SinkLate
             | Fault::SinkSlow => sink != Sink::Kafka,
-            Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
+            Fault::SinkLate | Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
             Fault::MetastoreDown => sink == Sink::Parquet,
             _ => true,
         }
@@ -184,7 +183,8 @@ pub struct Outcome {
     pub expected: u64,
     pub lost: u64,
     pub duplicates: u64,
-    /// The most duplicates that the workers said a crash could make, before each fault; `None` where there must be none.
+    /// The most duplicates that the workers announced: before each crash, and at most during a fault that lasts. `None` where there must
+    /// be none.
     pub allowed: Option<u64>,
     pub stall: Duration,
     /// Workers that ended by themselves and were started again.

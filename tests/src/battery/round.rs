@@ -168,31 +168,32 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
         }
         Fault::ComeAndGo => come_and_go(routes, dice),
         Fault::BrokerRestart => {
-            expose(routes);
-            servers.kafka.server.stop();
-            supervise(routes, dice.between(10 * TICK, 60 * TICK))?;
-            servers.kafka.server.restart()?;
-            expose(routes);
-            Ok(())
+            let away = dice.between(10 * TICK, 60 * TICK);
+            let kafka = &mut servers.kafka.server;
+            outlast(routes, || {
+                kafka.stop();
+                std::thread::sleep(away);
+                kafka.restart()
+            })
         }
         Fault::BrokerFrozen => {
-            expose(routes);
-            servers.kafka.server.pause()?;
-            let waited = supervise(routes, OUTAGE);
-            expose(routes);
-            servers.kafka.server.resume()?;
-            waited
+            let kafka = &mut servers.kafka.server;
+            outlast(routes, || {
+                kafka.pause()?;
+                std::thread::sleep(OUTAGE);
+                kafka.resume()
+            })
         }
         Fault::BrokerUnreachable => {
-            expose(routes);
-            servers.kafka.proxy.set(Mode::Refuse);
-            let waited = supervise(routes, OUTAGE);
-            expose(routes);
-            servers.kafka.proxy.set(Mode::Pass);
-            waited
+            let proxy = &servers.kafka.proxy;
+            outlast(routes, || {
+                proxy.set(Mode::Refuse);
+                std::thread::sleep(OUTAGE);
+                proxy.set(Mode::Pass);
+                Ok(())
+            })
         }
-        Fault::SinkRestart => {
-            expose(routes);
+        Fault::SinkRestart => outlast(routes, || {
             if let Some(place) = &mut servers.elasticsearch {
                 place.server.stop();
             }
@@ -200,35 +201,51 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
                 place.server.stop();
                 place.server.restart()?;
             }
-            if let Some(place) = &mut servers.elasticsearch {
-                place.server.restart()?;
+            match &mut servers.elasticsearch {
+                Some(place) => place.server.restart(),
+                None => Ok(()),
             }
-            expose(routes);
-            Ok(())
-        }
+        }),
         Fault::SinkUnreachable => sink_is(servers, Mode::Refuse, routes),
         Fault::SinkUnavailable => sink_is(servers, Mode::Unavailable, routes),
         Fault::SinkLate => sink_is(servers, Mode::Delay(Duration::from_secs(3)), routes),
         Fault::SinkSlow => slow(servers, routes),
-        Fault::Pressure | Fault::Conflict | Fault::Undeliverable => {
-            expose(routes);
-            supervise(routes, SINK_OUTAGE)
-        }
-        Fault::MetastoreDown => {
-            if let Some(metastore) = &mut servers.metastore {
-                metastore.stop();
-                supervise(routes, SINK_OUTAGE)?;
-                metastore.restart()?;
-            }
+        Fault::Pressure | Fault::Conflict | Fault::Undeliverable => outlast(routes, || {
+            std::thread::sleep(SINK_OUTAGE);
             Ok(())
-        }
+        }),
+        Fault::MetastoreDown => match &mut servers.metastore {
+            Some(metastore) => outlast(routes, || {
+                metastore.stop();
+                std::thread::sleep(SINK_OUTAGE);
+                metastore.restart()
+            }),
+            None => Ok(()),
+        },
     }
 }
 
-fn expose(routes: &mut [Route]) {
-    routes
-        .iter_mut()
-        .for_each(|route| route.note_exposure(RATE));
+/// Makes a fault that lasts, on a thread of its own, and heals it. Meanwhile the workers go on with what they hold, so the most that they
+/// ever announced counts: as soon as they lose their partitions they announce nothing any more.
+fn outlast(routes: &mut [Route], fault: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let mut peaks = vec![0; routes.len()];
+    let healed = std::thread::scope(|scope| {
+        let fault = scope.spawn(fault);
+        while !fault.is_finished() {
+            for (route, peak) in routes.iter_mut().zip(&mut peaks) {
+                *peak = route.exposure().max(*peak);
+                route.restart_ended()?;
+            }
+            std::thread::sleep(TICK);
+        }
+        fault
+            .join()
+            .map_err(|_| Error::new("the thread that made the fault panicked"))?
+    });
+    for (route, peak) in routes.iter_mut().zip(peaks) {
+        route.exposed += peak;
+    }
+    healed
 }
 
 /// About once a second a worker joins or leaves each group, which has one to three.
@@ -261,12 +278,12 @@ fn set(servers: &Servers, mode: Mode) {
 }
 
 fn sink_is(servers: &Servers, mode: Mode, routes: &mut [Route]) -> Result<()> {
-    expose(routes);
-    set(servers, mode);
-    let waited = supervise(routes, SINK_OUTAGE);
-    expose(routes);
-    set(servers, Mode::Pass);
-    waited
+    outlast(routes, || {
+        set(servers, mode);
+        std::thread::sleep(SINK_OUTAGE);
+        set(servers, Mode::Pass);
+        Ok(())
+    })
 }
 
 /// The sink takes a fraction of what comes: memory stays bounded, the lag is told, and nobody leaves the group.

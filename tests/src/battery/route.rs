@@ -99,11 +99,15 @@ impl Route {
         metrics.map(|metrics| metrics.sum(name, &[])).sum()
     }
 
-    /// Takes down what a crash at this moment could repeat, and what may be read (at `rate` events a second) until the crash comes.
+    /// What a crash at this moment could repeat, as the workers say.
+    pub(super) fn exposure(&self) -> u64 {
+        self.gauge("keystone_duplicate_exposure_events") as u64
+    }
+
+    /// Takes that down, and what may be read (at `rate` events a second) until the crash comes.
     pub(super) fn note_exposure(&mut self, rate: u64) {
         let start = Instant::now();
-        let exposed = self.gauge("keystone_duplicate_exposure_events") as u64;
-        self.exposed += exposed + rate * (start.elapsed().as_millis() as u64 + 50) / 1000;
+        self.exposed += self.exposure() + rate * (start.elapsed().as_millis() as u64 + 50) / 1000;
     }
 
     pub(super) fn join(&mut self) -> Result<()> {
