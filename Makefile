@@ -4,7 +4,7 @@ CARGO ?= cargo
 EVENTS ?= 100000
 BENCH ?=
 
-.PHONY: demo test bench lint fmt setup-build setup-test clean-servers
+.PHONY: demo test bench faults lint fmt setup-build setup-test clean-servers
 
 ## The whole job in one process: a Rust toolchain and a C compiler are enough.
 demo: setup-build
@@ -21,6 +21,10 @@ bench: setup-build setup-test
 	$(CARGO) build --release -p keystone --bin keystone
 	$(CARGO) build --workspace --bin keystone-bench --test it
 	./target/debug/keystone-bench $(BENCH)
+
+## Every fault under every sink and tradeoff; writes the table of docs/delivery.md. FAULTS names some alone, SEED another seed.
+faults: setup-build setup-test
+	$(CARGO) test --workspace --test faults -- $(FAULTS)
 
 lint:
 	$(CARGO) fmt --all --check

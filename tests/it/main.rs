@@ -3,12 +3,14 @@
 //! - [`servers`]: each server answers, keeps its data over a restart, and the judge reads it to the end.
 //! - [`main_job`]: a million events through each sink, exactly.
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
+//! - [`battery`]: the battery of faults, in short.
 //! - [`bad_events`]: every kind of bad event, and what becomes of it.
 //! - [`source`]: topics, starts, groups.
 //! - [`sinks`]: what each sink can do beyond the main job.
 //! - [`cli`]: the commands.
 
 mod bad_events;
+mod battery;
 mod by_hand;
 mod cli;
 mod faults;

@@ -303,7 +303,7 @@ fn five_fields(drawn: &Drawn) -> String {
 }
 
 /// SplitMix64: the next number of a sequence that looks random.
-fn mixed(state: u64) -> u64 {
+pub(crate) fn mixed(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -312,7 +312,7 @@ fn mixed(state: u64) -> u64 {
 
 /// Counts the records that were not acknowledged.
 #[derive(Clone, Default)]
-struct Failures(Arc<AtomicU64>);
+pub(crate) struct Failures(pub(crate) Arc<AtomicU64>);
 
 impl ClientContext for Failures {}
 
@@ -326,7 +326,8 @@ impl ProducerContext for Failures {
     }
 }
 
-fn producer(bootstrap: &str, failures: Failures) -> Result<ThreadedProducer<Failures>> {
+/// A producer that repeats nothing and waits for all in-sync replicas.
+pub(crate) fn producer(bootstrap: &str, failures: Failures) -> Result<ThreadedProducer<Failures>> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)

@@ -73,12 +73,35 @@ impl Kafka {
 
     /// A private broker with more or other broker settings.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Kafka> {
+        Kafka::start_on(free_port(), free_port(), settings)
+    }
+
+    /// A private broker with one listener more: it listens on the port `listener`, and says that it is reached on `advertised`, where a
+    /// [`crate::proxy::Proxy`] stands. [`Kafka::bootstrap`] goes around the proxy.
+    pub fn start_behind(listener: u16, advertised: u16) -> Result<Kafka> {
+        let (port, controller) = (free_port(), free_port());
+        let listeners = format!(
+            "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{listener}"
+        );
+        let reached = format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{advertised}");
+        let settings = [
+            ("listeners", listeners.as_str()),
+            ("advertised.listeners", &reached),
+            ("inter.broker.listener.name", "PLAINTEXT"),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+            ),
+        ];
+        Kafka::start_on(port, controller, &settings)
+    }
+
+    fn start_on(port: u16, controller: u16, settings: &[(&str, &str)]) -> Result<Kafka> {
         let lib = provision::kafka()?.join("lib");
         let dir = tempfile::Builder::new()
             .prefix("keystone-kafka-")
             .tempdir()?;
-        let port = free_port();
-        let mut properties = default_properties(port, free_port(), &dir);
+        let mut properties = default_properties(port, controller, &dir);
         properties.extend(
             settings
                 .iter()

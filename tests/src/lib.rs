@@ -3,11 +3,13 @@
 //! - [`provision`] downloads each server once; [`kafka`], [`elasticsearch`], [`metastore`] and [`s3`] start it on free loopback ports.
 //! - [`worker`] runs the real `keystone` binary.
 //! - [`events`] makes events and tells, in plain Rust and without our own language, what a route must deliver of them.
+//! - [`proxy`] stands before a server and misbehaves; [`battery`] runs faults over each sink and tradeoff.
 //! - [`judge`] reads a sink to its end and names what is lost, duplicated, unexpected or wrong.
 //!
 //! A server that can't be had is an error, never a skipped test. Nothing outlives the test process, however it ends: see [`process`].
 //! All calls block; tests are plain functions, not async ones.
 
+pub mod battery;
 pub mod elasticsearch;
 pub mod events;
 pub mod judge;
@@ -16,6 +18,7 @@ pub mod metastore;
 pub mod metrics;
 pub mod process;
 pub mod provision;
+pub mod proxy;
 pub mod s3;
 pub mod worker;
 

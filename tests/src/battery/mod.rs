@@ -1,0 +1,232 @@
+//! The battery of faults: every fault under every sink and tradeoff, on real servers, judged by what a reader finds in the sink.
+//!
+//! - A [`Cell`] is a sink with a tradeoff. A round takes one [`Fault`] and some cells. All cells of a round read the same topic, each as a
+//!   group of its own, so a fault of a server is made once for all of them.
+//! - [`servers`] starts the servers behind proxies; [`route`] knows one cell's route and workers; [`round`] produces at a steady rate,
+//!   makes the fault at moments drawn from the seed, heals, drains and judges; [`table`] writes the result into the documentation.
+//! - What is *lost*: events that the sink does not hold at the end. *Duplicates*: events that a reader of the sink finds more than once (a
+//!   consumer with `isolation.level=read_committed`, a search, the Parquet files that are not hidden). The *longest stall*: the longest
+//!   time, from the first fault until all is committed, in which no committed offset of the group moved.
+//! - The battery stands in for a container platform: a worker that ends by itself is started again, a bounded number of times.
+
+mod round;
+mod route;
+mod servers;
+pub mod table;
+
+use std::time::Duration;
+
+pub use round::run;
+pub use servers::Servers;
+
+/// Whether a file is published in two phases, its name in Kafka's commit metadata. Until then a crash repeats rows.
+const TWO_PHASE_PUBLISH: bool = false;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    Kafka,
+    Elasticsearch,
+    Parquet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tradeoff {
+    LowLatency,
+    Balanced,
+    NoDuplicates,
+}
+
+impl Tradeoff {
+    /// As `delivery.tradeoff` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tradeoff::LowLatency => "low-latency",
+            Tradeoff::Balanced => "balanced",
+            Tradeoff::NoDuplicates => "no-duplicates",
+        }
+    }
+}
+
+/// A column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    pub sink: Sink,
+    pub tradeoff: Tradeoff,
+}
+
+impl Cell {
+    /// All columns, in the order of the table.
+    pub fn all() -> Vec<Cell> {
+        let tradeoffs = [
+            Tradeoff::LowLatency,
+            Tradeoff::Balanced,
+            Tradeoff::NoDuplicates,
+        ];
+        [Sink::Kafka, Sink::Elasticsearch, Sink::Parquet]
+            .into_iter()
+            .flat_map(|sink| tradeoffs.map(|tradeoff| Cell { sink, tradeoff }))
+            .collect()
+    }
+
+    /// Whether a reader must see no event twice, whatever happens. Elsewhere what was exposed may be there twice.
+    pub fn is_exact(self) -> bool {
+        match (self.sink, self.tradeoff) {
+            (_, Tradeoff::LowLatency) | (Sink::Kafka, Tradeoff::Balanced) => false,
+            (Sink::Kafka | Sink::Elasticsearch, _) => true,
+            (Sink::Parquet, _) => TWO_PHASE_PUBLISH,
+        }
+    }
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Kill,
+    Terminate,
+    ComeAndGo,
+    BrokerRestart,
+    BrokerFrozen,
+    BrokerUnreachable,
+    SinkRestart,
+    SinkUnreachable,
+    SinkUnavailable,
+    SinkLate,
+    SinkSlow,
+    Pressure,
+    Conflict,
+    Undeliverable,
+    MetastoreDown,
+}
+
+impl Fault {
+    /// All rows, in the order of the table.
+    pub const ALL: [Fault; 15] = [
+        Fault::Kill,
+        Fault::Terminate,
+        Fault::ComeAndGo,
+        Fault::BrokerRestart,
+        Fault::BrokerFrozen,
+        Fault::BrokerUnreachable,
+        Fault::SinkRestart,
+        Fault::SinkUnreachable,
+        Fault::SinkUnavailable,
+        Fault::SinkLate,
+        Fault::SinkSlow,
+        Fault::Pressure,
+        Fault::Conflict,
+        Fault::Undeliverable,
+        Fault::MetastoreDown,
+    ];
+
+    /// What a reader of the table is told.
+    pub fn title(self) -> &'static str {
+        match self {
+            Fault::Kill => "one of two workers killed (SIGKILL) at a random moment, three times",
+            Fault::Terminate => "one of two workers ended (SIGTERM) under load, three times",
+            Fault::ComeAndGo => "workers join and leave about once a second",
+            Fault::BrokerRestart => "the only broker restarts",
+            Fault::BrokerFrozen => "the only broker hangs for longer than a session",
+            Fault::BrokerUnreachable => "the broker can't be reached for longer than a session",
+            Fault::SinkRestart => "the sink's server restarts",
+            Fault::SinkUnreachable => "the sink's server can't be reached",
+            Fault::SinkUnavailable => "the sink's server answers 503",
+            Fault::SinkLate => "answers arrive after the worker gave up",
+            Fault::SinkSlow => "the sink is slower than the source",
+            Fault::Pressure => "429 from Elasticsearch's indexing pressure",
+            Fault::Conflict => "one event in a hundred does not fit the mapping",
+            Fault::Undeliverable => "one event in a hundred can never be delivered",
+            Fault::MetastoreDown => "the metastore is down",
+        }
+    }
+
+    /// Whether the fault makes sense under a sink. (Source and sink are one cluster for the Kafka sink here.)
+    pub fn applies_to(self, sink: Sink) -> bool {
+        match self {
+            Fault::SinkRestart
+            | Fault::SinkUnreachable
+            | Fault::SinkUnavailable
+            | Fault::SinkSlow => sink != Sink::Kafka,
+            Fault::SinkLate | Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
+            Fault::MetastoreDown => sink == Sink::Parquet,
+            _ => true,
+        }
+    }
+
+    /// Whether the sink's server is what fails: files go to an object store then, not to a directory.
+    fn is_of_the_sink(self) -> bool {
+        matches!(
+            self,
+            Fault::SinkRestart
+                | Fault::SinkUnreachable
+                | Fault::SinkUnavailable
+                | Fault::SinkLate
+                | Fault::SinkSlow
+        )
+    }
+
+    fn workers(self) -> usize {
+        match self {
+            Fault::Kill | Fault::Terminate | Fault::ComeAndGo => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether one event in a hundred of those that are kept can't be delivered.
+    fn has_bad_events(self) -> bool {
+        matches!(self, Fault::Conflict | Fault::Undeliverable)
+    }
+}
+
+/// What became of a cell.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    pub expected: u64,
+    pub lost: u64,
+    pub duplicates: u64,
+    /// The most duplicates that the workers announced: before each crash, and at most during a fault that lasts. `None` where there must
+    /// be none.
+    pub allowed: Option<u64>,
+    pub stall: Duration,
+    /// Workers that ended by themselves and were started again.
+    pub restarts: usize,
+    /// Promises that were not kept.
+    pub problems: Vec<String>,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} events, {} lost, {} twice",
+            self.expected, self.lost, self.duplicates
+        )?;
+        if let Some(allowed) = self.allowed {
+            write!(out, " (exposed {allowed})")?;
+        }
+        write!(
+            out,
+            ", longest stall {:.1} s, {} restarts",
+            self.stall.as_secs_f64(),
+            self.restarts
+        )?;
+        for problem in &self.problems {
+            write!(out, "\n    PROBLEM: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers that look random and follow from a seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// From 0 to less than `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        crate::events::mixed(self.0) % end.max(1)
+    }
+
+    pub(crate) fn between(&mut self, from: Duration, to: Duration) -> Duration {
+        from + Duration::from_millis(self.below((to - from).as_millis() as u64))
+    }
+}

@@ -1,0 +1,494 @@
+//! One fault under several cells at once: produce, break, heal, drain, judge.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::events::{Failures, producer};
+use crate::proxy::Mode;
+use crate::{Doing, Error, Events, Result, wait_for};
+
+use super::route::Route;
+use super::servers::Servers;
+use super::{Cell, Dice, Fault, Outcome, Sink};
+
+const PARTITIONS: i32 = 8;
+/// Events a second; one in six is kept.
+const RATE: u64 = 3_000;
+/// More than any round produces.
+const MOST: u64 = 2_000_000;
+/// One bad event comes with this many others, of which one in six is kept.
+const BAD_EVERY: u64 = 594;
+/// Until the first commit, and from the healing until all is committed.
+const WORK: Duration = Duration::from_secs(240);
+/// Longer than the session timeout of the routes.
+const OUTAGE: Duration = Duration::from_secs(10);
+/// How long the sink's server is away or slow.
+const SINK_OUTAGE: Duration = Duration::from_secs(8);
+/// How long the producer goes on after the healing.
+const AFTER: Duration = Duration::from_secs(2);
+/// A worker of the main job needs about 60 MiB.
+const MEMORY: u64 = 300 * 1024 * 1024;
+const TICK: Duration = Duration::from_millis(50);
+
+/// Runs a fault under these cells, all at once. An error is a fault of the battery itself; what a cell got wrong is in its outcome.
+pub fn run(
+    servers: &mut Servers,
+    fault: Fault,
+    cells: &[Cell],
+    seed: u64,
+) -> Result<Vec<(Cell, Outcome)>> {
+    servers.rounds += 1;
+    let topic = format!("faults-{}", servers.rounds);
+    servers.kafka.server.create_topic(&topic, PARTITIONS, &[])?;
+    let mut dice = Dice(seed ^ crate::events::mixed(fault as u64));
+    let cells = cells.iter().filter(|cell| fault.applies_to(cell.sink));
+    let routes = cells.map(|cell| Route::start(servers, fault, *cell, &topic));
+    let mut routes = routes.collect::<Result<Vec<Route>>>()?;
+    for route in &routes {
+        route.wait_assigned(PARTITIONS)?;
+    }
+    let bootstrap = servers.kafka.server.bootstrap();
+    let source = Source::start(Events::new(seed, MOST), &bootstrap, &topic, fault)?;
+    let watches = routes
+        .iter()
+        .map(|route| Watch::start(&bootstrap, &route.name, &topic));
+    let watches = watches.collect::<Result<Vec<Watch>>>()?;
+    wait_for(WORK, "every group has committed", || {
+        match watches.iter().all(|watch| watch.committed() > 0) {
+            true => Ok(()),
+            false => Err(Error::new("not yet")),
+        }
+    })?;
+    watches.iter().for_each(Watch::begin);
+    make(servers, fault, &mut routes, &mut dice)?;
+    supervise(&mut routes, AFTER)?;
+    let (count, bad) = source.stop()?;
+    drained(servers, &mut routes, &watches, &topic)?;
+    let stalls: Vec<Duration> = watches.into_iter().map(Watch::end).collect();
+    for route in &mut routes {
+        route.finish()?;
+    }
+    if fault == Fault::Pressure && servers.refused()? == 0 {
+        return Err(Error::new(
+            "Elasticsearch has refused nothing: its limit is too high",
+        ));
+    }
+    let expected = Events::new(seed, MOST).expected_in(0..count);
+    let mut outcomes = Vec::new();
+    for (mut route, stall) in routes.into_iter().zip(stalls) {
+        let verdict = route.judge(servers, expected.clone())?;
+        check(servers, fault, &mut route, &verdict, &bad)?;
+        let allowed = (!route.cell.is_exact()).then_some(route.exposed);
+        outcomes.push((
+            route.cell,
+            Outcome {
+                expected: verdict.expected,
+                lost: verdict.lost.len() as u64,
+                duplicates: verdict.duplicated.len() as u64,
+                allowed,
+                stall,
+                restarts: route.restarts,
+                problems: route.problems,
+            },
+        ));
+    }
+    Ok(outcomes)
+}
+
+/// The promises.
+fn check(
+    servers: &Servers,
+    fault: Fault,
+    route: &mut Route,
+    verdict: &crate::Verdict,
+    bad: &BTreeSet<String>,
+) -> Result<()> {
+    if !verdict.is_complete() {
+        route
+            .problems
+            .push(format!("the sink does not hold what it should: {verdict}"));
+    }
+    let twice = verdict.duplicated.len() as u64;
+    if route.cell.is_exact() && twice > 0 {
+        route
+            .problems
+            .push(format!("events are there twice: {verdict}"));
+    }
+    if !route.cell.is_exact() && twice > route.exposed {
+        let exposed = route.exposed;
+        route.problems.push(format!(
+            "more is there twice than the {exposed} exposed events: {verdict}"
+        ));
+    }
+    let letters = route.dead_letters(servers)?;
+    if letters != *bad {
+        let (found, sent) = (letters.len(), bad.len());
+        route.problems.push(format!(
+            "{found} dead letters for {sent} bad events, or not the same"
+        ));
+    }
+    if fault == Fault::MetastoreDown && route.cell.sink == Sink::Parquet {
+        let table = route.name.replace('-', "_");
+        let metastore = servers.metastore.as_ref();
+        if metastore.is_none_or(|metastore| metastore.table("default", &table).is_err()) {
+            route
+                .problems
+                .push(format!("the metastore has no table {table}"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the fault and heals it.
+fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()> {
+    match fault {
+        Fault::Kill | Fault::Terminate => {
+            for _ in 0..3 {
+                for route in routes.iter_mut() {
+                    supervise(std::slice::from_mut(route), dice.between(TICK, 8 * TICK))?;
+                    route.note_exposure(RATE);
+                    match fault {
+                        Fault::Kill => route.kill_one(dice),
+                        _ => route.terminate_one(dice)?,
+                    }
+                    route.join()?;
+                }
+                supervise(routes, dice.between(20 * TICK, 80 * TICK))?;
+            }
+            Ok(())
+        }
+        Fault::ComeAndGo => come_and_go(routes, dice),
+        Fault::BrokerRestart => {
+            let away = dice.between(10 * TICK, 60 * TICK);
+            let kafka = &mut servers.kafka.server;
+            outlast(routes, || {
+                kafka.stop();
+                std::thread::sleep(away);
+                kafka.restart()
+            })
+        }
+        Fault::BrokerFrozen => {
+            let kafka = &mut servers.kafka.server;
+            outlast(routes, || {
+                kafka.pause()?;
+                std::thread::sleep(OUTAGE);
+                kafka.resume()
+            })
+        }
+        Fault::BrokerUnreachable => {
+            let proxy = &servers.kafka.proxy;
+            outlast(routes, || {
+                proxy.set(Mode::Refuse);
+                std::thread::sleep(OUTAGE);
+                proxy.set(Mode::Pass);
+                Ok(())
+            })
+        }
+        Fault::SinkRestart => outlast(routes, || {
+            if let Some(place) = &mut servers.elasticsearch {
+                place.server.stop();
+            }
+            if let Some(place) = &mut servers.s3 {
+                place.server.stop();
+                place.server.restart()?;
+            }
+            match &mut servers.elasticsearch {
+                Some(place) => place.server.restart(),
+                None => Ok(()),
+            }
+        }),
+        Fault::SinkUnreachable => sink_is(servers, Mode::Refuse, routes),
+        Fault::SinkUnavailable => sink_is(servers, Mode::Unavailable, routes),
+        Fault::SinkLate => sink_is(servers, Mode::Delay(Duration::from_secs(3)), routes),
+        Fault::SinkSlow => slow(servers, routes),
+        Fault::Pressure | Fault::Conflict | Fault::Undeliverable => outlast(routes, || {
+            std::thread::sleep(SINK_OUTAGE);
+            Ok(())
+        }),
+        Fault::MetastoreDown => match &mut servers.metastore {
+            Some(metastore) => outlast(routes, || {
+                metastore.stop();
+                std::thread::sleep(SINK_OUTAGE);
+                metastore.restart()
+            }),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Makes a fault that lasts, on a thread of its own, and heals it. Meanwhile the workers go on with what they hold, so the most that they
+/// ever announced counts: as soon as they lose their partitions they announce nothing any more.
+fn outlast(routes: &mut [Route], fault: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let mut peaks = vec![0; routes.len()];
+    let healed = std::thread::scope(|scope| {
+        let fault = scope.spawn(fault);
+        while !fault.is_finished() {
+            for (route, peak) in routes.iter_mut().zip(&mut peaks) {
+                *peak = route.exposure().max(*peak);
+                route.restart_ended()?;
+            }
+            std::thread::sleep(TICK);
+        }
+        fault
+            .join()
+            .map_err(|_| Error::new("the thread that made the fault panicked"))?
+    });
+    for (route, peak) in routes.iter_mut().zip(peaks) {
+        route.exposed += peak;
+    }
+    healed
+}
+
+/// About once a second a worker joins or leaves each group, which has one to three.
+fn come_and_go(routes: &mut [Route], dice: &mut Dice) -> Result<()> {
+    for _ in 0..8 {
+        for route in routes.iter_mut() {
+            route.note_exposure(RATE);
+            let joins = match route.workers.len() {
+                1 => true,
+                3 => false,
+                _ => dice.below(2) == 0,
+            };
+            match joins {
+                true => route.join()?,
+                false => route.terminate_one(dice)?,
+            }
+        }
+        supervise(routes, dice.between(12 * TICK, 28 * TICK))?;
+    }
+    Ok(())
+}
+
+fn set(servers: &Servers, mode: Mode) {
+    if let Some(place) = &servers.elasticsearch {
+        place.proxy.set(mode);
+    }
+    if let Some(place) = &servers.s3 {
+        place.proxy.set(mode);
+    }
+}
+
+fn sink_is(servers: &Servers, mode: Mode, routes: &mut [Route]) -> Result<()> {
+    outlast(routes, || {
+        set(servers, mode);
+        std::thread::sleep(SINK_OUTAGE);
+        set(servers, Mode::Pass);
+        Ok(())
+    })
+}
+
+/// The sink takes a fraction of what comes: memory stays bounded, the lag is told, and nobody leaves the group.
+fn slow(servers: &Servers, routes: &mut [Route]) -> Result<()> {
+    let rebalances = |route: &Route| route.gauge("keystone_rebalances_total");
+    let before: Vec<f64> = routes.iter().map(rebalances).collect();
+    sink_is(servers, Mode::Throttle(1_000), routes)?;
+    for (route, before) in routes.iter_mut().zip(before) {
+        if rebalances(route) != before {
+            route
+                .problems
+                .push("the group rebalanced while the sink was slow".to_owned());
+        }
+        if route.gauge("keystone_lag_events") < RATE as f64 {
+            route.problems.push("the lag was not reported".to_owned());
+        }
+        for worker in &route.workers {
+            let peak = worker.peak_rss()?;
+            if peak > MEMORY {
+                route
+                    .problems
+                    .push(format!("the worker held {} MiB", peak >> 20));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets time go by; workers that end meanwhile are started again.
+fn supervise(routes: &mut [Route], time: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        for route in routes.iter_mut() {
+            route.restart_ended()?;
+        }
+        std::thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// Waits until each group has committed all of the topic.
+fn drained(servers: &Servers, routes: &mut [Route], watches: &[Watch], topic: &str) -> Result<()> {
+    let end: i64 = servers.kafka.server.end_offsets(topic)?.values().sum();
+    wait_for(WORK, "everything is committed", || {
+        for (route, watch) in routes.iter_mut().zip(watches) {
+            route.restart_ended()?;
+            if watch.committed() < end {
+                let log = route.workers.first().map(|worker| worker.stderr_tail());
+                let (name, committed) = (&route.name, watch.committed());
+                return Err(Error::new(format!(
+                    "{name} has committed {committed} of {end}\n{}",
+                    log.unwrap_or_default()
+                )));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Sends events at a steady rate on a thread of its own until it is stopped.
+struct Source {
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(u64, BTreeSet<String>)>>,
+}
+
+impl Source {
+    fn start(events: Events, bootstrap: &str, topic: &str, fault: Fault) -> Result<Source> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let failures = Failures::default();
+        let producer = producer(bootstrap, failures.clone())?;
+        let (stop, topic) = (ended.clone(), topic.to_owned());
+        let thread = std::thread::spawn(move || {
+            let (start, mut count, mut bad) = (Instant::now(), 0, BTreeSet::new());
+            let send = |partition: i32, key: &str, event: &str| {
+                let record = BaseRecord::to(&topic)
+                    .partition(partition)
+                    .key(key)
+                    .payload(event);
+                producer
+                    .send(record)
+                    .map_err(|(error, _)| error)
+                    .doing("producing an event")
+            };
+            while !stop.load(Ordering::SeqCst) {
+                let due = (start.elapsed().as_millis() as u64 * RATE / 1000).min(MOST);
+                while count < due {
+                    send(
+                        events.partition(count),
+                        &events.id(count),
+                        &events.event(count),
+                    )?;
+                    count += 1;
+                    if fault.has_bad_events() && count % BAD_EVERY == 0 {
+                        let key = format!("bad-{count}");
+                        send(events.partition(count), &key, &bad_event(fault, &key))?;
+                        bad.insert(key);
+                    }
+                }
+                std::thread::sleep(TICK);
+            }
+            producer.flush(WORK)?;
+            match failures.0.load(Ordering::SeqCst) {
+                0 => Ok((count, bad)),
+                lost => Err(Error::new(format!(
+                    "Kafka did not take {lost} events of {topic}"
+                ))),
+            }
+        });
+        Ok(Source { ended, thread })
+    }
+
+    /// How many events were sent, and the keys of the bad ones.
+    fn stop(self) -> Result<(u64, BTreeSet<String>)> {
+        self.ended.store(true, Ordering::SeqCst);
+        self.thread
+            .join()
+            .map_err(|_| Error::new("the producer panicked"))?
+    }
+}
+
+fn bad_event(fault: Fault, id: &str) -> String {
+    match fault {
+        Fault::Conflict => format!(
+            r#"{{"id":"{id}","type":"play","duration_ms":40000,"user":{{"id":1}},"content":{{"title":{{"not":"a text"}}}},"geo":{{"country":"DE"}}}}"#
+        ),
+        _ => format!(r#"{{"id":"{id}","cut":"#),
+    }
+}
+
+/// Follows the committed offsets of a group and measures how long they stand still.
+struct Watch {
+    seen: Arc<Seen>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    committed: AtomicU64,
+    ended: AtomicBool,
+    /// Whether the fault has begun, and the longest stall since.
+    stall: Mutex<(bool, Duration)>,
+}
+
+impl Watch {
+    fn start(bootstrap: &str, group: &str, topic: &str) -> Result<Watch> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", group)
+            .set("log_level", "0")
+            .create()?;
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            asked.add_partition(topic, partition);
+        }
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let thread = std::thread::spawn(move || {
+            let mut moved = Instant::now();
+            while !shared.ended.load(Ordering::SeqCst) {
+                std::thread::sleep(TICK);
+                let Ok(list) = consumer.committed_offsets(asked.clone(), Duration::from_secs(2))
+                else {
+                    continue;
+                };
+                let offset = |offset| match offset {
+                    Offset::Offset(offset) => offset as u64,
+                    _ => 0,
+                };
+                let sum = list
+                    .elements()
+                    .iter()
+                    .map(|element| offset(element.offset()))
+                    .sum();
+                if shared.committed.fetch_max(sum, Ordering::SeqCst) < sum {
+                    let mut stall = shared.stall.lock().unwrap_or_else(PoisonError::into_inner);
+                    if stall.0 {
+                        stall.1 = stall.1.max(moved.elapsed());
+                    }
+                    moved = Instant::now();
+                }
+            }
+        });
+        Ok(Watch { seen, thread })
+    }
+
+    /// The sum over the partitions.
+    fn committed(&self) -> i64 {
+        self.seen.committed.load(Ordering::SeqCst) as i64
+    }
+
+    fn begin(&self) {
+        self.seen
+            .stall
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0 = true;
+    }
+
+    fn end(self) -> Duration {
+        self.seen.ended.store(true, Ordering::SeqCst);
+        let _ = self.thread.join();
+        self.seen
+            .stall
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+    }
+}

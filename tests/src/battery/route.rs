@@ -1,0 +1,277 @@
+//! One cell of a round: its route, its workers, and what a reader finds in its sink.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::events::{COLUMNS, FILTER, PROJECTION};
+use crate::kafka::Isolation;
+use crate::{Error, Judge, Result, Verdict, Worker, wait_for};
+
+use super::servers::{Servers, index};
+use super::{Cell, Dice, Fault, Sink, Tradeoff};
+
+/// For workers to start and take their partitions; generous, since two cores serve everything.
+const START: Duration = Duration::from_secs(180);
+/// For a worker to end after SIGTERM: longer than any drain.
+const END: Duration = Duration::from_secs(150);
+/// A worker that ends more often than this is not started again.
+const RESTARTS: usize = 5;
+
+pub(super) struct Route {
+    pub(super) cell: Cell,
+    pub(super) name: String,
+    pub(super) workers: Vec<Worker>,
+    /// What a crash could have repeated, summed up over the faults.
+    pub(super) exposed: u64,
+    pub(super) restarts: usize,
+    pub(super) problems: Vec<String>,
+    properties: String,
+    target: Target,
+    /// Sent SIGTERM, not yet ended.
+    leaving: Vec<Worker>,
+}
+
+enum Target {
+    Topic(String),
+    Index { name: String, pressed: bool },
+    Directory(PathBuf),
+    Prefix(String),
+}
+
+impl Route {
+    /// Makes the sink's topic, index or directory, and starts the workers.
+    pub(super) fn start(
+        servers: &mut Servers,
+        fault: Fault,
+        cell: Cell,
+        topic: &str,
+    ) -> Result<Route> {
+        let name = format!("{topic}-{:?}-{}", cell.sink, cell.tradeoff.name()).to_lowercase();
+        let (target, sink) = target(servers, fault, cell, &name)?;
+        let properties = format!(
+            "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = 127.0.0.1:{}\nfilter = {FILTER}\n\
+             projection = {PROJECTION}\ndelivery.tradeoff = {}\nkafka.session.timeout.ms = 6000\n\
+             kafka.heartbeat.interval.ms = 500\n{sink}",
+            servers.kafka.proxy.port(),
+            cell.tradeoff.name()
+        );
+        let mut route = Route {
+            cell,
+            name,
+            workers: Vec::new(),
+            exposed: 0,
+            restarts: 0,
+            problems: Vec::new(),
+            properties,
+            target,
+            leaving: Vec::new(),
+        };
+        for _ in 0..fault.workers() {
+            route.join()?;
+        }
+        Ok(route)
+    }
+
+    /// Waits until the workers hold all partitions of the topic.
+    pub(super) fn wait_assigned(&self, partitions: i32) -> Result<()> {
+        wait_for(
+            START,
+            &format!("the workers of {} at work", self.name),
+            || match self.gauge("keystone_partitions_assigned") == f64::from(partitions) {
+                true => Ok(()),
+                false => Err(Error::new(
+                    self.workers
+                        .first()
+                        .map(Worker::stderr_tail)
+                        .unwrap_or_default(),
+                )),
+            },
+        )
+    }
+
+    /// A sum over the workers that answer.
+    pub(super) fn gauge(&self, name: &str) -> f64 {
+        let metrics = self
+            .workers
+            .iter()
+            .filter_map(|worker| worker.metrics().ok());
+        metrics.map(|metrics| metrics.sum(name, &[])).sum()
+    }
+
+    /// What a crash at this moment could repeat, as the workers say.
+    pub(super) fn exposure(&self) -> u64 {
+        self.gauge("keystone_duplicate_exposure_events") as u64
+    }
+
+    /// Takes that down, and what may be read (at `rate` events a second) until the crash comes.
+    pub(super) fn note_exposure(&mut self, rate: u64) {
+        let start = Instant::now();
+        self.exposed += self.exposure() + rate * (start.elapsed().as_millis() as u64 + 50) / 1000;
+    }
+
+    pub(super) fn join(&mut self) -> Result<()> {
+        self.workers.push(Worker::spawn(&self.properties)?);
+        Ok(())
+    }
+
+    pub(super) fn kill_one(&mut self, dice: &mut Dice) {
+        let victim = dice.below(self.workers.len() as u64) as usize;
+        self.workers.remove(victim).sigkill();
+    }
+
+    /// SIGTERM to one; how it ended is looked at in [`Route::finish`].
+    pub(super) fn terminate_one(&mut self, dice: &mut Dice) -> Result<()> {
+        let victim = dice.below(self.workers.len() as u64) as usize;
+        let mut worker = self.workers.remove(victim);
+        if !worker.has_exited() {
+            worker.sigterm()?;
+        }
+        self.leaving.push(worker);
+        Ok(())
+    }
+
+    /// Does what a container platform does: a worker that has ended by itself is started again.
+    pub(super) fn restart_ended(&mut self) -> Result<()> {
+        for worker in &mut self.workers {
+            if !worker.has_exited() {
+                continue;
+            }
+            let log = worker.stderr_tail();
+            let last = log.lines().last().unwrap_or_default();
+            eprintln!("  {} ended: {last}", self.name);
+            self.restarts += 1;
+            if self.restarts > RESTARTS {
+                return Err(Error::new(format!(
+                    "{} ends again and again\n{log}",
+                    self.name
+                )));
+            }
+            *worker = Worker::spawn(&self.properties)?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM to all; each must drain and end with exit code 0.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        for worker in &mut self.workers {
+            worker.sigterm()?;
+        }
+        let ended = self.workers.drain(..).chain(self.leaving.drain(..));
+        for mut worker in ended {
+            let (status, log) = worker.wait_exit(END)?;
+            if status.code() != Some(0) {
+                let last = log.lines().last().unwrap_or_default();
+                self.problems.push(format!(
+                    "a worker ended with {status} after SIGTERM: {last}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a reader finds.
+    pub(super) fn judge(
+        &self,
+        servers: &Servers,
+        expected: HashMap<String, String>,
+    ) -> Result<Verdict> {
+        let missing = || Error::new("the server of this cell was never started");
+        let mut judge = Judge::new(expected, "event_id");
+        match &self.target {
+            Target::Topic(name) => {
+                judge.topic(&servers.kafka.server, name, Isolation::ReadCommitted)?;
+            }
+            Target::Index { name, pressed } => {
+                let place = if *pressed {
+                    &servers.pressed
+                } else {
+                    &servers.elasticsearch
+                };
+                judge.elasticsearch(&place.as_ref().ok_or_else(missing)?.server, name)?;
+            }
+            Target::Directory(path) => judge.parquet(path)?,
+            Target::Prefix(prefix) => {
+                judge.parquet_s3(&servers.s3.as_ref().ok_or_else(missing)?.server, prefix)?;
+            }
+        }
+        Ok(judge.verdict())
+    }
+
+    /// The keys of the dead letters. The same one may be there twice after a fault; so it is told once.
+    pub(super) fn dead_letters(&self, servers: &Servers) -> Result<BTreeSet<String>> {
+        let topic = format!("{}.dead-letters", self.name);
+        if servers.kafka.server.partitions(&topic)?.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let letters = servers.kafka.server.read_all(&topic)?;
+        let key = |key: Vec<u8>| String::from_utf8_lossy(&key).into_owned();
+        Ok(letters
+            .into_iter()
+            .filter_map(|letter| letter.key.map(key))
+            .collect())
+    }
+}
+
+/// The sink's place, made, and the route's lines for it.
+fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result<(Target, String)> {
+    match cell.sink {
+        Sink::Kafka => {
+            let topic = format!("{name}-out");
+            servers.kafka.server.create_topic(&topic, 8, &[])?;
+            let mut lines = format!("sink.type = kafka\nsink.kafka.topic = {topic}\n");
+            if cell.tradeoff == Tradeoff::NoDuplicates {
+                // What a killed worker leaves behind is soon gone.
+                lines += "sink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n";
+            }
+            Ok((Target::Topic(topic), lines))
+        }
+        Sink::Elasticsearch => {
+            let pressed = fault == Fault::Pressure;
+            let place = servers.need_elasticsearch(pressed)?;
+            place.server.create_index(name, &index())?;
+            let mut lines = format!(
+                "sink.type = elasticsearch\nsink.elasticsearch.urls = {}\nsink.elasticsearch.index = {name}\n\
+                 delivery.retry.backoff.max.ms = 2000\n",
+                place.url()
+            );
+            if fault == Fault::SinkLate {
+                lines += "sink.elasticsearch.request.timeout.ms = 1000\n";
+            }
+            if pressed {
+                // A request fits by itself, several at a time do not.
+                lines += "delivery.batch.max.events = 100\ndelivery.batch.max.age.ms = 2000\n";
+            }
+            let name = name.to_owned();
+            Ok((Target::Index { name, pressed }, lines))
+        }
+        Sink::Parquet => {
+            let lines = format!(
+                "sink.type = parquet\nsink.parquet.schema = {COLUMNS}\nsink.parquet.roll.max.age.ms = 1000\n\
+                 delivery.retry.backoff.max.ms = 2000\n"
+            );
+            if fault.is_of_the_sink() {
+                let s3 = servers.need_s3()?;
+                let bucket = format!(
+                    "sink.parquet.location = s3://{}/{name}\nsink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = {}\n\
+                     sink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\n",
+                    crate::S3::BUCKET,
+                    s3.url(),
+                    crate::S3::REGION,
+                    crate::S3::ACCESS_KEY,
+                    crate::S3::SECRET_KEY
+                );
+                return Ok((Target::Prefix(format!("{name}/")), lines + &bucket));
+            }
+            let directory = servers.directory.path().join(name);
+            std::fs::create_dir(&directory)?;
+            let mut place = format!("sink.parquet.location = file://{}\n", directory.display());
+            if fault == Fault::MetastoreDown {
+                let uri = servers.need_metastore()?.uri();
+                let table = name.replace('-', "_");
+                place += &format!("sink.hive.metastore.uri = {uri}\nsink.hive.table = {table}\n");
+            }
+            Ok((Target::Directory(directory), lines + &place))
+        }
+    }
+}

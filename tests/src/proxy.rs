@@ -1,0 +1,294 @@
+//! A TCP proxy on loopback that a test makes misbehave: it cuts, refuses, swallows, delays, slows down, or answers in the server's place.
+//!
+//! Two threads serve a connection, at most [`CONNECTIONS`] connections are open. What a test sets holds at once, for open connections
+//! too; everything ends when the proxy is dropped.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::{Doing, Result, free_port};
+
+/// Open at the same time; more are closed at once.
+const CONNECTIONS: usize = 512;
+/// How often a waiting thread looks at what the test has set.
+const LOOK: Duration = Duration::from_millis(20);
+const CONNECT: Duration = Duration::from_secs(5);
+const WRITE: Duration = Duration::from_secs(60);
+const BUFFER: usize = 16 * 1024;
+const UNAVAILABLE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// What the proxy does with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Pass,
+    /// Open connections are cut, new ones closed as soon as they are made.
+    Refuse,
+    /// Connections open and stay open; nothing moves in either direction.
+    BlackHole,
+    /// What the server answers arrives this much later.
+    Delay(Duration),
+    /// What the client sends moves at this many bytes a second and connection.
+    Throttle(u32),
+    /// Open connections are cut; each request of a new one is answered with an HTTP status of 503.
+    Unavailable,
+}
+
+/// The proxy of one server.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    listener: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    mode: Mutex<Mode>,
+    /// Connections of an older generation are cut.
+    generation: AtomicU64,
+    open: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Shared {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_cut(&self, generation: u64) -> bool {
+        self.ended.load(Ordering::SeqCst) || self.generation.load(Ordering::SeqCst) != generation
+    }
+
+    /// Waits; ends early, with false, when the connection is cut.
+    fn wait(&self, time: Duration, generation: u64) -> bool {
+        let start = std::time::Instant::now();
+        while start.elapsed() < time {
+            if self.is_cut(generation) {
+                return false;
+            }
+            std::thread::sleep(LOOK.min(time));
+        }
+        !self.is_cut(generation)
+    }
+}
+
+impl Proxy {
+    /// Listens on a free port and passes everything on to `target`, a port on loopback. The server need not run yet.
+    pub fn to(target: u16) -> Result<Proxy> {
+        let port = free_port();
+        let listener =
+            TcpListener::bind(("127.0.0.1", port)).doing("opening the port of a proxy")?;
+        listener.set_nonblocking(true)?;
+        let shared = Arc::new(Shared {
+            target: SocketAddr::from(([127, 0, 0, 1], target)),
+            mode: Mutex::new(Mode::Pass),
+            generation: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let serving = shared.clone();
+        let listener = std::thread::spawn(move || serve(&listener, &serving));
+        Ok(Proxy {
+            port,
+            shared,
+            listener: Some(listener),
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on; [`Mode::Refuse`] and [`Mode::Unavailable`] cut what is open.
+    pub fn set(&self, mode: Mode) {
+        *self
+            .shared
+            .mode
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = mode;
+        if matches!(mode, Mode::Refuse | Mode::Unavailable) {
+            self.cut();
+        }
+    }
+
+    /// Cuts the connections that are open.
+    pub fn cut(&self) {
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+fn serve(listener: &TcpListener, shared: &Arc<Shared>) {
+    while !shared.ended.load(Ordering::SeqCst) {
+        let Ok((client, _)) = listener.accept() else {
+            std::thread::sleep(LOOK);
+            continue;
+        };
+        if shared.mode() == Mode::Refuse || shared.open.load(Ordering::SeqCst) >= CONNECTIONS {
+            continue;
+        }
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        let connection = shared.clone();
+        std::thread::spawn(move || {
+            let _ = connect(client, &connection);
+            connection.open.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+/// One connection, to its end.
+fn connect(mut client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let generation = shared.generation.load(Ordering::SeqCst);
+    client.set_nonblocking(false)?;
+    client.set_nodelay(true)?;
+    if shared.mode() == Mode::Unavailable {
+        return refuse_by_status(&mut client);
+    }
+    while shared.mode() == Mode::BlackHole {
+        if !shared.wait(LOOK, generation) {
+            return Ok(());
+        }
+    }
+    let server = TcpStream::connect_timeout(&shared.target, CONNECT)?;
+    server.set_nodelay(true)?;
+    let (from, to) = (server.try_clone()?, client.try_clone()?);
+    let other = shared.clone();
+    let answers = std::thread::spawn(move || pump(from, to, &other, generation, true));
+    pump(client, server, shared, generation, false);
+    let _ = answers.join();
+    Ok(())
+}
+
+/// Reads what has come of the request, so that closing does not reset the connection before the answer is read.
+fn refuse_by_status(client: &mut TcpStream) -> std::io::Result<()> {
+    client.set_read_timeout(Some(LOOK * 5))?;
+    let mut buffer = [0; BUFFER];
+    // A request of 64 MiB is the most that is read.
+    for _ in 0..4096 {
+        match client.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    client.write_all(UNAVAILABLE)
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64, answers: bool) {
+    let mut buffer = [0; BUFFER];
+    let _ = from.set_read_timeout(Some(LOOK));
+    let _ = to.set_write_timeout(Some(WRITE));
+    while !shared.is_cut(generation) {
+        if shared.mode() == Mode::BlackHole {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        // In small pieces, so that a slow connection is slow evenly.
+        let piece = match shared.mode() {
+            Mode::Throttle(_) if !answers => 512,
+            _ => BUFFER,
+        };
+        let count = match from.read(&mut buffer[..piece]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
+            Err(_) => break,
+        };
+        let pause = match shared.mode() {
+            Mode::Delay(time) if answers => time,
+            Mode::Throttle(rate) if !answers => {
+                Duration::from_secs_f64(count as f64 / f64::from(rate.max(1)))
+            }
+            _ => Duration::ZERO,
+        };
+        if !shared.wait(pause, generation) || to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that sends everything back.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut from = stream.try_clone().unwrap();
+                    let _ = std::io::copy(&mut from, &mut &stream);
+                });
+            }
+        });
+        port
+    }
+
+    fn client(proxy: &Proxy) -> TcpStream {
+        let client = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        client
+    }
+
+    fn echoes(client: &mut TcpStream, text: &[u8]) -> bool {
+        let mut answer = vec![0; text.len()];
+        client.write_all(text).is_ok() && client.read_exact(&mut answer).is_ok() && answer == text
+    }
+
+    #[test]
+    fn it_passes_delays_throttles_and_swallows() {
+        let proxy = Proxy::to(echo()).unwrap();
+        let mut open = client(&proxy);
+        assert!(echoes(&mut open, &[7; 100_000]));
+        let start = std::time::Instant::now();
+        proxy.set(Mode::Delay(Duration::from_millis(300)));
+        assert!(echoes(&mut open, b"late"));
+        assert!(start.elapsed() >= Duration::from_millis(300));
+        let start = std::time::Instant::now();
+        proxy.set(Mode::Throttle(10_000));
+        assert!(echoes(&mut open, &[7; 3_000]));
+        assert!(start.elapsed() >= Duration::from_millis(250));
+        proxy.set(Mode::BlackHole);
+        open.set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        assert!(!echoes(&mut open, b"swallowed"));
+    }
+
+    #[test]
+    fn it_cuts_refuses_and_answers_in_the_servers_place() {
+        let proxy = Proxy::to(echo()).unwrap();
+        let mut open = client(&proxy);
+        assert!(echoes(&mut open, b"one"));
+        proxy.cut();
+        assert!(!echoes(&mut open, b"two"));
+        assert!(echoes(&mut client(&proxy), b"three"));
+        proxy.set(Mode::Refuse);
+        assert!(!echoes(&mut client(&proxy), b"four"));
+        proxy.set(Mode::Unavailable);
+        let mut refused = client(&proxy);
+        refused.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        refused.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        proxy.set(Mode::Pass);
+        assert!(echoes(&mut client(&proxy), b"five"));
+    }
+}
