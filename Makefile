@@ -23,7 +23,9 @@ bench: setup-build setup-test
 	./target/debug/keystone-bench $(BENCH)
 
 ## Every fault under every sink and tradeoff; writes the table of docs/delivery.md. FAULTS names some alone, SEED another seed.
+# Two of them need root: a full disk is a small file system that is mounted for it, and libfaketime is installed for a clock that jumps.
 faults: setup-build setup-test
+	@tests/setup.sh faults
 	$(CARGO) test --workspace --test faults -- $(FAULTS)
 
 lint:

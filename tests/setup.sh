@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing: on Debian and Ubuntu by apt, elsewhere it names it.
 #   setup.sh build   for the build: a Rust toolchain (only named, never installed) and a C compiler
+#   setup.sh faults  what the battery of faults needs besides: libfaketime
 #   setup.sh test    also what the tests on real servers need: Java and Maven
 set -eu
 what="${1:-test}"
@@ -41,6 +42,9 @@ need perl perl                 # OpenSSL's build
 [ "$what" = build ] || need mvn maven
 [ "$what" = build ] || need unzip unzip
 [ "$what" = build ] || need setpriv util-linux
+if [ "$what" = faults ]; then
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 
 java=yes

@@ -29,6 +29,8 @@ pub enum Mode {
     Refuse,
     /// Connections open and stay open; nothing moves in either direction.
     BlackHole,
+    /// Half a connection: what the client sends arrives, what the server answers waits.
+    Half,
     /// What the server answers arrives this much later.
     Delay(Duration),
     /// What the client sends moves at this many bytes a second and connection.
@@ -189,7 +191,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64
     let _ = from.set_read_timeout(Some(LOOK));
     let _ = to.set_write_timeout(Some(WRITE));
     while !shared.is_cut(generation) {
-        if shared.mode() == Mode::BlackHole {
+        let mode = shared.mode();
+        if mode == Mode::BlackHole || (answers && mode == Mode::Half) {
             std::thread::sleep(LOOK);
             continue;
         }
@@ -270,6 +273,15 @@ mod tests {
         open.set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();
         assert!(!echoes(&mut open, b"swallowed"));
+        let mut half = client(&proxy);
+        proxy.set(Mode::Pass);
+        assert!(echoes(&mut half, b"whole"));
+        proxy.set(Mode::Half);
+        half.set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        // A thread may be in the midst of reading under the old mode.
+        let _ = echoes(&mut half, b"a");
+        assert!(!echoes(&mut half, b"b"));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //!   time, from the first fault until all is committed, in which no committed offset of the group moved.
 //! - The battery stands in for a container platform: a worker that ends by itself is started again, a bounded number of times.
 
+mod clock;
+mod disk;
 mod round;
 mod route;
 mod servers;
@@ -87,6 +89,7 @@ pub enum Fault {
     BrokerRestart,
     BrokerFrozen,
     BrokerUnreachable,
+    BrokerHalf,
     SinkRestart,
     SinkUnreachable,
     SinkUnavailable,
@@ -96,17 +99,20 @@ pub enum Fault {
     Conflict,
     Undeliverable,
     MetastoreDown,
+    DiskFull,
+    ClockJumps,
 }
 
 impl Fault {
     /// All rows, in the order of the table.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 18] = [
         Fault::Kill,
         Fault::Terminate,
         Fault::ComeAndGo,
         Fault::BrokerRestart,
         Fault::BrokerFrozen,
         Fault::BrokerUnreachable,
+        Fault::BrokerHalf,
         Fault::SinkRestart,
         Fault::SinkUnreachable,
         Fault::SinkUnavailable,
@@ -116,6 +122,8 @@ impl Fault {
         Fault::Conflict,
         Fault::Undeliverable,
         Fault::MetastoreDown,
+        Fault::DiskFull,
+        Fault::ClockJumps,
     ];
 
     /// What a reader of the table is told.
@@ -127,6 +135,7 @@ impl Fault {
             Fault::BrokerRestart => "the only broker restarts",
             Fault::BrokerFrozen => "the only broker hangs for longer than a session",
             Fault::BrokerUnreachable => "the broker can't be reached for longer than a session",
+            Fault::BrokerHalf => "the broker's answers don't arrive for longer than a session",
             Fault::SinkRestart => "the sink's server restarts",
             Fault::SinkUnreachable => "the sink's server can't be reached",
             Fault::SinkUnavailable => "the sink's server answers 503",
@@ -136,6 +145,8 @@ impl Fault {
             Fault::Conflict => "one event in a hundred does not fit the mapping",
             Fault::Undeliverable => "one event in a hundred can never be delivered",
             Fault::MetastoreDown => "the metastore is down",
+            Fault::DiskFull => "the disk is full",
+            Fault::ClockJumps => "the clock jumps an hour ahead, then back, then right",
         }
     }
 
@@ -147,7 +158,7 @@ impl Fault {
             | Fault::SinkUnavailable
             | Fault::SinkSlow => sink != Sink::Kafka,
             Fault::SinkLate | Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
-            Fault::MetastoreDown => sink == Sink::Parquet,
+            Fault::MetastoreDown | Fault::DiskFull => sink == Sink::Parquet,
             _ => true,
         }
     }

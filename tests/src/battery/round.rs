@@ -184,10 +184,14 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
                 kafka.resume()
             })
         }
-        Fault::BrokerUnreachable => {
+        Fault::BrokerUnreachable | Fault::BrokerHalf => {
             let proxy = &servers.kafka.proxy;
+            let mode = match fault {
+                Fault::BrokerHalf => Mode::Half,
+                _ => Mode::Refuse,
+            };
             outlast(routes, || {
-                proxy.set(Mode::Refuse);
+                proxy.set(mode);
                 std::thread::sleep(OUTAGE);
                 proxy.set(Mode::Pass);
                 Ok(())
@@ -214,6 +218,24 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
             std::thread::sleep(SINK_OUTAGE);
             Ok(())
         }),
+        Fault::DiskFull => {
+            let disk = servers.need_disk()?;
+            outlast(routes, || {
+                disk.fill()?;
+                std::thread::sleep(SINK_OUTAGE);
+                disk.make_room()
+            })
+        }
+        Fault::ClockJumps => {
+            let clock = servers.need_clock()?;
+            outlast(routes, || {
+                for offset in ["+1h", "-1h", "+0"] {
+                    clock.set(offset)?;
+                    std::thread::sleep(SINK_OUTAGE / 2);
+                }
+                Ok(())
+            })
+        }
         Fault::MetastoreDown => match &mut servers.metastore {
             Some(metastore) => outlast(routes, || {
                 metastore.stop();

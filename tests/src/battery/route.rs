@@ -26,7 +26,7 @@ pub(super) struct Route {
     pub(super) exposed: u64,
     pub(super) restarts: usize,
     pub(super) problems: Vec<String>,
-    properties: String,
+    worker: crate::Route,
     target: Target,
     /// Sent SIGTERM, not yet ended.
     leaving: Vec<Worker>,
@@ -56,6 +56,12 @@ impl Route {
             servers.kafka.proxy.port(),
             cell.tradeoff.name()
         );
+        let mut worker = crate::Route::new(properties);
+        if fault == Fault::ClockJumps {
+            for (name, value) in servers.need_clock()?.environment() {
+                worker = worker.env(name, &value);
+            }
+        }
         let mut route = Route {
             cell,
             name,
@@ -63,7 +69,7 @@ impl Route {
             exposed: 0,
             restarts: 0,
             problems: Vec::new(),
-            properties,
+            worker,
             target,
             leaving: Vec::new(),
         };
@@ -111,7 +117,7 @@ impl Route {
     }
 
     pub(super) fn join(&mut self) -> Result<()> {
-        self.workers.push(Worker::spawn(&self.properties)?);
+        self.workers.push(self.worker.spawn()?);
         Ok(())
     }
 
@@ -147,7 +153,7 @@ impl Route {
                     self.name
                 )));
             }
-            *worker = Worker::spawn(&self.properties)?;
+            *worker = self.worker.spawn()?;
         }
         Ok(())
     }
@@ -263,7 +269,11 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
                 );
                 return Ok((Target::Prefix(format!("{name}/")), lines + &bucket));
             }
-            let directory = servers.directory.path().join(name);
+            let root = match fault {
+                Fault::DiskFull => servers.need_disk()?.path(),
+                _ => servers.directory.path(),
+            };
+            let directory = root.join(name);
             std::fs::create_dir(&directory)?;
             let mut place = format!("sink.parquet.location = file://{}\n", directory.display());
             if fault == Fault::MetastoreDown {

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::clock::Clock;
+use super::disk::Disk;
 use crate::elasticsearch::Options;
 use crate::proxy::Proxy;
 use crate::{Elasticsearch, Kafka, Metastore, Result, S3, free_port};
@@ -38,6 +40,10 @@ pub struct Servers {
     pub(super) pressed: Option<Behind<Elasticsearch>>,
     pub(super) s3: Option<Behind<S3>>,
     pub(super) metastore: Option<Metastore>,
+    /// Of the Parquet files where the disk gets full.
+    pub(super) disk: Option<Disk>,
+    /// Of the workers where it jumps.
+    pub(super) clock: Option<Clock>,
     /// Of the Parquet files.
     pub(super) directory: TempDir,
     /// Names of topics, indices and groups are never used twice.
@@ -56,6 +62,8 @@ impl Servers {
             pressed: None,
             s3: None,
             metastore: None,
+            disk: None,
+            clock: None,
             directory: tempfile::Builder::new()
                 .prefix("keystone-battery-")
                 .tempdir()?,
@@ -98,6 +106,20 @@ impl Servers {
             self.metastore = Some(Metastore::start(self.directory.path())?);
         }
         Ok(self.metastore.as_ref().expect("it was started above"))
+    }
+
+    pub(super) fn need_disk(&mut self) -> Result<&Disk> {
+        if self.disk.is_none() {
+            self.disk = Some(Disk::mount()?);
+        }
+        Ok(self.disk.as_ref().expect("it was mounted above"))
+    }
+
+    pub(super) fn need_clock(&mut self) -> Result<&Clock> {
+        if self.clock.is_none() {
+            self.clock = Some(Clock::new()?);
+        }
+        Ok(self.clock.as_ref().expect("it was made above"))
     }
 
     /// How often the pressed node has refused a request.
