@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use keystone_tests::elasticsearch::Options;
 use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
 use keystone_tests::kafka::Isolation;
-use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Route, Verdict};
+use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Route, Verdict, Worker};
 use tempfile::TempDir;
 
 use crate::measure::{self, Cost};
 
 /// The topic that every job reads.
 const EVENTS: &str = "events";
-const PARTITIONS: i32 = 8;
+pub(crate) const PARTITIONS: i32 = 8;
 /// For a worker to drain and end after SIGTERM.
-const END: Duration = Duration::from_secs(60);
+pub(crate) const END: Duration = Duration::from_secs(60);
 
 /// The jobs that the others are compared with.
 pub(crate) const FLOORS: [&str; 2] = ["kcat", "mirror-c"];
@@ -32,18 +32,18 @@ pub(crate) const JOBS: [Job; 6] = [
     job(
         "kafka",
         "worker: filter and projection to Kafka",
-        Work::Kafka,
+        Work::Project(Sink::Kafka),
     ),
     job("mirror", "worker: mirror to Kafka", Work::Mirror),
     job(
         "elasticsearch",
         "worker: filter and projection to Elasticsearch",
-        Work::Elasticsearch,
+        Work::Project(Sink::Elasticsearch),
     ),
     job(
         "parquet",
         "worker: filter and projection to Parquet",
-        Work::Parquet,
+        Work::Project(Sink::Parquet),
     ),
 ];
 
@@ -58,8 +58,14 @@ pub(crate) struct Job {
 enum Work {
     Kcat,
     MirrorC,
-    Kafka,
     Mirror,
+    /// With filter and projection.
+    Project(Sink),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sink {
+    Kafka,
     Elasticsearch,
     Parquet,
 }
@@ -83,9 +89,9 @@ pub(crate) struct Programs {
 
 /// The servers with the events, and where a run leaves what it delivers.
 pub(crate) struct Bench {
-    events: Events,
+    pub(crate) events: Events,
     programs: Programs,
-    kafka: Kafka,
+    pub(crate) kafka: Kafka,
     /// Started for the first job that needs it.
     elasticsearch: Option<Elasticsearch>,
 }
@@ -121,25 +127,28 @@ impl Bench {
                     .arg(self.events.count().to_string());
                 self.run_topic(run, |_| measure::run(&mut mirror), Self::judge_whole)
             }
-            Work::Kafka => {
-                let route = format!(
-                    "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {run}\n"
-                );
-                self.run_topic(
-                    run,
-                    |bench| bench.worker(run, &route),
-                    Self::judge_projected,
-                )
-            }
             Work::Mirror => {
                 let route = format!(
                     "source.format = raw\nsource.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = {run}\n"
                 );
                 self.run_topic(run, |bench| bench.worker(run, &route), Self::judge_whole)
             }
-            Work::Elasticsearch => self.run_elasticsearch(run),
-            Work::Parquet => self.run_parquet(run),
+            Work::Project(sink) => self.project(sink, run, ""),
         }
+    }
+
+    /// Filter and projection of the whole topic, at full speed; `more` are lines of the route.
+    pub(crate) fn project(
+        &mut self,
+        sink: Sink,
+        run: &str,
+        more: &str,
+    ) -> Result<(Cost, Option<Verdict>)> {
+        let count = self.events.count();
+        let (cost, verdict) = self.deliver(sink, run, |bench, route| {
+            Ok((bench.worker(run, &(route.to_owned() + more))?, count))
+        })?;
+        Ok((cost, Some(verdict)))
     }
 
     fn run_topic(
@@ -155,25 +164,64 @@ impl Bench {
         Ok((cost, Some(verdict)))
     }
 
-    fn run_elasticsearch(&mut self, index: &str) -> Result<(Cost, Option<Verdict>)> {
-        if self.elasticsearch.is_none() {
+    /// Has `work` deliver with filter and projection to a fresh place of the sink, given the route's lines for it; `work` answers with what
+    /// it found and how many of the events it sent through. Judges what the place holds then, and removes it.
+    pub(crate) fn deliver<T>(
+        &mut self,
+        sink: Sink,
+        run: &str,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+    ) -> Result<(T, Verdict)> {
+        if sink == Sink::Elasticsearch && self.elasticsearch.is_none() {
             self.elasticsearch = Some(Elasticsearch::start(Options::default())?);
         }
-        let server = self.elasticsearch.as_ref().expect("it was just started");
+        match sink {
+            Sink::Kafka => self.to_kafka(run, work),
+            Sink::Elasticsearch => self.to_elasticsearch(run, work),
+            Sink::Parquet => self.to_parquet(work),
+        }
+    }
+
+    fn to_kafka<T>(
+        &self,
+        topic: &str,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+    ) -> Result<(T, Verdict)> {
+        self.kafka.create_topic(topic, PARTITIONS, &[])?;
+        let route = format!(
+            "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {topic}\n"
+        );
+        let (found, sent) = work(self, &route)?;
+        let mut judge = Judge::new(self.events.expected_in(0..sent), "event_id");
+        judge.topic(&self.kafka, topic, Isolation::ReadCommitted)?;
+        self.kafka.delete_topic(topic)?;
+        Ok((found, judge.verdict()))
+    }
+
+    fn to_elasticsearch<T>(
+        &self,
+        index: &str,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+    ) -> Result<(T, Verdict)> {
+        let server = self.elasticsearch.as_ref();
+        let server = server.ok_or_else(|| Error::new("Elasticsearch was not started"))?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = elasticsearch\nsink.elasticsearch.urls = {}\n\
              sink.elasticsearch.index = {index}\nsink.elasticsearch.compression = none\n",
             server.url()
         );
-        let cost = self.worker(index, &route)?;
-        let mut judge = Judge::new(self.events.expected(), "event_id");
+        let (found, sent) = work(self, &route)?;
+        let mut judge = Judge::new(self.events.expected_in(0..sent), "event_id");
         judge.elasticsearch(server, index)?;
         server.request("DELETE", &format!("/{index}"), None)?;
-        Ok((cost, Some(judge.verdict())))
+        Ok((found, judge.verdict()))
     }
 
     /// To local files; a table partitioned by the hour of the event's time, zstd level 1.
-    fn run_parquet(&self, run: &str) -> Result<(Cost, Option<Verdict>)> {
+    fn to_parquet<T>(
+        &self,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+    ) -> Result<(T, Verdict)> {
         let table: TempDir = tempfile::tempdir()?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = file://{}\n\
@@ -181,22 +229,16 @@ impl Bench {
              sink.parquet.compression = zstd\nsink.parquet.compression.level = 1\n",
             table.path().display()
         );
-        let cost = self.worker(run, &route)?;
-        let mut judge = Judge::new(self.events.expected_with_time(), "event_id");
+        let (found, sent) = work(self, &route)?;
+        let mut judge = Judge::new(self.events.expected_with_time_in(0..sent), "event_id");
         judge.parquet(table.path())?;
-        Ok((cost, Some(judge.verdict())))
+        Ok((found, judge.verdict()))
     }
 
     /// From the start of the worker to its end after SIGTERM, which it gets when it has consumed all events.
     fn worker(&self, run: &str, route: &str) -> Result<Cost> {
-        let source = format!(
-            "route.name = {run}\nsource.topics = {EVENTS}\nkafka.bootstrap.servers = {}\n",
-            self.kafka.bootstrap()
-        );
         let started = Instant::now();
-        let mut worker = Route::new(source + route)
-            .program(&self.programs.worker)
-            .spawn()?;
+        let mut worker = self.start_worker(run, EVENTS, route)?;
         let count = self.events.count();
         worker.wait_until(measure::RUN, "all events were consumed", |worker| {
             let consumed = worker.metrics()?.sum("keystone_events_consumed_total", &[]);
@@ -204,17 +246,18 @@ impl Bench {
         })?;
         worker.sigterm()?;
         let cost = measure::until_ended(worker.pid(), started, END)?;
-        let (status, log) = worker.wait_exit(END)?;
-        match status.success() {
-            true => Ok(cost),
-            false => Err(Error::new(format!("the worker failed ({status}):\n{log}"))),
-        }
+        ended_well(worker)?;
+        Ok(cost)
     }
 
-    fn judge_projected(&self, topic: &str) -> Result<Verdict> {
-        let mut judge = Judge::new(self.events.expected(), "event_id");
-        judge.topic(&self.kafka, topic, Isolation::ReadCommitted)?;
-        Ok(judge.verdict())
+    pub(crate) fn start_worker(&self, run: &str, topic: &str, route: &str) -> Result<Worker> {
+        let source = format!(
+            "route.name = {run}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\n",
+            self.kafka.bootstrap()
+        );
+        Route::new(source + route)
+            .program(&self.programs.worker)
+            .spawn()
     }
 
     /// By the record's key, which is the event's id.
@@ -234,6 +277,15 @@ impl Bench {
                 "{broken} records of {topic} are not UTF-8"
             ))),
         }
+    }
+}
+
+/// Waits for the end of a worker after SIGTERM.
+pub(crate) fn ended_well(mut worker: Worker) -> Result<()> {
+    let (status, log) = worker.wait_exit(END)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Error::new(format!("the worker failed ({status}):\n{log}"))),
     }
 }
 

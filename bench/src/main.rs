@@ -8,9 +8,11 @@ mod floor;
 mod jobs;
 mod measure;
 mod table;
+mod tradeoffs;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use keystone_tests::{Doing, Error, Events, Result};
@@ -35,6 +37,15 @@ struct Arguments {
     /// How often each job is run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
+    /// Measure what each word of `delivery.tradeoff` costs, instead of the jobs
+    #[arg(long)]
+    tradeoffs: bool,
+    /// Events a second for the tradeoffs
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// Seconds for which each tradeoff is looked at
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..600))]
+    window: u64,
     /// Only print the table
     #[arg(long)]
     dry_run: bool,
@@ -63,6 +74,13 @@ fn bench(arguments: &Arguments) -> Result<()> {
     };
     eprintln!("making {} events", arguments.events);
     let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
+    if arguments.tradeoffs {
+        let window = Duration::from_secs(arguments.window);
+        let rows = tradeoffs::run(&mut bench, arguments.rate, window);
+        let table = tradeoffs::render(&rows, arguments.events, arguments.rate, window);
+        let wrong = rows.iter().filter(|row| row.is_wrong()).count();
+        return end(root, arguments, "tradeoffs", &table, wrong);
+    }
     let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
     for repeat in 1..=arguments.repeats {
         for (job, line) in chosen.iter().zip(&mut lines) {
@@ -75,13 +93,22 @@ fn bench(arguments: &Arguments) -> Result<()> {
         arguments.repeats,
         table::render(&lines, arguments.events, jobs::FLOORS)
     );
+    let wrong = lines.iter().filter(|line| line.wrong.is_some()).count();
+    end(root, arguments, "figures", &table, wrong)
+}
+
+/// Shows a table and writes it into the place of this name in docs/benchmarks.md.
+fn end(root: &Path, arguments: &Arguments, place: &str, table: &str, wrong: usize) -> Result<()> {
     println!("{table}");
     if !arguments.dry_run {
-        write(root, &table)?;
+        let path = root.join("docs/benchmarks.md");
+        let page = std::fs::read_to_string(&path).doing("reading docs/benchmarks.md")?;
+        let page = table::insert(&page, place, table)?;
+        std::fs::write(&path, page).doing("writing docs/benchmarks.md")?;
     }
-    match lines.iter().filter(|line| line.wrong.is_some()).count() {
+    match wrong {
         0 => Ok(()),
-        failed => Err(Error::new(format!("{failed} jobs failed; see above"))),
+        wrong => Err(Error::new(format!("{wrong} lines failed; see above"))),
     }
 }
 
@@ -112,10 +139,4 @@ fn run(bench: &mut Bench, job: Job, repeat: u32, line: &mut Line) {
             line.wrong = Some("it failed".to_owned());
         }
     }
-}
-
-fn write(root: &Path, table: &str) -> Result<()> {
-    let path = root.join("docs/benchmarks.md");
-    let page = std::fs::read_to_string(&path).doing("reading docs/benchmarks.md")?;
-    std::fs::write(&path, table::insert(&page, table)?).doing("writing docs/benchmarks.md")
 }

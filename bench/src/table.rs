@@ -7,8 +7,6 @@ use keystone_tests::{Error, Result};
 use crate::jobs::Job;
 use crate::measure::Cost;
 
-const BEGIN: &str = "<!-- figures: begin -->";
-const END: &str = "<!-- figures: end -->";
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// One line of the table.
@@ -111,17 +109,22 @@ pub(crate) fn render(lines: &[Line], events: u64, floors: [&str; 2]) -> String {
     table
 }
 
-/// Puts `table` between the two marker comments of a page, in place of what is there.
-pub(crate) fn insert(page: &str, table: &str) -> Result<String> {
+/// Puts `table` between the two marker comments of this name, in place of what is there.
+pub(crate) fn insert(page: &str, place: &str, table: &str) -> Result<String> {
+    let (begin, end) = (marker(place, "begin"), marker(place, "end"));
     let parts = page
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        .split_once(&begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
     let (before, after) = parts.ok_or_else(|| {
         Error::new(format!(
-            "docs/benchmarks.md lacks the line `{BEGIN}`, or `{END}` after it, between which the table goes"
+            "docs/benchmarks.md lacks the line `{begin}`, or `{end}` after it, between which the table goes"
         ))
     })?;
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+    Ok(format!("{before}{begin}\n{table}{end}{after}"))
+}
+
+fn marker(place: &str, which: &str) -> String {
+    format!("<!-- {place}: {which} -->")
 }
 
 #[cfg(test)]
@@ -169,9 +172,9 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_the_markers_is_replaced() {
-        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = insert(&page, "new\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert!(insert("a\n", "new\n").is_err());
+        let page = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n";
+        let new = insert(page, "x", "new\n").unwrap();
+        assert_eq!(new, page.replace("old", "new"));
+        assert!(insert(page, "y", "new\n").is_err());
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keystone_dsl::Rule;
@@ -203,9 +203,9 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// Upper bounds of the latency histogram, in seconds.
-const LATENCY_BOUNDS: [f64; 16] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
-    7_200.0,
+const LATENCY_BOUNDS: [f64; 26] = [
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
+    1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
 ];
 const SIZE_BOUNDS: [f64; 10] = [
     1.0, 10.0, 100.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0,
@@ -217,8 +217,6 @@ const BYTES_BOUNDS: [f64; 9] = [1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 2.5e
 pub struct Latency {
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     sum_ms: AtomicU64,
-    /// The worst one since it was last read, in milliseconds.
-    max_ms: AtomicI64,
 }
 
 impl Latency {
@@ -232,7 +230,6 @@ impl Latency {
             self.buckets[bucket].fetch_add(*count, Ordering::Relaxed);
             self.sum_ms
                 .fetch_add(latency as u64 * count, Ordering::Relaxed);
-            self.max_ms.fetch_max(latency, Ordering::Relaxed);
         }
     }
 

@@ -64,6 +64,8 @@ const TITLES: [&str; 8] = [
 /// 2026-11-23T10:00:00Z.
 const BASE_MS: i64 = 1_795_428_000_000;
 const PRODUCE: Duration = Duration::from_secs(300);
+/// Milliseconds, for full batches.
+const LINGER: u32 = 20;
 
 /// A reproducible sequence of events.
 #[derive(Debug, Clone)]
@@ -195,8 +197,13 @@ impl Events {
 
     /// What [`FILTER`] and [`PROJECTION_WITH_TIME`] make of each event they keep.
     pub fn expected_with_time(&self) -> HashMap<String, String> {
+        self.expected_with_time_in(0..self.count)
+    }
+
+    /// [`Events::expected_with_time`] of some of the events.
+    pub fn expected_with_time_in(&self, numbers: std::ops::Range<u64>) -> HashMap<String, String> {
         let json = |drawn: &Drawn| format!("{},\"ts\":\"{}\"}}", five_fields(drawn), drawn.ts);
-        (0..self.count)
+        numbers
             .filter_map(|number| self.kept(number))
             .map(|drawn| (drawn.id.clone(), json(&drawn)))
             .collect()
@@ -223,7 +230,7 @@ impl Events {
         numbers: std::ops::Range<u64>,
     ) -> Result<()> {
         let failures = Failures::default();
-        let producer = producer(bootstrap, failures.clone())?;
+        let producer = producer(bootstrap, LINGER, failures.clone())?;
         let deadline = Instant::now() + PRODUCE;
         for number in numbers {
             let (id, event) = (self.id(number), self.event(number));
@@ -326,8 +333,12 @@ impl ProducerContext for Failures {
     }
 }
 
-/// A producer that repeats nothing and waits for all in-sync replicas.
-pub(crate) fn producer(bootstrap: &str, failures: Failures) -> Result<ThreadedProducer<Failures>> {
+/// A producer that repeats nothing and waits for all in-sync replicas; a record waits `linger` milliseconds for others.
+pub(crate) fn producer(
+    bootstrap: &str,
+    linger: u32,
+    failures: Failures,
+) -> Result<ThreadedProducer<Failures>> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
@@ -335,7 +346,7 @@ pub(crate) fn producer(bootstrap: &str, failures: Failures) -> Result<ThreadedPr
         .set("enable.idempotence", "true");
     config
         .set("compression.type", "lz4")
-        .set("linger.ms", "20")
+        .set("linger.ms", linger.to_string())
         .set("batch.size", "1000000");
     config
         .set("queue.buffering.max.messages", "200000")

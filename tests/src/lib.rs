@@ -20,6 +20,7 @@ pub mod process;
 pub mod provision;
 pub mod proxy;
 pub mod s3;
+pub mod stream;
 pub mod worker;
 
 use std::collections::HashSet;
@@ -35,6 +36,7 @@ pub use judge::{Judge, Verdict};
 pub use kafka::Kafka;
 pub use metastore::Metastore;
 pub use s3::S3;
+pub use stream::Stream;
 pub use worker::{Route, Worker, keystone};
 
 /// A text for the person who reads the failed test. Takes any error by `?`; prints the same as debug, so that `unwrap` is readable.

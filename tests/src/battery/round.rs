@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::events::{Failures, producer};
 use crate::proxy::Mode;
-use crate::{Doing, Error, Events, Result, wait_for};
+use crate::{Error, Events, Result, Stream, wait_for};
 
 use super::route::Route;
 use super::servers::Servers;
@@ -57,7 +55,12 @@ pub fn run(
         route.wait_assigned(PARTITIONS)?;
     }
     let bootstrap = servers.kafka.server.bootstrap();
-    let source = Source::start(Events::new(seed, MOST), &bootstrap, &topic, fault)?;
+    let bad = move |count: u64| {
+        let is_bad = fault.has_bad_events() && count.is_multiple_of(BAD_EVERY);
+        is_bad.then(|| (bad_key(count), bad_event(fault, &bad_key(count))))
+    };
+    let events = Events::new(seed, MOST);
+    let source = Stream::start(events.clone(), &bootstrap, &topic, RATE, bad)?;
     let watches = routes
         .iter()
         .map(|route| Watch::start(&bootstrap, &route.name, &topic));
@@ -71,7 +74,8 @@ pub fn run(
     watches.iter().for_each(Watch::begin);
     make(servers, fault, &mut routes, &mut dice)?;
     supervise(&mut routes, AFTER)?;
-    let (count, bad) = source.stop()?;
+    let count = source.stop()?;
+    let bad = bad_keys(fault, count);
     drained(servers, &mut routes, &watches, &topic)?;
     let stalls: Vec<Duration> = watches.into_iter().map(Watch::end).collect();
     for route in &mut routes {
@@ -82,7 +86,7 @@ pub fn run(
             "Elasticsearch has refused nothing: its limit is too high",
         ));
     }
-    let expected = Events::new(seed, MOST).expected_in(0..count);
+    let expected = events.expected_in(0..count);
     let mut outcomes = Vec::new();
     for (mut route, stall) in routes.into_iter().zip(stalls) {
         let verdict = route.judge(servers, expected.clone())?;
@@ -365,65 +369,14 @@ fn drained(servers: &Servers, routes: &mut [Route], watches: &[Watch], topic: &s
     })
 }
 
-/// Sends events at a steady rate on a thread of its own until it is stopped.
-struct Source {
-    ended: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(u64, BTreeSet<String>)>>,
+/// The keys of the bad events among so many.
+fn bad_keys(fault: Fault, count: u64) -> BTreeSet<String> {
+    let is_bad = |number: &u64| fault.has_bad_events() && number.is_multiple_of(BAD_EVERY);
+    (1..=count).filter(is_bad).map(bad_key).collect()
 }
 
-impl Source {
-    fn start(events: Events, bootstrap: &str, topic: &str, fault: Fault) -> Result<Source> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let failures = Failures::default();
-        let producer = producer(bootstrap, failures.clone())?;
-        let (stop, topic) = (ended.clone(), topic.to_owned());
-        let thread = std::thread::spawn(move || {
-            let (start, mut count, mut bad) = (Instant::now(), 0, BTreeSet::new());
-            let send = |partition: i32, key: &str, event: &str| {
-                let record = BaseRecord::to(&topic)
-                    .partition(partition)
-                    .key(key)
-                    .payload(event);
-                producer
-                    .send(record)
-                    .map_err(|(error, _)| error)
-                    .doing("producing an event")
-            };
-            while !stop.load(Ordering::SeqCst) {
-                let due = (start.elapsed().as_millis() as u64 * RATE / 1000).min(MOST);
-                while count < due {
-                    send(
-                        events.partition(count),
-                        &events.id(count),
-                        &events.event(count),
-                    )?;
-                    count += 1;
-                    if fault.has_bad_events() && count % BAD_EVERY == 0 {
-                        let key = format!("bad-{count}");
-                        send(events.partition(count), &key, &bad_event(fault, &key))?;
-                        bad.insert(key);
-                    }
-                }
-                std::thread::sleep(TICK);
-            }
-            producer.flush(WORK)?;
-            match failures.0.load(Ordering::SeqCst) {
-                0 => Ok((count, bad)),
-                lost => Err(Error::new(format!(
-                    "Kafka did not take {lost} events of {topic}"
-                ))),
-            }
-        });
-        Ok(Source { ended, thread })
-    }
-
-    /// How many events were sent, and the keys of the bad ones.
-    fn stop(self) -> Result<(u64, BTreeSet<String>)> {
-        self.ended.store(true, Ordering::SeqCst);
-        self.thread
-            .join()
-            .map_err(|_| Error::new("the producer panicked"))?
-    }
+fn bad_key(number: u64) -> String {
+    format!("bad-{number}")
 }
 
 fn bad_event(fault: Fault, id: &str) -> String {

@@ -1,0 +1,267 @@
+//! What each word of `delivery.tradeoff` costs with each sink: latency and processor time at a steady rate, and processor time at full speed.
+//!
+//! The latency is what the worker's own histogram counted between two looks at it: from the record's timestamp, given by the producer, to the
+//! moment the event was settled as delivered. A quantile is interpolated within its bucket, as Prometheus does.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use keystone_tests::metrics::Metrics;
+use keystone_tests::{Error, Result, Stream, Worker};
+
+use crate::jobs::{Bench, PARTITIONS, Sink, ended_well};
+use crate::measure::{self, Cost};
+
+const WORDS: [&str; 3] = ["low-latency", "balanced", "no-duplicates"];
+const SINKS: [Sink; 3] = [Sink::Kafka, Sink::Elasticsearch, Sink::Parquet];
+/// Before the first look: the worker has its partitions, and what piled up at the start is delivered.
+const WARM_UP: Duration = Duration::from_secs(6);
+/// For the worker to take its partitions.
+const START: Duration = Duration::from_secs(60);
+/// Files are published this often here, milliseconds: the default of minutes would be all that is measured.
+const ROLL_MS: u64 = 2_000;
+
+/// One sink under one word.
+pub(crate) struct Row {
+    sink: Sink,
+    word: &'static str,
+    full: Result<Cost, String>,
+    steady: Result<Steady, String>,
+}
+
+impl Row {
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.full.is_err() || self.steady.is_err()
+    }
+}
+
+/// At the steady rate.
+struct Steady {
+    cpu_seconds_per_million: f64,
+    latency: Buckets,
+}
+
+/// A window of a histogram: upper bounds in seconds, ascending, the last infinite, with counts up to each.
+struct Buckets(Vec<(f64, f64)>);
+
+/// Measures all rows; `rate` is events a second, looked at for `window`.
+pub(crate) fn run(bench: &mut Bench, rate: u64, window: Duration) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for sink in SINKS {
+        for word in WORDS {
+            let run = format!("{sink:?}-{word}").to_lowercase();
+            eprintln!("{run}");
+            let mut more = format!("delivery.tradeoff = {word}\n");
+            if sink == Sink::Parquet {
+                more += &format!("sink.parquet.roll.max.age.ms = {ROLL_MS}\n");
+            }
+            let full = bench.project(sink, &format!("full-{run}"), &more);
+            let full = full.and_then(|(cost, verdict)| match verdict {
+                Some(verdict) if !verdict.is_exact() => Err(Error::new(verdict.to_string())),
+                _ => Ok(cost),
+            });
+            let steady = steady(bench, sink, &format!("steady-{run}"), &more, rate, window);
+            let said = |error: Error| {
+                eprintln!("{run}: {error}");
+                let text = error.to_string();
+                text.lines().next().unwrap_or_default().to_owned()
+            };
+            rows.push(Row {
+                sink,
+                word,
+                full: full.map_err(said),
+                steady: steady.map_err(said),
+            });
+        }
+    }
+    rows
+}
+
+fn steady(
+    bench: &mut Bench,
+    sink: Sink,
+    run: &str,
+    more: &str,
+    rate: u64,
+    window: Duration,
+) -> Result<Steady> {
+    let topic = format!("{run}-events");
+    bench.kafka.create_topic(&topic, PARTITIONS, &[])?;
+    let (steady, verdict) = bench.deliver(sink, run, |bench, route| {
+        let mut worker = bench.start_worker(run, &topic, &(route.to_owned() + more))?;
+        worker.wait_until(START, "all partitions are assigned", |worker| {
+            let assigned = worker.metrics()?.sum("keystone_partitions_assigned", &[]);
+            Ok(assigned == f64::from(PARTITIONS))
+        })?;
+        let none = |_| None;
+        let bootstrap = bench.kafka.bootstrap();
+        let stream = Stream::start(bench.events.clone(), &bootstrap, &topic, rate, none)?;
+        // The window is time itself, not a condition.
+        std::thread::sleep(WARM_UP);
+        let before = Look::at(&worker)?;
+        std::thread::sleep(window);
+        let after = Look::at(&worker)?;
+        let sent = stream.stop()?;
+        worker.wait_until(measure::RUN, "all events were consumed", |worker| {
+            Ok(worker.metrics()?.sum(CONSUMED, &[]) as u64 >= sent)
+        })?;
+        worker.sigterm()?;
+        ended_well(worker)?;
+        Ok((after.since(&before)?, sent))
+    })?;
+    bench.kafka.delete_topic(&topic)?;
+    match verdict.is_exact() {
+        true => Ok(steady),
+        false => Err(Error::new(verdict.to_string())),
+    }
+}
+
+const CONSUMED: &str = "keystone_events_consumed_total";
+
+/// What a worker has done so far.
+struct Look {
+    cpu_seconds: f64,
+    consumed: f64,
+    latency: Vec<(f64, f64)>,
+}
+
+impl Look {
+    fn at(worker: &Worker) -> Result<Look> {
+        let metrics = worker.metrics()?;
+        Ok(Look {
+            cpu_seconds: worker.cpu_seconds()?,
+            consumed: metrics.sum(CONSUMED, &[]),
+            latency: buckets(&metrics),
+        })
+    }
+
+    fn since(&self, before: &Look) -> Result<Steady> {
+        let consumed = self.consumed - before.consumed;
+        let latency = self.latency.iter().zip(&before.latency);
+        let latency: Vec<_> = latency.map(|(now, then)| (now.0, now.1 - then.1)).collect();
+        if consumed <= 0.0 || latency.last().is_none_or(|(_, count)| *count <= 0.0) {
+            return Err(Error::new("nothing was delivered while it was looked at"));
+        }
+        Ok(Steady {
+            cpu_seconds_per_million: (self.cpu_seconds - before.cpu_seconds) * 1e6 / consumed,
+            latency: Buckets(latency),
+        })
+    }
+}
+
+fn buckets(metrics: &Metrics) -> Vec<(f64, f64)> {
+    let samples = metrics.samples().iter();
+    let buckets =
+        samples.filter(|sample| sample.name == "keystone_delivery_latency_seconds_bucket");
+    let bound = |labels: &[(String, String)]| {
+        let (_, value) = labels.iter().find(|(name, _)| name == "le")?;
+        match value.as_str() {
+            "+Inf" => Some(f64::INFINITY),
+            number => number.parse().ok(),
+        }
+    };
+    buckets
+        .filter_map(|sample| Some((bound(&sample.labels)?, sample.value)))
+        .collect()
+}
+
+impl Buckets {
+    /// In seconds; the lower bound of the last bucket where it falls into that.
+    fn quantile(&self, share: f64) -> f64 {
+        let total = self.0.last().map_or(0.0, |(_, count)| *count);
+        let rank = total * share;
+        let (mut lower, mut below) = (0.0, 0.0);
+        for (upper, count) in &self.0 {
+            if *count >= rank && *count > below {
+                return match upper.is_finite() {
+                    true => lower + (upper - lower) * (rank - below) / (count - below),
+                    false => lower,
+                };
+            }
+            (lower, below) = (*upper, *count);
+        }
+        lower
+    }
+
+    /// The least bound that no event was above, in seconds.
+    fn bound(&self) -> f64 {
+        let total = self.0.last().map_or(0.0, |(_, count)| *count);
+        let all = self.0.iter().find(|(_, count)| *count >= total);
+        all.map_or(f64::INFINITY, |(upper, _)| *upper)
+    }
+}
+
+/// The table, with what it says of itself.
+pub(crate) fn render(rows: &[Row], events: u64, rate: u64, window: Duration) -> String {
+    let mut text = format!(
+        "\nOne run: {events} events at full speed, then {rate} events a second looked at for {} s. Parquet files are rolled every {} s here.\n\n\
+         | sink | `delivery.tradeoff` | full speed: CPU-seconds per million | wall | {rate}/s: CPU-seconds per million | latency p50 | p99 | all below |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        window.as_secs(),
+        ROLL_MS / 1_000
+    );
+    for row in rows {
+        let full = match &row.full {
+            Ok(cost) => format!(
+                "{:.2} | {:.1} s",
+                cost.cpu_seconds * 1e6 / events as f64,
+                cost.wall_seconds
+            ),
+            Err(problem) => format!("wrong: {problem} | -"),
+        };
+        let steady = match &row.steady {
+            Ok(steady) => format!(
+                "{:.2} | {} | {} | {}",
+                steady.cpu_seconds_per_million,
+                shown(steady.latency.quantile(0.5)),
+                shown(steady.latency.quantile(0.99)),
+                shown(steady.latency.bound())
+            ),
+            Err(problem) => format!("wrong: {problem} | - | - | -"),
+        };
+        let _ = writeln!(
+            text,
+            "| {:?} | {} | {full} | {steady} |",
+            row.sink, row.word
+        );
+    }
+    text.push('\n');
+    text
+}
+
+fn shown(seconds: f64) -> String {
+    match seconds {
+        seconds if !seconds.is_finite() => "-".to_owned(),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1_000.0),
+        seconds => format!("{seconds:.1} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket_and_the_bound_above_all() {
+        let buckets = Buckets(vec![
+            (0.01, 0.0),
+            (0.02, 50.0),
+            (0.04, 100.0),
+            (f64::INFINITY, 100.0),
+        ]);
+        assert_eq!(shown(buckets.quantile(0.5)), "20 ms");
+        assert_eq!(shown(buckets.quantile(0.75)), "30 ms");
+        assert_eq!(shown(buckets.bound()), "40 ms");
+        let beyond = Buckets(vec![(0.01, 1.0), (f64::INFINITY, 2.0)]);
+        assert_eq!(shown(beyond.quantile(0.99)), "10 ms");
+        assert_eq!(shown(beyond.bound()), "-");
+    }
+
+    #[test]
+    fn the_buckets_of_a_scrape_are_found_by_their_bounds() {
+        let name = "keystone_delivery_latency_seconds_bucket";
+        let text = format!("{name}{{le=\"0.01\"}} 3\n{name}{{le=\"+Inf\"}} 4\n");
+        let metrics = Metrics::parse(&text).unwrap();
+        assert_eq!(buckets(&metrics), [(0.01, 3.0), (f64::INFINITY, 4.0)]);
+    }
+}
