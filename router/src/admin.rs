@@ -16,10 +16,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::metrics;
-use crate::state::{Shared, lock, now_ms};
+use crate::state::{Shared, lock};
 
-/// The consumer thread is taken for stuck after this long. A drain or a rebalance keeps it from polling for less.
-const STUCK: Duration = Duration::from_secs(300);
 /// Trouble that lasts shorter than this does not make the worker unready.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -88,13 +86,7 @@ impl Admin {
     /// Why the process should be restarted.
     fn dead(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let age = now_ms() - self.shared.heartbeat.load(Ordering::Relaxed);
-        if age > STUCK.as_millis() as i64 {
-            problems.push(format!(
-                "the consumer thread has been stuck for {} s",
-                age / 1_000
-            ));
-        }
+        problems.extend(self.shared.stalled().iter().map(ToString::to_string));
         problems.extend(self.shared.failure());
         problems
     }

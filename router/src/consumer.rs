@@ -19,10 +19,10 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::backoff::{Backoff, jitter};
-use crate::group::{ASK_TIMEOUT, GroupConsumer};
+use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
 use crate::offsets::PartitionKey;
-use crate::state::{Shared, now_ms};
+use crate::state::{ASK_TIMEOUT, Shared};
 
 /// A chunk is handed over at this many records or bytes, or as soon as librdkafka has no more at hand.
 const CHUNK_RECORDS: usize = 256;
@@ -125,7 +125,7 @@ impl<'c> Intake<'c> {
 
     /// What has changed since the last turn: assignment, room in the lanes.
     fn look_around(&mut self) {
-        self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+        self.shared.beat();
         if let Some(assigned) = self.consumer.context().take_changed() {
             self.assigned = assigned;
             self.last = None;
@@ -377,10 +377,8 @@ impl<'c> Intake<'c> {
             shared.abandon_held();
             seeks
         };
-        let done = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ABANDON, abandoning).await });
-        match done {
+        let in_time = async { tokio::time::timeout(ABANDON, abandoning).await };
+        match shared.wait_beating(&self.runtime, in_time)? {
             Ok(seeks) => Some(seeks),
             Err(_) => {
                 shared.fail(format!(
@@ -396,7 +394,7 @@ impl<'c> Intake<'c> {
     fn pause_for(&self, pause: Duration) {
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.shared.stop_requested() {
-            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            self.shared.beat();
             self.shared.wait_progress(Duration::from_millis(50));
         }
     }

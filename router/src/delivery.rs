@@ -248,11 +248,18 @@ impl<'d> Attempt<'d> {
             shared.held().announce(batch.id());
         }
         let started = Instant::now();
+        let sink = &self.delivery.sink;
+        let pulse = sink.longest_call().map(|longest| {
+            let pulse = shared.stalls.watch("a call of the sink", longest);
+            pulse.turn();
+            pulse
+        });
         let answer = tokio::select! {
             biased;
-            answer = self.delivery.sink.deliver(batch) => answer,
+            answer = sink.deliver(batch) => answer,
             _ = epoch.changed() => return Err(Abandoned),
         };
+        drop(pulse);
         metrics::sink_request(started.elapsed(), answer.is_ok());
         let takes_over = |answer: &Answer| answer.held && taken(batch, answer) > 0;
         if !answer.as_ref().is_ok_and(takes_over) {

@@ -20,15 +20,14 @@ use tracing::{debug, info, warn};
 use crate::joint::JointCommits;
 use crate::lane::{Assigned, Flush};
 use crate::offsets::{Commit, PartitionKey};
+use crate::stall::Pulse;
 use crate::start;
-use crate::state::{LogEnd, Shared, lock, now_ms};
+use crate::state::{ASK_TIMEOUT, LogEnd, Shared, lock};
 
 pub type GroupConsumer = BaseConsumer<Group>;
 
 /// How often a joint sink is asked whether it wants to commit.
 const JOINT_LOOK: Duration = Duration::from_millis(20);
-/// The longest single wait for Kafka inside a rebalance.
-pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the committing thread is asked for.
 pub enum CommitRequest {
@@ -48,23 +47,26 @@ pub fn commit_regularly(
     interval: Duration,
 ) {
     let group = consumer.context();
+    // Its waits for the sink and for Kafka may take as long as an outage; what is left are steps of a moment.
+    let stalls = &group.shared.stalls;
+    let pulse = stalls.watch("the committing thread", Duration::ZERO);
     let mut last = Instant::now();
     loop {
         let wait = match group.shared.joint {
             true => interval.min(JOINT_LOOK),
             false => interval,
         };
-        match requests.recv_timeout(wait) {
+        match pulse.waiting(|| requests.recv_timeout(wait)) {
             Err(RecvTimeoutError::Timeout) => {
-                group.commit_jointly(consumer, false);
+                group.commit_jointly(consumer, &pulse, false);
                 if last.elapsed() >= interval {
-                    group.commit(consumer, None);
+                    group.commit(consumer, &pulse, None);
                     last = Instant::now();
                 }
             }
             Ok(CommitRequest::Now { keys, done }) => {
-                group.commit_jointly(consumer, true);
-                group.commit(consumer, keys.as_deref());
+                group.commit_jointly(consumer, &pulse, true);
+                group.commit(consumer, &pulse, keys.as_deref());
                 // Whoever asked may have stopped waiting.
                 let _heard = done.send(());
             }
@@ -146,7 +148,7 @@ impl Group {
     fn assign(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let mut starts = Vec::new();
         if list.count() > 0 {
-            match start::resolve(consumer, &self.shared.route, list) {
+            match start::resolve(consumer, &self.shared, list) {
                 Ok(resolved) => starts = resolved,
                 Err(reason) => self.shared.fail(reason),
             }
@@ -232,7 +234,7 @@ impl Group {
         let deadline = Instant::now() + at_most;
         let flushed = self.flush_lanes();
         loop {
-            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            self.shared.beat();
             let lanes_done = flushed.load(Ordering::Acquire) >= self.flushes.len();
             let unsettled = self.shared.offsets().unsettled(keys);
             if lanes_done && unsettled == 0 {
@@ -274,21 +276,10 @@ impl Group {
             let _open = self.shared.gate.read().await;
             tokio::time::timeout(at_most, self.sink.flush()).await
         };
-        let beating = async {
-            loop {
-                self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let flushed = self.runtime.block_on(async {
-            tokio::select! {
-                flushed = flushing => flushed,
-                () = beating => unreachable!("it beats for ever"),
-            }
-        });
-        match flushed {
-            Ok(answer) => take_durable(&self.shared, answer),
-            Err(_) => warn!("the sink did not publish what it holds in time"),
+        match self.shared.wait_beating(&self.runtime, flushing) {
+            Some(Ok(answer)) => take_durable(&self.shared, answer),
+            Some(Err(_)) => warn!("the sink did not publish what it holds in time"),
+            None => {}
         }
     }
 
@@ -324,7 +315,7 @@ impl Group {
         }
         let deadline = Instant::now() + at_most;
         loop {
-            self.shared.heartbeat.store(now_ms(), Ordering::Relaxed);
+            self.shared.beat();
             let left = deadline.saturating_duration_since(Instant::now());
             match answer.recv_timeout(left.min(Duration::from_secs(1))) {
                 Ok(()) => return true,
@@ -341,25 +332,28 @@ impl Group {
     }
 
     /// Has a joint sink commit what it holds, if it wants that or is asked to.
-    fn commit_jointly(&self, consumer: &GroupConsumer, asked: bool) {
+    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) {
         if self.shared.joint
             && self.joint_commits.is_pending(&self.shared)
             && (asked || self.joint_commits.is_unfinished() || self.sink.commit_due())
         {
-            self.joint_commits
-                .commit(&self.shared, &*self.sink, &self.runtime, consumer);
+            pulse.waiting(|| {
+                self.joint_commits
+                    .commit(&self.shared, &*self.sink, &self.runtime, consumer);
+            });
         }
     }
 
     /// Commits and waits for Kafka's answer, however long it takes: for the committing thread. (rdkafka never hands on the answer to an
     /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
-    fn commit(&self, consumer: &GroupConsumer, keys: Option<&[PartitionKey]>) {
+    fn commit(&self, consumer: &GroupConsumer, pulse: &Pulse, keys: Option<&[PartitionKey]>) {
         let commits = self.choose(keys);
         // Beside an unfinished joint commit, lower offsets could take back what it has committed.
         if commits.is_empty() || self.joint_commits.is_unfinished() {
             return;
         }
-        match consumer.commit(&list_of(&commits), CommitMode::Sync) {
+        let list = list_of(&commits);
+        match pulse.waiting(|| consumer.commit(&list, CommitMode::Sync)) {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 let mut offsets = self.shared.offsets();

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
 use keystone_dsl::Record;
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::decision::{Decider, Decision};
 use crate::ledger::Ledger;
 use crate::offsets::{PartitionKey, Tracking};
+use crate::stall::Pulse;
 use crate::state::Shared;
 use crate::trigger::Trigger;
 
@@ -55,6 +56,7 @@ pub struct Lane<'r> {
     trigger: Trigger,
     delivery: mpsc::Sender<Batch>,
     counts: Counts,
+    pulse: Arc<Pulse>,
 }
 
 /// Counted for a chunk at a time: the ledger's counters are shared between threads.
@@ -69,7 +71,7 @@ struct Counts {
 static NEXT_BATCH: AtomicU64 = AtomicU64::new(1);
 
 impl<'r> Lane<'r> {
-    pub fn new(shared: &'r Shared, delivery: mpsc::Sender<Batch>) -> Lane<'r> {
+    pub fn new(number: usize, shared: &'r Shared, delivery: mpsc::Sender<Batch>) -> Lane<'r> {
         Lane {
             shared,
             decider: Decider::new(&shared.route.steps),
@@ -77,6 +79,9 @@ impl<'r> Lane<'r> {
             trigger: Trigger::new(shared.route.batch),
             delivery,
             counts: Counts::default(),
+            pulse: shared
+                .stalls
+                .watch(format!("lane {number}"), Duration::ZERO),
         }
     }
 
@@ -91,11 +96,16 @@ impl<'r> Lane<'r> {
             .trigger
             .due()
             .map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+        self.pulse.idle();
         select_biased! {
-            recv(due) -> _ => self.close(),
+            recv(due) -> _ => {
+                self.pulse.turn();
+                self.close()
+            }
             recv(chunks) -> chunk => self.take(&chunk.ok()?),
             recv(flushes) -> flush => {
                 let flush = flush.ok()?;
+                self.pulse.turn();
                 for chunk in chunks.try_iter() {
                     self.take(&chunk)?;
                 }
@@ -108,6 +118,7 @@ impl<'r> Lane<'r> {
     }
 
     fn take(&mut self, chunk: &Chunk<'_>) -> Option<()> {
+        self.pulse.turn();
         let mut now = Instant::now();
         let mut start = 0;
         for (assigned, end) in &chunk.runs {
@@ -238,7 +249,9 @@ impl<'r> Lane<'r> {
             return Some(());
         }
         self.shared.pending_batches.fetch_add(1, Ordering::AcqRel);
-        self.delivery.blocking_send(batch).ok()
+        // For room, as long as an outage of the sink lasts: delivery is watched by itself.
+        let sent = self.pulse.waiting(|| self.delivery.blocking_send(batch));
+        sent.ok()
     }
 
     fn count(&mut self) {

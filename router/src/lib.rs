@@ -4,9 +4,9 @@
 //! - [`worker`]: threads and tasks, set up and taken down
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] beside it
 //! - [`group`], [`joint`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
-//! - [`offsets`], [`held`], [`trigger`], [`backoff`]: pure state machines: what may be committed, what the sink has yet to make durable,
-//!   when a batch closes, how long to wait
-//! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`]: what the threads share, and how it is watched
+//! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`stall`]: pure state machines: what may be committed, what the sink has yet to make
+//!   durable, when a batch closes, how long to wait, what stands still
+//! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
 pub mod admin;
@@ -26,7 +26,9 @@ pub mod metrics;
 pub mod offsets;
 pub mod options;
 pub mod route;
+pub mod stall;
 pub mod start;
 pub mod state;
 pub mod trigger;
+pub mod watchdog;
 pub mod worker;

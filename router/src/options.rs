@@ -315,6 +315,17 @@ const DELIVERY: &[OptionSpec] = &[
         doc: "How long the worker may take after SIGTERM to deliver and commit what it has read. The container platform's grace period must be longer.",
         example: "",
     },
+    OptionSpec {
+        key: "delivery.stall.max.ms",
+        kind: Kind::Millis {
+            min: 1_000,
+            max: 86_400_000,
+        },
+        default: Default::Value("300000"),
+        secret: false,
+        doc: "How long a part of the worker may stand still, beyond the time that its step may take by design, before `/livez` turns red; after twice this the worker stops with exit code 1. An outage of Kafka or of the sink is no stall: it is waited out.",
+        example: "",
+    },
 ];
 
 const DEAD_LETTERS: &[OptionSpec] = &[

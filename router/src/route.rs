@@ -61,6 +61,7 @@ pub struct Route {
     pub backoff_max: Duration,
     pub rebalance_drain: Duration,
     pub shutdown_drain: Duration,
+    pub stall_max: Duration,
     pub dead_letter_policy: DeadLetterPolicy,
     pub dead_letter_topic: String,
     pub admin: SocketAddr,
@@ -334,6 +335,7 @@ fn assemble(settings: Settings, steps: Steps) -> Route {
         backoff_max: settings.millis("delivery.retry.backoff.max.ms"),
         rebalance_drain: settings.millis("delivery.rebalance.drain.max.ms"),
         shutdown_drain: settings.millis("delivery.shutdown.drain.max.ms"),
+        stall_max: settings.millis("delivery.stall.max.ms"),
         dead_letter_policy: match settings.get("dead.letter.policy") {
             "stop" => DeadLetterPolicy::Stop,
             "discard" => DeadLetterPolicy::Discard,

@@ -13,9 +13,10 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use crate::group::{ASK_TIMEOUT, GroupConsumer};
+use crate::group::GroupConsumer;
 use crate::offsets::PartitionKey;
-use crate::route::{Route, Start};
+use crate::route::Start;
+use crate::state::{ASK_TIMEOUT, Shared};
 
 /// Where one partition begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +30,15 @@ pub struct PartitionStart {
 /// How often the group's commits are asked for before the worker gives up.
 const ATTEMPTS: usize = 6;
 
-/// Resolves where each partition begins and writes it into the list. The text of an error is for a person.
+/// Resolves where each partition begins and writes it into the list. The text of an error is for a person. Beats before each question to
+/// Kafka: there may be many, and each may take its time.
 pub fn resolve(
     consumer: &GroupConsumer,
-    route: &Route,
+    shared: &Shared,
     list: &mut TopicPartitionList,
 ) -> Result<Vec<PartitionStart>, String> {
-    let committed = committed(consumer, list)?;
-    let known = known_topics(consumer, route.start, &committed)
+    let committed = committed(consumer, shared, list)?;
+    let known = known_topics(consumer, shared, &committed)
         .map_err(|error| format!("the group's commits could not be read: {error}"))?;
     let mut starts = Vec::new();
     for (key, committed) in committed {
@@ -46,7 +48,7 @@ pub fn resolve(
                 info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
                 None
             }
-            None => first_start(consumer, route.start, &key).map_err(|error| {
+            None => first_start(consumer, shared, &key).map_err(|error| {
                 format!(
                     "where to begin in {}-{} could not be found out: {error}",
                     key.topic, key.partition
@@ -73,10 +75,12 @@ pub fn resolve(
 /// The group's commits for these partitions.
 fn committed(
     consumer: &GroupConsumer,
+    shared: &Shared,
     list: &TopicPartitionList,
 ) -> Result<Vec<(PartitionKey, Option<i64>)>, String> {
     let mut attempt = 1;
     loop {
+        shared.beat();
         match consumer.committed_offsets(list.clone(), ASK_TIMEOUT) {
             Ok(found) => {
                 let all: KafkaResult<Vec<_>> = found
@@ -116,18 +120,21 @@ fn committed(
 /// Where a partition without a commit begins.
 fn first_start(
     consumer: &GroupConsumer,
-    start: Start,
+    shared: &Shared,
     key: &PartitionKey,
 ) -> KafkaResult<Option<i64>> {
+    let start = shared.route.start;
     if start == Start::Earliest {
         return Ok(None);
     }
+    shared.beat();
     let (_, end) = consumer.fetch_watermarks(&key.topic, key.partition, ASK_TIMEOUT)?;
     let Start::Time(time) = start else {
         return Ok(Some(end));
     };
     let mut asked = TopicPartitionList::new();
     asked.add_partition_offset(&key.topic, key.partition, Offset::Offset(time))?;
+    shared.beat();
     let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
     let offset = found.elements().first().map(|element| element.offset());
     Ok(match offset {
@@ -142,10 +149,10 @@ fn first_start(
 /// are looked at after that would be taken for new ones and read from their beginning (repeating old events, never skipping any).
 fn known_topics(
     consumer: &GroupConsumer,
-    start: Start,
+    shared: &Shared,
     committed: &[(PartitionKey, Option<i64>)],
 ) -> KafkaResult<BTreeSet<Arc<str>>> {
-    if start == Start::Earliest {
+    if shared.route.start == Start::Earliest {
         return Ok(BTreeSet::new());
     }
     let fresh = committed
@@ -154,6 +161,7 @@ fn known_topics(
         .map(|(key, _)| key.topic.clone());
     let mut known = BTreeSet::new();
     for topic in fresh.collect::<BTreeSet<_>>() {
+        shared.beat();
         let metadata = consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)?;
         let mut all = TopicPartitionList::new();
         for partition in metadata
@@ -163,6 +171,7 @@ fn known_topics(
         {
             all.add_partition(&topic, partition.id());
         }
+        shared.beat();
         let found = consumer.committed_offsets(all, ASK_TIMEOUT)?;
         let offsets = found.to_topic_map();
         if offsets

@@ -1,12 +1,13 @@
 //! What the threads of one worker share: offset windows, ledger, held batches, problems, and the requests to stop or rewind.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keystone_dsl::Rule;
 use keystone_sinks::{BatchId, Cause, Claim};
+use tokio::runtime::Handle;
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
@@ -15,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Latency;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::Route;
+use crate::stall::{Pulse, Stall, Stalls};
 
 /// How many errors `/status` remembers.
 const REMEMBERED_ERRORS: usize = 20;
@@ -29,6 +31,11 @@ pub struct Trouble {
 
 /// Trouble that lasts is logged again after this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The longest single wait of the consumer thread between two beats: for an answer of Kafka.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the consumer thread beats while it waits for the sink.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// The log's end in a partition, from librdkafka's statistics.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,8 +71,12 @@ pub struct Shared {
     pub whole: Arc<RwLock<()>>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
-    /// Milliseconds since the epoch when the consumer thread last went round.
-    pub heartbeat: AtomicI64,
+    begun: Instant,
+    /// Milliseconds from `begun` to when the consumer thread last went round.
+    heartbeat: AtomicU64,
+    pub stalls: Stalls,
+    consumer: Arc<Pulse>,
+    loop_ended: AtomicBool,
     /// The group has assigned partitions (or none) to this worker at least once.
     pub joined: AtomicBool,
     pub rebalances: AtomicU64,
@@ -77,7 +88,10 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(route: Arc<Route>, joint: bool) -> Shared {
+        let stalls = Stalls::default();
         Shared {
+            consumer: stalls.watch("the consumer thread", ASK_TIMEOUT),
+            stalls,
             route,
             joint,
             ledger: Ledger::default(),
@@ -97,7 +111,9 @@ impl Shared {
             gate: RwLock::new(()),
             whole: Arc::default(),
             epoch: watch::Sender::new(0),
-            heartbeat: AtomicI64::new(now_ms()),
+            begun: Instant::now(),
+            heartbeat: AtomicU64::new(0),
+            loop_ended: AtomicBool::new(false),
             joined: AtomicBool::new(false),
             rebalances: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -105,6 +121,51 @@ impl Shared {
             paused_lanes: AtomicUsize::new(0),
             retries: Mutex::default(),
         }
+    }
+
+    /// The consumer thread goes round.
+    pub fn beat(&self) {
+        let now = self.begun.elapsed().as_millis() as u64;
+        self.heartbeat.store(now, Ordering::Relaxed);
+        self.consumer.turn();
+    }
+
+    /// How long ago the consumer thread last went round.
+    pub fn heartbeat_age(&self) -> Duration {
+        let last = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(last)
+    }
+
+    /// Has the consumer thread wait for something with a deadline of its own; `None` where the worker has failed meanwhile.
+    pub fn wait_beating<T>(&self, runtime: &Handle, wait: impl Future<Output = T>) -> Option<T> {
+        let beating = async {
+            while self.failure().is_none() {
+                self.beat();
+                tokio::time::sleep(BEAT).await;
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                waited_for = wait => Some(waited_for),
+                () = beating => None,
+            }
+        })
+    }
+
+    /// The consumer thread has ended its loop; what follows takes a moment.
+    pub fn end_loop(&self) {
+        self.loop_ended.store(true, Ordering::Release);
+        self.consumer.idle();
+    }
+
+    pub fn loop_ended(&self) -> bool {
+        self.loop_ended.load(Ordering::Acquire)
+    }
+
+    /// What has stood still for longer than `delivery.stall.max.ms` beyond what it may.
+    pub fn stalled(&self) -> Vec<Stall> {
+        self.stalls.stalled(self.route.stall_max)
     }
 
     pub fn offsets(&self) -> MutexGuard<'_, Offsets> {

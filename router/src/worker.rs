@@ -24,6 +24,7 @@ use crate::ledger::LedgerView;
 use crate::metrics;
 use crate::route::Route;
 use crate::state::Shared;
+use crate::watchdog;
 
 /// Chunks that wait for a lane: enough to keep it busy while the consumer thread does something else.
 const CHUNKS_PER_LANE: usize = 4;
@@ -41,6 +42,8 @@ const CHECK_AGAIN: Duration = Duration::from_secs(5);
 const DROP_HELD: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
+/// How often the runtime shows that its tasks run.
+const RUNTIME_BEAT: Duration = Duration::from_secs(1);
 
 /// Defaults for a consumer with bounded memory; each can be overridden by `kafka.*`.
 const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
@@ -58,6 +61,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
 pub struct Worker {
     pub shared: Arc<Shared>,
     runtime: Runtime,
+    /// The admin listener and the signals: they answer where a sink blocks all threads of the other one.
+    control: Runtime,
     sink: Arc<dyn Sink>,
     admin_address: std::net::SocketAddr,
 }
@@ -65,28 +70,24 @@ pub struct Worker {
 impl Worker {
     /// Opens the admin listener and starts serving it. The text of an error is for a person.
     pub fn new(route: Route, sink: Arc<dyn Sink>) -> Result<Worker, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(route.lanes.clamp(2, 16))
-            .thread_name("delivery")
-            .enable_all()
-            .build()
-            .map_err(|error| format!("the runtime can't be started: {error}"))?;
+        let runtime = start_runtime("delivery", route.lanes.clamp(2, 16))?;
+        let control = start_runtime("control", 1)?;
         let exporter = metrics::install(&route)?;
         let shared = Arc::new(Shared::new(Arc::new(route), sink.joint()));
-        let listener = runtime.block_on(admin::bind(shared.route.admin))?;
+        let listener = control.block_on(admin::bind(shared.route.admin))?;
         let admin_address = listener
             .local_addr()
             .map_err(|error| format!("the admin listener has no address: {error}"))?;
         info!("admin listener on http://{admin_address} (/metrics /livez /readyz /status)");
         let upkeep = exporter.clone();
-        runtime.spawn(async move {
+        control.spawn(async move {
             // Empties the exporter's histogram buffers also when nobody scrapes.
             loop {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 upkeep.run_upkeep();
             }
         });
-        runtime.spawn(admin::serve(
+        control.spawn(admin::serve(
             listener,
             Admin {
                 shared: shared.clone(),
@@ -97,6 +98,7 @@ impl Worker {
         Ok(Worker {
             shared,
             runtime,
+            control,
             sink,
             admin_address,
         })
@@ -110,11 +112,11 @@ impl Worker {
     pub fn stop_on_signals(&self) -> Result<(), String> {
         use tokio::signal::unix::{SignalKind, signal};
         let shared = self.shared.clone();
-        let _entered = self.runtime.enter();
+        let _entered = self.control.enter();
         let failed = |error| format!("signals can't be listened for: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        self.runtime.spawn(async move {
+        self.control.spawn(async move {
             let mut asked: Option<Instant> = None;
             loop {
                 let name = tokio::select! {
@@ -143,6 +145,8 @@ impl Worker {
     /// Runs until asked to stop or something fails. `Ok` when everything read is settled and committed; else the reason, for a person.
     pub fn run(self) -> Result<LedgerView, String> {
         let shared = self.shared.clone();
+        let _watched = watchdog::start(shared.clone());
+        self.start_pulse();
         let dead_letters = DeadLetters::new(&shared.route)
             .map_err(|error| format!("the dead-letter producer can't be made: {error}"))?;
         self.look_at_sink();
@@ -175,6 +179,7 @@ impl Worker {
             "ended"
         );
         self.runtime.shutdown_timeout(Duration::from_secs(2));
+        self.control.shutdown_background();
         match ended {
             Ended::Drained => Ok(ledger),
             Ended::NotDrained { unsettled_batches } => Err(format!(
@@ -185,6 +190,18 @@ impl Worker {
             ),
             Ended::Failed => Err(shared.failure().unwrap_or_default()),
         }
+    }
+
+    /// Shows the watchdog that tasks of the runtime run: a sink that blocks its threads stops them all.
+    fn start_pulse(&self) {
+        let name = "the runtime of delivery and sink";
+        let pulse = self.shared.stalls.watch(name, RUNTIME_BEAT);
+        self.runtime.spawn(async move {
+            loop {
+                pulse.turn();
+                tokio::time::sleep(RUNTIME_BEAT).await;
+            }
+        });
     }
 
     /// Says early what is wrong with the sink. The worker starts all the same, the sink may come up later; it is asked again until it
@@ -302,13 +319,14 @@ impl Worker {
         let (senders, tasks): (Vec<_>, Vec<_>) = deliveries.into_iter().unzip();
         std::thread::scope(|scope| {
             let mut lanes = Vec::new();
-            for (sender, flushes) in senders.into_iter().zip(flushes) {
+            for (number, (sender, flushes)) in senders.into_iter().zip(flushes).enumerate() {
                 let (chunk_sender, chunks) = bounded::<Chunk<'_>>(CHUNKS_PER_LANE);
                 lanes.push(chunk_sender);
-                scope.spawn(move || Lane::new(shared, sender).run(&chunks, flushes));
+                scope.spawn(move || Lane::new(number, shared, sender).run(&chunks, flushes));
             }
             let runtime = self.runtime.handle().clone();
             let ended = Intake::new(consumer, shared, &*self.sink, runtime, lanes).run();
+            shared.end_loop();
             consumer.context().close();
             // A lane may be waiting for room with its delivery: that ends with the delivery.
             for task in &tasks {
@@ -317,6 +335,15 @@ impl Worker {
             ended
         })
     }
+}
+
+fn start_runtime(name: &str, threads: usize) -> Result<Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the {name} runtime can't be started: {error}"))
 }
 
 /// The consumer's properties: our defaults, `kafka.*`, and what the guarantee rests on.

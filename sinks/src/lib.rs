@@ -120,6 +120,13 @@ pub trait Sink: Send + Sync {
     /// Delivers a batch, or says why not. May be called again with the same events after any error.
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>>;
 
+    /// The longest that a call of [`Sink::deliver`] may take by design; one that takes much longer is taken for a stall, and the worker
+    /// stops. `None` where nothing true can be said: where a call waits out an outage by itself (`kafka`), waits for other calls and for any
+    /// number of requests (`parquet`), or for a reader (`stdout`).
+    fn longest_call(&self) -> Option<Duration> {
+        None
+    }
+
     /// Does what time asks for (a file reached its age) and names held batches that became durable. Called several times a second,
     /// never twice at once.
     fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {

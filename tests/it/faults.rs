@@ -199,6 +199,8 @@ fn an_outage_of_elasticsearch_is_waited_out() -> Result<()> {
     let events = Events::new(15, 600_000);
     topic_of(kafka, "es-outage-in", &events)?;
     let properties = to_elasticsearch(kafka, "es-outage", "es-outage-in", &server.url(), "outage");
+    // Far shorter than the outage, which is no stall.
+    let properties = format!("{properties}delivery.stall.max.ms = 5000\n");
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "some is delivered", |worker| {
         Ok(counter(worker, "delivered")? > 1_000)
@@ -241,7 +243,9 @@ fn an_outage_of_kafka_is_waited_out() -> Result<()> {
     topic_of(&kafka, "in", &events)?;
     kafka.create_topic("out", 8, &[])?;
     let properties = to_kafka(&kafka, "kafka-outage", "in", "out");
-    let properties = format!("{properties}kafka.session.timeout.ms = 6000\n");
+    // Waiting for Kafka is no stall.
+    let properties =
+        format!("{properties}kafka.session.timeout.ms = 6000\ndelivery.stall.max.ms = 2000\n");
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "some is delivered", |worker| {
         Ok(counter(worker, "delivered")? > 1_000)

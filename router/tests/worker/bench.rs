@@ -167,12 +167,9 @@ impl Bench {
         running
     }
 
-    pub(crate) fn start_any<S: Sink + 'static>(
-        &self,
-        sink: Arc<S>,
-        options: &[&str],
-    ) -> Running<S> {
-        let text = format!(
+    /// Our defaults, quick and small, into a black hole.
+    pub(crate) fn properties(&self) -> String {
+        format!(
             "route.name = {}\nsource.topics = {}\nkafka.bootstrap.servers = {}\n\
              kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 300\nkafka.fetch.wait.max.ms = 20\n\
              sink.type = blackhole\nadmin.listen = 127.0.0.1:0\n\
@@ -182,10 +179,17 @@ impl Bench {
             self.name,
             self.name,
             cluster().servers
-        );
+        )
+    }
+
+    pub(crate) fn start_any<S: Sink + 'static>(
+        &self,
+        sink: Arc<S>,
+        options: &[&str],
+    ) -> Running<S> {
         let sources = Sources {
             defaults: None,
-            file: Some(("route.properties".to_owned(), text)),
+            file: Some(("route.properties".to_owned(), self.properties())),
             env: Vec::new(),
             sets: options.iter().map(|option| (*option).to_owned()).collect(),
         };

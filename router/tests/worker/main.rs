@@ -16,3 +16,4 @@ mod outcomes;
 mod payloads;
 mod random;
 mod scripted;
+mod stalls;

@@ -102,6 +102,7 @@ pub(crate) struct Scripted {
     tick: Box<Publish>,
     flush: Box<Publish>,
     holds: bool,
+    longest: Option<Duration>,
     calls: AtomicU64,
     ticks: AtomicU64,
     flushes: AtomicU64,
@@ -125,6 +126,7 @@ impl Scripted {
             tick: Box::new(|_, _| Ok(Vec::new())),
             flush: Box::new(|sink, _| Ok(sink.publish_all())),
             holds: false,
+            longest: None,
             calls: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -138,6 +140,12 @@ impl Scripted {
     /// The sink may hold batches; a flush publishes them, a tick does not.
     pub(crate) fn holding(mut self) -> Scripted {
         self.holds = true;
+        self
+    }
+
+    /// A call may take this long by design.
+    pub(crate) fn within(mut self, longest: Duration) -> Scripted {
+        self.longest = Some(longest);
         self
     }
 
@@ -293,6 +301,10 @@ impl Sink for Scripted {
             lock(&self.held).clear();
             self.abandons.fetch_add(1, Ordering::SeqCst);
         })
+    }
+
+    fn longest_call(&self) -> Option<Duration> {
+        self.longest
     }
 
     fn holds(&self) -> bool {

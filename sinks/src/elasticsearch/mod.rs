@@ -378,6 +378,11 @@ impl Sink for Elasticsearch {
         Box::pin(self.deliver_batch(batch))
     }
 
+    /// A call makes one request, and the limit holds from the connection to the last byte of the answer.
+    fn longest_call(&self) -> Option<Duration> {
+        Some(self.setup.timeout)
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.check_nodes())
     }

@@ -1,0 +1,247 @@
+//! Parts that stand still, and what must not be taken for that.
+
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use keystone::state::lock;
+
+use crate::bench::{Bench, together, until};
+use crate::scripted::{Act, Scripted};
+
+/// The shortest that the option takes.
+const LIMIT: Duration = Duration::from_secs(1);
+const QUICK: &str = "delivery.stall.max.ms=1000";
+
+#[test]
+fn stalls_and_what_is_none() {
+    together(&[
+        ("a_call_beyond_its_limit", a_call_beyond_its_limit),
+        ("a_lane_that_hangs", a_lane_that_hangs),
+        ("a_sink_that_blocks_its_threads", a_sink_that_blocks),
+        ("slow_calls", || slow_calls("slow", None)),
+        ("slow_calls_within_their_limit", || {
+            slow_calls("slow-within", Some(Duration::from_secs(60)));
+        }),
+        ("an_outage", an_outage),
+        ("a_full_worker", a_full_worker),
+        ("a_stopped_process", a_stopped_process),
+    ]);
+}
+
+/// The next worker delivers everything.
+fn recovers(bench: &Bench) {
+    bench.assert_commits_safe();
+    let running = bench.start(Scripted::new(&bench.record, |_| Act::done()), &[]);
+    running.until("all is delivered", || bench.record.complete());
+    running.stop().expect("drained");
+    bench.assert_finished();
+}
+
+/// A sink that bounds its calls, and one that does not come back.
+fn a_call_beyond_its_limit() {
+    let bench = Bench::new("stalled-call", 1);
+    bench.produce(200);
+    let sink = Scripted::new(&bench.record, |_| Act::Never).within(Duration::from_millis(50));
+    let running = bench.start(sink, &[QUICK]);
+    let error = running.ended().expect_err("it has to stop");
+    assert!(
+        error.starts_with("a call of the sink has stood still for ")
+            && error.contains("delivery.stall.max.ms = 1000 has passed twice"),
+        "{error}"
+    );
+    recovers(&bench);
+}
+
+/// A deadlock: the lock that a lane needs for each chunk is never given back.
+fn a_lane_that_hangs() {
+    let bench = Bench::new("stalled-lane", 1);
+    let sink = Scripted::new(&bench.record, |_| Act::done());
+    // The committing thread needs that lock, too: it is not to come first.
+    let options = [
+        QUICK,
+        "delivery.lanes=1",
+        "delivery.commit.interval.ms=600000",
+    ];
+    let running = bench.start(sink, &options);
+    running.until("it has joined", || {
+        running.shared.joined.load(Ordering::Acquire)
+    });
+    assert_eq!(running.get("/livez"), (200, "ok\n".to_owned()));
+    let shared = running.shared.clone();
+    let (give_back, given_back) = mpsc::channel::<()>();
+    let (taken, is_taken) = mpsc::channel();
+    let holder = std::thread::spawn(move || {
+        let offsets = shared.offsets();
+        taken.send(()).expect("the test waits");
+        // Also where the test fails: then the sender is gone.
+        let _given_back = given_back.recv();
+        drop(offsets);
+    });
+    is_taken.recv().expect("the lock is held");
+    bench.produce(50);
+    until("/livez names the lane", || {
+        let (code, text) = running.get("/livez");
+        code == 503 && text.starts_with("lane 0 has stood still for ")
+    });
+    until("/livez says that the worker stops", || {
+        let (code, text) = running.get("/livez");
+        let stops = |line: &str| {
+            line.starts_with("lane 0 has stood still for ")
+                && line.contains("has passed twice; start the worker again")
+        };
+        code == 503 && text.lines().any(stops)
+    });
+    give_back.send(()).expect("the holder waits");
+    holder.join().expect("the lock was given back");
+    let error = running.ended().expect_err("it has failed");
+    assert!(error.starts_with("lane 0 has stood still for "), "{error}");
+    recovers(&bench);
+}
+
+/// Both threads of the runtime are blocked: none of its timers fires any more.
+fn a_sink_that_blocks() {
+    let bench = Bench::new("blocked", 2);
+    bench.produce(100);
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let blocked = Arc::new(Barrier::new(3));
+    let sink = Scripted::new(&bench.record, {
+        let blocked = blocked.clone();
+        move |call| {
+            if call.number < 2 {
+                blocked.wait();
+                // One has the lock, and both end when the other end is dropped.
+                let _released = lock(&released).recv();
+            }
+            Act::retry()
+        }
+    });
+    let running = bench.start(sink, &[QUICK]);
+    blocked.wait();
+    running.get("/livez"); // It answers nevertheless.
+    until("the worker has failed", || {
+        running.shared.failure().is_some()
+    });
+    drop(release);
+    let error = running.ended().expect_err("it has failed");
+    assert!(
+        error.starts_with("the runtime of delivery and sink has stood still for "),
+        "{error}"
+    );
+    recovers(&bench);
+}
+
+/// Calls that take far longer than the option, within what the sink says that they may take, or without a limit.
+fn slow_calls(name: &str, longest: Option<Duration>) {
+    let bench = Bench::new(name, 1);
+    bench.produce(30);
+    let slow = 4 * LIMIT.as_millis() as u64;
+    let mut sink = Scripted::new(&bench.record, move |_| Act::after_ms(slow, Act::done()));
+    if let Some(longest) = longest {
+        sink = sink.within(longest);
+    }
+    let running = bench.start(sink, &[QUICK]);
+    running.until("all is delivered", || bench.record.complete());
+    running.stop().expect("drained");
+    bench.assert_finished();
+}
+
+/// An outage that lasts for four times the option, with a pause between two attempts that is longer than twice the option.
+fn an_outage() {
+    let bench = Bench::new("outage", 1);
+    bench.produce(200);
+    let away: Mutex<Option<Instant>> = Mutex::default();
+    let sink = Scripted::new(&bench.record, move |_| {
+        let since = *lock(&away).get_or_insert_with(Instant::now);
+        match since.elapsed() < 4 * LIMIT {
+            true => Act::retry(),
+            false => Act::done(),
+        }
+    });
+    let options = [
+        QUICK,
+        "delivery.retry.backoff.ms=5000",
+        "delivery.retry.backoff.max.ms=6000",
+    ];
+    let running = bench.start(sink.within(Duration::ZERO), &options);
+    running.until("all is delivered", || bench.record.complete());
+    running.stop().expect("drained");
+    bench.assert_finished();
+}
+
+/// Lanes that wait for room, and partitions that are paused, for four times the option.
+fn a_full_worker() {
+    let bench = Bench::new("full", 2);
+    bench.produce(5_000);
+    let open = Arc::new(AtomicBool::new(false));
+    let sink = Scripted::new(&bench.record, {
+        let open = open.clone();
+        move |_| match open.load(Ordering::Relaxed) {
+            true => Act::done(),
+            false => Act::retry(),
+        }
+    });
+    let running = bench.start(sink.within(LIMIT), &[QUICK]);
+    running.until("the lanes wait for room", || {
+        running.shared.paused_lanes.load(Ordering::Relaxed) == 2
+    });
+    let full = Instant::now();
+    running.until("four times the option has passed", || {
+        full.elapsed() > 4 * LIMIT
+    });
+    open.store(true, Ordering::Relaxed);
+    running.until("all is delivered", || bench.record.complete());
+    running.stop().expect("drained");
+    bench.assert_finished();
+}
+
+/// A process that is stopped for four times the option, as a machine that sleeps is, goes on where it was.
+fn a_stopped_process() {
+    let bench = Bench::new("stopped", 1);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("route.properties");
+    std::fs::write(&file, bench.properties()).expect("the file is written");
+    let mut process = Command::new(env!("CARGO_BIN_EXE_keystone"))
+        .args(["run", "--set", QUICK, "--set", "log.level=warn", "--config"])
+        .arg(&file)
+        .spawn()
+        .map(Process)
+        .expect("the worker starts");
+    for _ in 0..2 {
+        bench.produce(100);
+        until("all is committed", || bench.committed() == bench.ends());
+        process.signal("-STOP");
+        let stopped = Instant::now();
+        until("four times the option has passed", || {
+            stopped.elapsed() > 4 * LIMIT
+        });
+        process.signal("-CONT");
+    }
+    bench.produce(100);
+    until("all is committed", || bench.committed() == bench.ends());
+    process.signal("-TERM");
+    let ended = process.0.wait().expect("it can be waited for");
+    assert!(ended.success(), "{ended}");
+}
+
+/// Does not outlive the test.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: &str) {
+        // The shell's own: a small system may lack another.
+        let command = format!("kill {signal} {}", self.0.id());
+        let sent = Command::new("sh").args(["-c", &command]).status();
+        assert!(sent.expect("a shell can be run").success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Where it has ended already, there is nothing to end.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
