@@ -107,6 +107,52 @@ fn create_suppresses_what_was_delivered_before() -> Result<()> {
     Ok(())
 }
 
+/// An older event that comes after a later one of its id changes nothing where the offset is the version.
+#[test]
+fn later_events_win_by_their_offsets() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    kafka.create_topic("later-in", 1, &[])?;
+    let records = [
+        r#"{"key":"a","n":0}"#,
+        r#"{"key":"b","n":1}"#,
+        r#"{"key":"a","n":2}"#,
+        r#"{"key":"a","n":3}"#,
+    ];
+    send(kafka, "later-in", &records.map(Outgoing::new))?;
+    let properties = route(
+        kafka,
+        "later",
+        "later-in",
+        &format!(
+            "sink.type = elasticsearch\nsink.elasticsearch.urls = {}\nsink.elasticsearch.index = later\n\
+             sink.elasticsearch.id = key\nsink.elasticsearch.version = offset\n",
+            server.url()
+        ),
+    );
+    // The second time only the older events.
+    for (group, filter, suppressed) in
+        [("later-once", "n >= `0`", 0), ("later-again", "n < `3`", 3)]
+    {
+        let mut worker = Route::new(&properties)
+            .set("kafka.group.id", group)
+            .set("filter", filter)
+            .spawn()?;
+        all_committed(kafka, group, "later-in", &mut [&mut worker])?;
+        assert_eq!(counter(&worker, "dead_lettered")?, 0);
+        let found = worker.metrics()?.sum(
+            "keystone_elasticsearch_duplicates_total",
+            &[("outcome", "suppressed")],
+        );
+        assert_eq!(found as u64, suppressed, "{group}");
+        drain(worker)?;
+        let found = server.search_all("later")?;
+        assert_eq!(found.len(), 2);
+        assert_eq!((&found["a"]["n"], &found["b"]["n"]), (&3.into(), &1.into()));
+    }
+    Ok(())
+}
+
 /// A data stream takes `create` with ids of our own: the second time everything is there already.
 #[test]
 fn a_data_stream_has_each_event_once() -> Result<()> {

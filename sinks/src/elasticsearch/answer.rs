@@ -24,7 +24,7 @@ const MAX_REASON_CHARS: usize = 2_000;
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) answer: Answer,
-    /// Events that were there already: the `create` was refused.
+    /// Events that were there already, or a later one of their id: the write was refused.
     pub(crate) suppressed: u64,
     /// Events that were there already and were written over.
     pub(crate) overwritten: u64,
@@ -221,6 +221,10 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
                 Id::Auto => Verdict::Retry("conflict"),
                 Id::Offset | Id::Field(_) => Verdict::Suppressed,
             }
+        }
+        // The same event or a later one of the id is there.
+        409 if kind == "version_conflict_engine_exception" && plan.later_wins => {
+            Verdict::Suppressed
         }
         _ if is_blocked(kind, reason) => Verdict::Retry("blocked"),
         429 => Verdict::Retry("http_429"),

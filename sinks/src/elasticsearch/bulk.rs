@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) index: Template,
     pub(crate) id: Id,
     pub(crate) op: Op,
+    /// The offset is the document's external version.
+    pub(crate) later_wins: bool,
     /// The fields that `index` and `id` ask for.
     pub(crate) fields: Fields,
 }
@@ -82,8 +84,9 @@ pub(crate) fn encode(batch: &Batch, plan: &Plan) -> Request {
         .events()
         .map(|event| event.payload.map_or(0, <[u8]>::len))
         .sum();
-    // The longest action line around a name and an id is 41 bytes; names made from fields are guessed.
-    let line = 48 + plan.index.fixed().map_or(40, str::len) + 40;
+    // The longest action line around a name and an id is 41 bytes, a version takes up to 64; names made from fields are guessed.
+    let line =
+        48 + if plan.later_wins { 64 } else { 0 } + plan.index.fixed().map_or(40, str::len) + 40;
     let mut request = Request {
         body: Vec::with_capacity(payloads + batch.len() * line),
         sent: Vec::with_capacity(batch.len()),
@@ -150,7 +153,8 @@ fn put(
         ));
     }
     let index = plan.index.fixed().unwrap_or(&scratch.index);
-    put_action(&mut request.body, plan.op, index, id);
+    let version = plan.later_wins.then_some(event.offset);
+    put_action(&mut request.body, plan.op, index, id, version);
     put_document(&mut request.body, payload);
     Ok(())
 }
@@ -244,7 +248,7 @@ fn push_number(out: &mut String, number: i64) {
     let _ = write!(out, "{number}");
 }
 
-fn put_action(out: &mut Vec<u8>, op: Op, index: &str, id: &str) {
+fn put_action(out: &mut Vec<u8>, op: Op, index: &str, id: &str, version: Option<i64>) {
     out.extend_from_slice(match op {
         Op::Index => b"{\"index\":{\"_index\":",
         Op::Create => b"{\"create\":{\"_index\":",
@@ -253,6 +257,11 @@ fn put_action(out: &mut Vec<u8>, op: Op, index: &str, id: &str) {
     if !id.is_empty() {
         out.extend_from_slice(b",\"_id\":");
         put_text(out, id);
+    }
+    if let Some(version) = version {
+        use std::io::Write;
+        // Writing to memory can't fail.
+        let _ = write!(out, ",\"version\":{version},\"version_type\":\"external\"");
     }
     out.extend_from_slice(b"}}\n");
 }

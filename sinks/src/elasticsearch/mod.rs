@@ -6,6 +6,7 @@
 //! |---|---|
 //! | 200, 201 | delivered; 200 with an id of our own: it was there and was written over |
 //! | 409 version conflict of a `create` | delivered before, a suppressed duplicate; with an id that Elasticsearch made: sent again |
+//! | 409 version conflict with an external version | delivered before, or a later event of the id was: suppressed |
 //! | `cluster_block_exception` (disk full, read-only), no room for another index | sent again: somebody at the cluster ends it |
 //! | 429, 5xx, 408 | sent again |
 //! | 401, 403 | the worker stops |

@@ -20,6 +20,7 @@ const URLS: &str = "sink.elasticsearch.urls";
 const INDEX: &str = "sink.elasticsearch.index";
 const OP_TYPE: &str = "sink.elasticsearch.op.type";
 const ID: &str = "sink.elasticsearch.id";
+const VERSION: &str = "sink.elasticsearch.version";
 const PIPELINE: &str = "sink.elasticsearch.pipeline";
 const USERNAME: &str = "sink.elasticsearch.username";
 const PASSWORD: &str = "sink.elasticsearch.password";
@@ -61,7 +62,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             no_duplicates: "topic-partition-offset",
         }),
         secret: false,
-        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. (A topic that was deleted and made anew counts from 0 again: write it to a new index.) Anything else is the path of a field with a text or a number; an event without it is rejected.",
+        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. Begin with a new index, also for a topic that was deleted and made anew: documents written without this have versions that count their writes, a new topic counts from 0, and where such a version is the higher one the event is left out. Anything else is the path of a field with a text or a number; an event without it is rejected.",
         example: "",
     },
     OptionSpec {
@@ -74,6 +75,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         }),
         secret: false,
         doc: "The bulk action. `index` writes over a document with the same id; `create` leaves it as it is, and the event counts as delivered before. `auto` is `create` where Elasticsearch makes the ids, else `index`. A data stream takes `create` only. To deliver a changed projection over old documents after a rewind, set `index`.",
+        example: "",
+    },
+    OptionSpec {
+        key: VERSION,
+        kind: Kind::Choice(&["none", "offset"]),
+        default: Default::Value("none"),
+        secret: false,
+        doc: "`offset`: later events win. The offset goes along as an external version (`version_type=external`), and an event whose document is there with the same or a later offset changes nothing and counts as delivered. Without it the event that arrives last wins, which after a retry, a restart or a rebalance may be an older one. For an `_id` from a field, with `sink.elasticsearch.op.type=index`. Offsets are compared, so all events of an id must be in one partition of one topic: key the records by the id. Begin with a new index, also for a topic that was deleted and made anew: documents written without this have versions that count their writes, a new topic counts from 0, and where such a version is the higher one the event is left out.",
         example: "",
     },
     OptionSpec {
@@ -169,7 +178,7 @@ pub const METRICS: &[Metric] = &[
         name: "keystone_elasticsearch_duplicates_total",
         kind: MetricKind::Counter,
         labels: &["outcome"],
-        help: "Events that Elasticsearch had already, by their id: suppressed (op type create left the document as it was) or overwritten (op type index wrote the same event again). They count as delivered. Rises after a restart or a rebalance, and while a topic is read again.",
+        help: "Events that Elasticsearch had already, by their id: suppressed (the document was left as it was: op type create, or an external version that is not later) or overwritten (op type index wrote the same event again). They count as delivered. Rises after a restart or a rebalance, and while a topic is read again.",
     },
     Metric {
         name: "keystone_elasticsearch_failure_store_total",
@@ -306,10 +315,30 @@ fn plan(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Plan> {
         ("create", _) | ("auto", Id::Auto) => Op::Create,
         _ => Op::Index,
     };
+    let later_wins = settings.get(VERSION) == "offset";
+    if later_wins && !matches!(id, Id::Field(_)) {
+        let problem =
+            format!("compares events with the same id, and {ID} gives each event its own");
+        problems.push(settings.problem(
+            VERSION,
+            problem,
+            "offset only with the path of a field as id",
+        ));
+    }
+    if later_wins && op == Op::Create {
+        let problem =
+            format!("lets later events win, and {OP_TYPE} = create lets the first one win");
+        problems.push(settings.problem(
+            VERSION,
+            problem,
+            "offset only with sink.elasticsearch.op.type=index",
+        ));
+    }
     Some(Plan {
         index,
         id,
         op,
+        later_wins,
         fields,
     })
 }

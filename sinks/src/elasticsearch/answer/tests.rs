@@ -160,6 +160,19 @@ fn a_conflict_means_delivered_before_only_for_a_create_with_an_id_of_ours() {
 }
 
 #[test]
+fn a_conflict_of_versions_means_that_a_later_event_is_there() {
+    let conflict = Some(("version_conflict_engine_exception", "version conflict"));
+    let index = plan("e", "f", Op::Index);
+    assert_eq!(word(&one(&index, 409, conflict)), "rejected");
+    let later = Plan {
+        later_wins: true,
+        ..index
+    };
+    assert_eq!(word(&one(&later, 409, conflict)), "suppressed");
+    assert_eq!(word(&one(&later, 200, None)), "delivered");
+}
+
+#[test]
 fn a_missing_index_is_the_events_fault_only_where_a_field_names_it() {
     let missing = Some(("index_not_found_exception", "no such index"));
     let by_field = one(&plan("e-{f}", "auto", Op::Create), 404, missing).unwrap();

@@ -18,6 +18,7 @@ pub(crate) fn plan(index: &str, id: &str, op: Op) -> Plan {
         index,
         id,
         op,
+        later_wins: false,
         fields,
     }
 }
@@ -46,6 +47,20 @@ pub(crate) fn texts(payloads: &[&str]) -> Batch {
 fn body(payloads: &[&str], plan: &Plan) -> (String, Vec<Rejected>) {
     let request = encode(&texts(payloads), plan);
     (String::from_utf8(request.body).unwrap(), request.rejected)
+}
+
+#[test]
+fn where_later_events_win_the_offset_is_the_version() {
+    let plan = Plan {
+        later_wins: true,
+        ..plan("events", "a", Op::Index)
+    };
+    let (text, rejected) = body(&[r#"{"a":"x"}"#], &plan);
+    assert_eq!(
+        text,
+        "{\"index\":{\"_index\":\"events\",\"_id\":\"x\",\"version\":100,\"version_type\":\"external\"}}\n{\"a\":\"x\"}\n"
+    );
+    assert!(rejected.is_empty());
 }
 
 #[test]

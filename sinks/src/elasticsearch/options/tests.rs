@@ -161,6 +161,36 @@ fn every_problem_names_its_option() {
 }
 
 #[test]
+fn later_events_win_only_by_an_id_from_a_field_and_index() {
+    let version = "sink.elasticsearch.version=offset";
+    let field = "sink.elasticsearch.id=a.b";
+    let settings_of = settings(&[URL, NAME, version, field]).unwrap();
+    let plan = plan(&settings_of, &mut Vec::new()).unwrap();
+    assert!(plan.later_wins);
+    for (lines, words) in [
+        (
+            vec![version],
+            "sink.elasticsearch.id gives each event its own",
+        ),
+        (
+            vec![version, field, "sink.elasticsearch.op.type=create"],
+            "create lets the first one win",
+        ),
+        (
+            vec![version, field, "delivery.tradeoff=no-duplicates"],
+            "sink.elasticsearch.op.type=index",
+        ),
+    ] {
+        let problems = built(&[&[URL, NAME], lines.as_slice()].concat()).unwrap_err();
+        assert!(
+            problems.contains("sink.elasticsearch.version"),
+            "{problems}"
+        );
+        assert!(problems.contains(words), "{problems}");
+    }
+}
+
+#[test]
 fn a_ca_file_must_hold_certificates() {
     for content in [
         "",
