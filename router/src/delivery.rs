@@ -4,25 +4,29 @@
 //! settle; it is held by the sink and settles when the sink names it durable; or it is abandoned, to be read again.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError};
-use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+use tokio::sync::{OwnedRwLockReadGuard, mpsc, watch};
 use tracing::debug;
 
 use crate::backoff::{Backoff, jitter};
 use crate::dead_letters::{DeadLetterError, DeadLetters};
 use crate::held::Timestamps;
 use crate::ledger::Ledger;
+use crate::limiter::Permit;
 use crate::metrics;
 use crate::route::DeadLetterPolicy;
 use crate::state::{Shared, now_ms};
 
 /// How many batches of a lane may be settled before an older one that is still under way.
 const MAX_AHEAD: u64 = 1_000;
+/// How often a batch that waits for the sink looks whether it is still this worker's.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the delivery of one lane needs.
 pub struct Delivery {
@@ -239,6 +243,8 @@ impl<'d> Attempt<'d> {
         let shared = &self.delivery.shared;
         let mut epoch = shared.epoch.subscribe();
         epoch.borrow_and_update();
+        // Before the gate: a rewind does not wait for those who wait here.
+        let mut permit = self.enter(&mut epoch).await?;
         let _open = shared.gate.read().await;
         if !self.delivery.is_current(&self.claims) {
             return Err(Abandoned);
@@ -261,11 +267,36 @@ impl<'d> Attempt<'d> {
         };
         drop(pulse);
         metrics::sink_request(started.elapsed(), answer.is_ok());
+        if let Some(permit) = &mut permit {
+            permit.answered(&answer, batch.bytes());
+        }
         let takes_over = |answer: &Answer| answer.held && taken(batch, answer) > 0;
         if !answer.as_ref().is_ok_and(takes_over) {
             shared.held().withdraw(batch.id());
         }
         Ok(answer)
+    }
+
+    /// Waits until the sink may be called, where it adapts; gives up as soon as the batch is not this worker's any more.
+    async fn enter(
+        &self,
+        epoch: &mut watch::Receiver<u64>,
+    ) -> Result<Option<Permit<'d>>, Abandoned> {
+        let delivery = self.delivery;
+        let Some(limiter) = &delivery.shared.limiter else {
+            return Ok(None);
+        };
+        let mut enter = pin!(limiter.enter());
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut enter => return Ok(Some(permit)),
+                _ = epoch.changed() => return Err(Abandoned),
+                () = tokio::time::sleep(LOOK) => if !delivery.is_current(&self.claims) {
+                    return Err(Abandoned);
+                },
+            }
+        }
     }
 
     /// Takes note of an answer; what is to be sent again remains in the batch, after a pause.

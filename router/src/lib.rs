@@ -2,10 +2,11 @@
 //!
 //! - [`options`], [`route`]: from text to a route that can run
 //! - [`worker`]: threads and tasks, set up and taken down
-//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] beside it
+//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] and
+//!   [`limiter`] beside it
 //! - [`group`], [`joint`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
-//! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`stall`]: pure state machines: what may be committed, what the sink has yet to make
-//!   durable, when a batch closes, how long to wait, what stands still
+//! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
+//!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
 //! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
@@ -21,6 +22,8 @@ pub mod held;
 pub mod joint;
 pub mod lane;
 pub mod ledger;
+pub mod limit;
+pub mod limiter;
 pub mod log;
 pub mod metrics;
 pub mod offsets;

@@ -122,6 +122,18 @@ pub const METRICS: &[Metric] = &[
         "Time of one call of the sink for one batch, by outcome (`answered`, `failed`).",
     ),
     metric(
+        "keystone_sink_concurrency_limit",
+        Gauge,
+        &[],
+        "Calls of the sink that may be under way at once now, of `delivery.lanes` x `delivery.max.in.flight`; only with a sink that adapts (`elasticsearch`).",
+    ),
+    metric(
+        "keystone_sink_concurrency_decreases_total",
+        Counter,
+        &["reason"],
+        "How often that limit was lowered, by reason: `http_429`, `http_5xx`, `timeout`, `slow`. Steady growth means that the sink is overloaded.",
+    ),
+    metric(
         "keystone_retries_total",
         Counter,
         &["part", "reason"],
@@ -350,6 +362,9 @@ fn observe(shared: &Shared, ready: bool) {
     counter!("keystone_rebalances_total").absolute(read(&shared.rebalances));
     counter!("keystone_commits_total").absolute(read(&shared.commits));
     counter!("keystone_commit_failures_total").absolute(read(&shared.commit_failures));
+    if let Some(limiter) = &shared.limiter {
+        gauge!("keystone_sink_concurrency_limit").set(limiter.limit() as f64);
+    }
     gauge!("keystone_batches_held").set(shared.held().len() as f64);
     gauge!("keystone_lanes_paused").set(shared.paused_lanes.load(Ordering::Relaxed) as f64);
     gauge!("keystone_ready").set(f64::from(u8::from(ready)));

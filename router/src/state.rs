@@ -6,13 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keystone_dsl::Rule;
-use keystone_sinks::{BatchId, Cause, Claim};
+use keystone_sinks::{BatchId, Cause, Claim, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
 use crate::held::{Completed, HeldBatches, Settled};
 use crate::ledger::Ledger;
+use crate::limiter::Limiter;
 use crate::metrics::Latency;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::Route;
@@ -69,6 +70,8 @@ pub struct Shared {
     /// Held for reading by each batch from its first call of a joint sink to its end; a joint commit takes it for writing, and keeps it
     /// until Kafka has answered, so that batches wait in their order.
     pub whole: Arc<RwLock<()>>,
+    /// Where the sink asks for it: how many of its calls may be under way.
+    pub limiter: Option<Limiter>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
     begun: Instant,
@@ -87,13 +90,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(route: Arc<Route>, joint: bool) -> Shared {
+    pub fn new(route: Arc<Route>, sink: &dyn Sink) -> Shared {
+        let ceiling = route.lanes * route.max_in_flight;
         let stalls = Stalls::default();
         Shared {
             consumer: stalls.watch("the consumer thread", ASK_TIMEOUT),
             stalls,
             route,
-            joint,
+            joint: sink.joint(),
+            limiter: sink.adapts().then(|| Limiter::new(ceiling)),
             ledger: Ledger::default(),
             violations: Default::default(),
             latency: Latency::default(),

@@ -73,7 +73,7 @@ impl Worker {
         let runtime = start_runtime("delivery", route.lanes.clamp(2, 16))?;
         let control = start_runtime("control", 1)?;
         let exporter = metrics::install(&route)?;
-        let shared = Arc::new(Shared::new(Arc::new(route), sink.joint()));
+        let shared = Arc::new(Shared::new(Arc::new(route), sink.as_ref()));
         let listener = control.block_on(admin::bind(shared.route.admin))?;
         let admin_address = listener
             .local_addr()

@@ -127,6 +127,12 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// Whether the number of calls under way follows the sink's load: fewer after a [`Cause`] of `http_429`, `http_5xx` or `timeout`, none
+    /// before the pause ends that one of them asked for.
+    fn adapts(&self) -> bool {
+        false
+    }
+
     /// Does what time asks for (a file reached its age) and names held batches that became durable. Called several times a second,
     /// never twice at once.
     fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {

@@ -3,6 +3,7 @@
 //! - [`servers`]: each server answers, keeps its data over a restart, and the judge reads it to the end.
 //! - [`main_job`]: a million events through each sink, exactly.
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
+//! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
 //! - [`bad_events`]: every kind of bad event, and what becomes of it.
 //! - [`source`]: topics, starts, groups.
@@ -15,6 +16,7 @@ mod by_hand;
 mod cli;
 mod faults;
 mod main_job;
+mod overload;
 mod scenario;
 mod servers;
 mod sinks;

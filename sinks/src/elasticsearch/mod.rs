@@ -384,6 +384,10 @@ impl Sink for Elasticsearch {
         Some(self.setup.timeout)
     }
 
+    fn adapts(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.check_nodes())
     }
