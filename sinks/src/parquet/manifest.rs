@@ -117,7 +117,7 @@ impl Manifests {
         };
         let manifest: Manifest =
             serde_json::from_slice(&content).map_err(|error| unreadable(stem, error))?;
-        Ok(Some(manifest.files))
+        Ok(Some(manifest.files).filter(|files| !files.is_empty()))
     }
 
     /// Publishes the files of a manifest, then removes it. Answers with the files and what became of each; none where it is not there.
@@ -146,7 +146,7 @@ impl Manifests {
         for partition in partitions {
             self.store.sync_partition(partition)?;
         }
-        self.store.remove(&self.directory, &file_name(stem)).await?;
+        self.remove(stem).await?;
         Ok(published)
     }
 
@@ -155,7 +155,19 @@ impl Manifests {
         for file in self.read(stem).await?.unwrap_or_default() {
             file.discard(&self.store).await;
         }
-        self.store.remove(&self.directory, &file_name(stem)).await
+        self.remove(stem).await
+    }
+
+    /// Removes a manifest; where that fails it is emptied, which says the same. (Not every server that speaks S3 knows `DeleteObjects`.)
+    async fn remove(&self, stem: &str) -> Result<(), StoreError> {
+        let name = file_name(stem);
+        let Err(error) = self.store.remove(&self.directory, &name).await else {
+            return Ok(());
+        };
+        tracing::debug!("{error}; it is emptied instead");
+        let empty = serde_json::to_vec(&Manifest { files: Vec::new() })
+            .map_err(|error| unreadable(stem, error))?;
+        self.store.write_whole(&self.directory, &name, empty).await
     }
 }
 
