@@ -77,6 +77,10 @@ impl S3 {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.stop(GRACE);
