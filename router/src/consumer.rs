@@ -116,7 +116,9 @@ impl<'c> Intake<'c> {
             if self.shared.stop_requested() {
                 return self.drain();
             }
-            if let Some(cause) = self.shared.take_rewind() {
+            if !self.consumer.context().commits_by_name()
+                && let Some(cause) = self.shared.take_rewind()
+            {
                 self.rewind(&cause);
             }
             self.take_records();
@@ -331,7 +333,7 @@ impl<'c> Intake<'c> {
         for outlet in &mut self.outlets {
             outlet.filling = Chunk::default();
         }
-        let Some(seeks) = self.abandon_all() else {
+        let Some(seeks) = self.abandon_all(cause) else {
             return;
         };
         let pause = self.rewinds.next(jitter(), cause.after);
@@ -348,10 +350,11 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// New generations for all partitions, with every call of the sink at rest.
-    fn abandon_all(&mut self) -> Option<Vec<(PartitionKey, u64, Option<i64>)>> {
+    /// New generations for all partitions, with every call of the sink at rest. `None` where it can't be now.
+    fn abandon_all(&mut self, cause: &Cause) -> Option<Vec<(PartitionKey, u64, Option<i64>)>> {
         let shared = self.shared;
         let sink = self.sink;
+        let context = self.consumer.context();
         let abandoning = async {
             let alone = shared.gate.write();
             futures::pin_mut!(alone);
@@ -362,6 +365,11 @@ impl<'c> Intake<'c> {
                 Poll::Ready(free) => free,
                 Poll::Pending => alone.await,
             };
+            if context.commits_by_name() {
+                // Begun while this waited for the gate: what it covers is not to be read again.
+                shared.request_rewind(cause.clone());
+                return None;
+            }
             let seeks: Vec<_> = {
                 let mut offsets = shared.offsets();
                 offsets
@@ -375,11 +383,11 @@ impl<'c> Intake<'c> {
             };
             sink.abandon().await;
             shared.abandon_held();
-            seeks
+            Some(seeks)
         };
         let in_time = async { tokio::time::timeout(ABANDON, abandoning).await };
         match shared.wait_beating(&self.runtime, in_time)? {
-            Ok(seeks) => Some(seeks),
+            Ok(seeks) => seeks,
             Err(_) => {
                 shared.fail(format!(
                     "the sink did not drop what it holds within {} s",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -17,7 +17,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
-use crate::joint::JointCommits;
+use crate::joint::{Committing, JointCommits};
 use crate::lane::{Assigned, Flush};
 use crate::offsets::{Commit, PartitionKey};
 use crate::stall::Pulse;
@@ -28,6 +28,8 @@ pub type GroupConsumer = BaseConsumer<Group>;
 
 /// How often a joint sink is asked whether it wants to commit.
 const JOINT_LOOK: Duration = Duration::from_millis(20);
+/// How long a commit that is asked for keeps its partitions from being given up.
+const ANSWERED: Duration = Duration::from_secs(180);
 
 /// What the committing thread is asked for.
 pub enum CommitRequest {
@@ -58,15 +60,16 @@ pub fn commit_regularly(
         };
         match pulse.waiting(|| requests.recv_timeout(wait)) {
             Err(RecvTimeoutError::Timeout) => {
-                group.commit_jointly(consumer, &pulse, false);
-                if last.elapsed() >= interval {
+                let may_commit = group.commit_jointly(consumer, &pulse, false);
+                if may_commit && last.elapsed() >= interval {
                     group.commit(consumer, &pulse, None);
                     last = Instant::now();
                 }
             }
             Ok(CommitRequest::Now { keys, done }) => {
-                group.commit_jointly(consumer, &pulse, true);
-                group.commit(consumer, &pulse, keys.as_deref());
+                if group.commit_jointly(consumer, &pulse, true) {
+                    group.commit(consumer, &pulse, keys.as_deref());
+                }
                 // Whoever asked may have stopped waiting.
                 let _heard = done.send(());
             }
@@ -102,6 +105,7 @@ impl Group {
         commits: Sender<CommitRequest>,
     ) -> Group {
         Group {
+            joint_commits: JointCommits::new(&shared, &*sink),
             shared,
             sink,
             runtime,
@@ -110,7 +114,6 @@ impl Group {
             assigned: Mutex::default(),
             changed: AtomicBool::new(false),
             commits,
-            joint_commits: JointCommits::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -145,6 +148,11 @@ impl Group {
         self.changed.store(true, Ordering::Release);
     }
 
+    /// Whether a commit is under way that a rewind has to wait for: what it covers is not to be read again.
+    pub fn commits_by_name(&self) -> bool {
+        self.joint_commits.named.is_unfinished()
+    }
+
     fn assign(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let mut starts = Vec::new();
         if list.count() > 0 {
@@ -158,6 +166,14 @@ impl Group {
             let mut offsets = self.shared.offsets();
             for start in &starts {
                 let generation = offsets.assign(start.key.clone(), start.from, start.committed);
+                if let (Some(name), Some(offset)) = (&start.name, start.committed) {
+                    let commit = Commit {
+                        key: start.key.clone(),
+                        offset,
+                        generation,
+                    };
+                    self.joint_commits.named.remember(name, commit);
+                }
                 let lane = least_loaded(&assigned, self.flushes.len());
                 let entry = Assigned {
                     key: start.key.clone(),
@@ -195,6 +211,7 @@ impl Group {
                 self.commit_within(Some(&keys), ASK_TIMEOUT);
             }
         }
+        let answered = self.wait_for_answers();
         let unsettled = self.shared.offsets().unsettled(&keys);
         {
             let mut assigned = lock(&self.assigned);
@@ -204,6 +221,7 @@ impl Group {
                 offsets.revoke(key);
             }
         }
+        drop(answered);
         lock(&self.shared.log_ends).retain(|key, _| !keys.contains(key));
         self.changed.store(true, Ordering::Release);
         let done = match consumer.rebalance_protocol() {
@@ -227,6 +245,22 @@ impl Group {
                 });
             }
         }
+    }
+
+    /// Waits for the answer to a commit that is asked for at this moment, where it counts; none is asked for while the answer lives.
+    fn wait_for_answers(&self) -> Option<MutexGuard<'_, ()>> {
+        if !self.joint_commits.holds_partitions() {
+            return None;
+        }
+        let beat = || self.shared.beat();
+        let answered = self.joint_commits.named.asking(ANSWERED, beat);
+        if answered.is_none() {
+            self.shared.fail(format!(
+                "kafka has not answered to a commit for {} s, and partitions are to be given up: the worker ends, and the next one reads on from what is committed",
+                ANSWERED.as_secs()
+            ));
+        }
+        answered
     }
 
     /// Waits until everything read of these partitions is settled, at most this long. Answers whether it is.
@@ -331,28 +365,41 @@ impl Group {
         commits
     }
 
-    /// Has a joint sink commit what it holds, if it wants that or is asked to.
-    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) {
+    /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
+    /// something else may be committed now.
+    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) -> bool {
+        let at = Committing {
+            shared: &self.shared,
+            sink: &*self.sink,
+            runtime: &self.runtime,
+            consumer,
+        };
+        if !pulse.waiting(|| self.joint_commits.named.recover(at)) {
+            return false;
+        }
         if self.shared.joint
             && self.joint_commits.is_pending(&self.shared)
             && (asked || self.joint_commits.is_unfinished() || self.sink.commit_due())
         {
-            pulse.waiting(|| {
-                self.joint_commits
-                    .commit(&self.shared, &*self.sink, &self.runtime, consumer);
-            });
+            pulse.waiting(|| self.joint_commits.commit(at));
         }
+        // Beside an unfinished joint commit, lower offsets could take back what it has committed.
+        !self.joint_commits.is_unfinished()
     }
 
     /// Commits and waits for Kafka's answer, however long it takes: for the committing thread. (rdkafka never hands on the answer to an
     /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
     fn commit(&self, consumer: &GroupConsumer, pulse: &Pulse, keys: Option<&[PartitionKey]>) {
+        let _asking = self
+            .joint_commits
+            .holds_partitions()
+            .then(|| lock(self.joint_commits.named.asked()));
         let commits = self.choose(keys);
-        // Beside an unfinished joint commit, lower offsets could take back what it has committed.
-        if commits.is_empty() || self.joint_commits.is_unfinished() {
+        // A partition that came in meanwhile may be among them, with a name to publish first.
+        if commits.is_empty() || self.joint_commits.named.has_found() {
             return;
         }
-        let list = list_of(&commits);
+        let list = list_of(&commits, None);
         match pulse.waiting(|| consumer.commit(&list, CommitMode::Sync)) {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -409,7 +456,8 @@ fn keys_of(list: &TopicPartitionList) -> Vec<PartitionKey> {
         .collect()
 }
 
-pub fn list_of(commits: &[Commit]) -> TopicPartitionList {
+/// A list to commit, with this metadata at each partition.
+pub fn list_of(commits: &[Commit], metadata: Option<&str>) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
         let element = list.add_partition(&commit.key.topic, commit.key.partition);
@@ -417,6 +465,9 @@ pub fn list_of(commits: &[Commit]) -> TopicPartitionList {
         // Only an offset that librdkafka can't represent fails, and those never come out of a window.
         if element.set_offset(Offset::Offset(commit.offset)).is_err() {
             warn!(offset = commit.offset, "an offset can't be committed");
+        }
+        if let Some(metadata) = metadata {
+            element.set_metadata(metadata);
         }
     }
     list

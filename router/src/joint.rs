@@ -1,125 +1,93 @@
-//! The joint commit: what the sink holds and the offsets of its events become durable in one step (see `Sink::commit`).
+//! The joint commit: what the sink holds and the offsets of its events become durable in one step (see [`Joint`]).
 //!
-//! On the committing thread, in this order: wait until no batch is between its first call of the sink and its end; ask for the consumer's
-//! place in its group; choose the offsets that hold if every held batch counts as settled; have the sink commit; settle. Where a held event
-//! would not be covered by its offset (its partition has moved away, its batch was given up, an earlier event is not settled), nothing is
-//! committed and the events are read again.
+//! On the committing thread, in this order: wait until no batch is between its first call of the sink and its end; choose the offsets that
+//! hold if every held batch counts as settled; have it committed, as `transaction.rs` or `named.rs` does; settle. Where a held event would
+//! not be covered by its offset (its partition has moved away, its batch was given up, an earlier event is not settled), nothing is
+//! committed and the events are read again. A commit that was begun is ended before anything else is committed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keystone_sinks::{Cause, JointCommit, Sink, SinkError};
-use rdkafka::consumer::Consumer;
+use keystone_sinks::{Cause, Joint, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::group::{GroupConsumer, list_of, take_durable};
+use crate::group::GroupConsumer;
+use crate::named::NamedCommits;
 use crate::offsets::Commit;
-use crate::state::{Shared, lock};
+use crate::state::Shared;
+use crate::transaction::Transactions;
 
 /// How long batches under way are waited for. A batch that takes longer (its dead letters can't be written) puts the commit off.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// A commit that was begun.
-struct Begun {
-    joint: Arc<JointCommit>,
-    offsets: Vec<Commit>,
-    /// The held batches that it covers.
-    batches: Vec<u64>,
-    /// Of the worker when it was begun: a rewind has dropped these batches.
-    epoch: u64,
-    /// No batch enters the sink before Kafka has answered.
-    _whole: OwnedRwLockWriteGuard<()>,
+/// What a commit needs.
+#[derive(Clone, Copy)]
+pub struct Committing<'c> {
+    pub shared: &'c Shared,
+    pub sink: &'c dyn Sink,
+    pub runtime: &'c Handle,
+    pub consumer: &'c GroupConsumer,
 }
 
 /// The joint commits of a worker.
-#[derive(Default)]
 pub struct JointCommits {
-    /// Kafka has not answered; the same commit is asked for again. Or nobody will ever know, and the worker ends.
-    unfinished: Mutex<Option<Begun>>,
-    begun: AtomicU64,
+    kind: Option<Joint>,
+    transactions: Transactions,
+    pub named: NamedCommits,
 }
 
 impl JointCommits {
+    pub fn new(shared: &Shared, sink: &dyn Sink) -> JointCommits {
+        let route = &shared.route;
+        JointCommits {
+            kind: sink.joint(),
+            transactions: Transactions::default(),
+            named: NamedCommits::new(route.backoff_initial, route.backoff_max),
+        }
+    }
+
     /// Whether something waits for a joint commit.
     pub fn is_pending(&self, shared: &Shared) -> bool {
         self.is_unfinished() || !shared.held().is_empty()
     }
 
-    /// Whether Kafka has not answered to a commit yet, and may have carried it out.
+    /// Whether a commit was begun that has not come to its end, and may have been carried out.
     pub fn is_unfinished(&self) -> bool {
-        lock(&self.unfinished).is_some()
+        self.transactions.is_unfinished() || self.named.is_unfinished()
+    }
+
+    /// Whether partitions have to wait for the answer to a commit before they are given up: Kafka checks the worker's place in its group
+    /// as it is when the request goes out, not as it was when the offsets were chosen.
+    pub fn holds_partitions(&self) -> bool {
+        self.kind == Some(Joint::Named)
     }
 
     /// Commits what the sink holds. For the committing thread.
-    pub fn commit(
-        &self,
-        shared: &Shared,
-        sink: &dyn Sink,
-        runtime: &Handle,
-        consumer: &GroupConsumer,
-    ) {
-        runtime.block_on(async {
-            let unfinished = lock(&self.unfinished).take();
-            let whole = match &unfinished {
-                Some(_) => None,
-                None => {
-                    let whole = shared.whole.clone().write_owned();
-                    let Ok(whole) = tokio::time::timeout(QUIET, whole).await else {
-                        return;
-                    };
-                    Some(whole)
-                }
-            };
-            let alone = shared.gate.write().await;
-            let number = || self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-            let new = || begin(shared, consumer, number(), whole?);
-            let Some(begun) = unfinished.or_else(new) else {
-                return;
-            };
-            let is_current = begun.epoch == *shared.epoch.borrow();
-            let is_finished = match sink.commit(begun.joint.clone()).await {
-                Ok(()) => {
-                    finish(shared, &begun);
-                    true
-                }
-                Err(SinkError::Fatal(reason)) => {
-                    shared.fail(reason);
-                    false // It may be committed: nothing else may be, ever.
-                }
-                Err(_) if !is_current => true, // The sink has dropped it.
-                Err(SinkError::Retry(cause)) => {
-                    take_durable(shared, Err(SinkError::Retry(cause)));
-                    false
-                }
-                Err(error) => {
-                    shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-                    take_durable(shared, Err(error));
-                    true
-                }
-            };
-            // Before the batches that wait: one that entered and stood at the gate could be overtaken there.
-            drop(alone);
-            if !is_finished {
-                *lock(&self.unfinished) = Some(begun);
-            }
-        });
+    pub fn commit(&self, at: Committing<'_>) {
+        match self.kind {
+            Some(Joint::Transaction) => self.transactions.commit(at),
+            Some(Joint::Named) => self.named.commit(at),
+            None => {}
+        }
     }
 }
 
-/// Chooses the offsets; `None` where there is nothing to commit, or nothing can be.
-fn begin(
-    shared: &Shared,
-    consumer: &GroupConsumer,
-    number: u64,
-    whole: OwnedRwLockWriteGuard<()>,
-) -> Option<Begun> {
-    // Before the offsets are looked at: if a partition moves after that, Kafka refuses this place in the group.
-    let group = consumer.group_metadata()?;
-    if consumer.assignment_lost() {
-        return None;
-    }
+/// What a commit is to cover.
+pub struct Chosen {
+    pub offsets: Vec<Commit>,
+    /// The held batches that it covers.
+    pub batches: Vec<u64>,
+}
+
+/// Waits until no batch is between its first call of the sink and its end, and keeps others out while the answer lives.
+pub async fn quiet(shared: &Shared) -> Option<OwnedRwLockWriteGuard<()>> {
+    let whole = shared.whole.clone().write_owned();
+    tokio::time::timeout(QUIET, whole).await.ok()
+}
+
+/// Chooses the offsets; `None` where there is nothing to commit, or nothing can be. The gate is held for writing.
+pub fn choose(shared: &Shared) -> Option<Chosen> {
     let (held, all) = {
         let held = shared.held();
         (held.complete_batches(), held.len())
@@ -128,41 +96,36 @@ fn begin(
         return None;
     }
     let claims = held.iter().flat_map(|(_, claims)| claims.iter());
-    // No batch is under way: one that is not complete was given up, with events of it in the transaction.
+    // No batch is under way: one that is not complete was given up, with events of it in what is held.
     let offsets = (held.len() == all)
         .then(|| shared.offsets().committable_with(claims))
-        .flatten();
+        .flatten()
+        .filter(|offsets| !offsets.is_empty());
     let Some(offsets) = offsets else {
         shared.request_rewind(Cause {
             reason: "given_up",
-            detail: "events that were given up are in the open transaction; it is aborted, and the others are read again"
+            detail: "events that were given up are among those to be committed; all of them are dropped, and read again where they are this worker's"
                 .to_owned(),
             after: None,
         });
         return None;
     };
-    Some(Begun {
-        joint: Arc::new(JointCommit {
-            number,
-            offsets: list_of(&offsets),
-            group,
-        }),
+    Some(Chosen {
         offsets,
         batches: held.into_iter().map(|(batch, _)| batch).collect(),
-        epoch: *shared.epoch.borrow(),
-        _whole: whole,
     })
 }
 
-fn finish(shared: &Shared, begun: &Begun) {
-    for batch in &begun.batches {
+/// Settles what was committed.
+pub fn finish(shared: &Shared, chosen: &Chosen) {
+    for batch in &chosen.batches {
         let settled = shared.held().settle_all(*batch);
         if let Some(settled) = settled {
             shared.settle_held(settled);
         }
     }
     let mut offsets = shared.offsets();
-    for commit in &begun.offsets {
+    for commit in &chosen.offsets {
         offsets.committed(&commit.key, commit.offset);
     }
     drop(offsets);

@@ -4,7 +4,7 @@
 //! - [`worker`]: threads and tasks, set up and taken down
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] and
 //!   [`limiter`] beside it
-//! - [`group`], [`joint`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
+//! - [`group`], [`joint`], [`transaction`], [`named`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
 //!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
 //! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
@@ -26,12 +26,14 @@ pub mod limit;
 pub mod limiter;
 pub mod log;
 pub mod metrics;
+pub mod named;
 pub mod offsets;
 pub mod options;
 pub mod route;
 pub mod stall;
 pub mod start;
 pub mod state;
+pub mod transaction;
 pub mod trigger;
 pub mod watchdog;
 pub mod worker;

@@ -76,7 +76,7 @@ impl Route {
         let mut warnings = self.settings.warnings().to_vec();
         let apart = match &*self.sink_type {
             "kafka" => !self.settings.flag("sink.kafka.transactions"),
-            "parquet" => true,
+            "parquet" => self.settings.get("sink.parquet.publish") == "direct",
             _ => false,
         };
         if self.tradeoff == "no-duplicates" && apart {

@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use crate::group::GroupConsumer;
+use crate::named;
 use crate::offsets::PartitionKey;
 use crate::route::Start;
 use crate::state::{ASK_TIMEOUT, Shared};
@@ -25,6 +27,15 @@ pub struct PartitionStart {
     /// The first offset to read; `None` for the beginning of the log, whatever its offset is.
     pub from: Option<i64>,
     pub committed: Option<i64>,
+    /// What that commit names, to be published (see `named.rs`).
+    pub name: Option<String>,
+}
+
+/// A commit of the group.
+struct Committed {
+    key: PartitionKey,
+    offset: Option<i64>,
+    name: Option<String>,
 }
 
 /// How often the group's commits are asked for before the worker gives up.
@@ -41,9 +52,9 @@ pub fn resolve(
     let known = known_topics(consumer, shared, &committed)
         .map_err(|error| format!("the group's commits could not be read: {error}"))?;
     let mut starts = Vec::new();
-    for (key, committed) in committed {
-        let from = match committed {
-            Some(offset) => Some(offset),
+    for Committed { key, offset, name } in committed {
+        let from = match offset {
+            Some(_) => offset,
             None if known.contains(&key.topic) => {
                 info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
                 None
@@ -55,8 +66,8 @@ pub fn resolve(
                 )
             })?,
         };
-        let offset = from.map_or(Offset::Beginning, Offset::Offset);
-        list.set_partition_offset(&key.topic, key.partition, offset)
+        let begin = from.map_or(Offset::Beginning, Offset::Offset);
+        list.set_partition_offset(&key.topic, key.partition, begin)
             .map_err(|error| {
                 format!(
                     "the start of {}-{} could not be set: {error}",
@@ -66,7 +77,8 @@ pub fn resolve(
         starts.push(PartitionStart {
             key,
             from,
-            committed,
+            committed: offset,
+            name,
         });
     }
     Ok(starts)
@@ -77,29 +89,14 @@ fn committed(
     consumer: &GroupConsumer,
     shared: &Shared,
     list: &TopicPartitionList,
-) -> Result<Vec<(PartitionKey, Option<i64>)>, String> {
+) -> Result<Vec<Committed>, String> {
     let mut attempt = 1;
     loop {
         shared.beat();
         match consumer.committed_offsets(list.clone(), ASK_TIMEOUT) {
             Ok(found) => {
-                let all: KafkaResult<Vec<_>> = found
-                    .elements()
-                    .iter()
-                    .map(|element| {
-                        element.error()?;
-                        let offset = match element.offset() {
-                            Offset::Offset(offset) => Some(offset),
-                            _ => None,
-                        };
-                        Ok((
-                            PartitionKey::new(element.topic(), element.partition()),
-                            offset,
-                        ))
-                    })
-                    .collect();
-                return all
-                    .map_err(|error| format!("the group's commits could not be read: {error}"));
+                let elements = found.elements();
+                return elements.iter().map(read_commit).collect();
             }
             Err(error) if attempt < ATTEMPTS => {
                 warn!(
@@ -115,6 +112,20 @@ fn committed(
             }
         }
     }
+}
+
+fn read_commit(element: &TopicPartitionListElem<'_>) -> Result<Committed, String> {
+    element
+        .error()
+        .map_err(|error| format!("the group's commits could not be read: {error}"))?;
+    Ok(Committed {
+        key: PartitionKey::new(element.topic(), element.partition()),
+        offset: match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        },
+        name: named::name_in(element.metadata())?.map(str::to_owned),
+    })
 }
 
 /// Where a partition without a commit begins.
@@ -150,15 +161,15 @@ fn first_start(
 fn known_topics(
     consumer: &GroupConsumer,
     shared: &Shared,
-    committed: &[(PartitionKey, Option<i64>)],
+    committed: &[Committed],
 ) -> KafkaResult<BTreeSet<Arc<str>>> {
     if shared.route.start == Start::Earliest {
         return Ok(BTreeSet::new());
     }
     let fresh = committed
         .iter()
-        .filter(|(_, offset)| offset.is_none())
-        .map(|(key, _)| key.topic.clone());
+        .filter(|commit| commit.offset.is_none())
+        .map(|commit| commit.key.topic.clone());
     let mut known = BTreeSet::new();
     for topic in fresh.collect::<BTreeSet<_>>() {
         shared.beat();

@@ -97,7 +97,7 @@ impl Shared {
             consumer: stalls.watch("the consumer thread", ASK_TIMEOUT),
             stalls,
             route,
-            joint: sink.joint(),
+            joint: sink.joint().is_some(),
             limiter: sink.adapts().then(|| Limiter::new(ceiling)),
             ledger: Ledger::default(),
             violations: Default::default(),

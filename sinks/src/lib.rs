@@ -16,8 +16,13 @@
 //!
 //! # Joint commits
 //!
-//! A sink whose [`Sink::joint`] is true makes what it holds durable together with the offsets of the events, or not at all: a transaction.
-//! The worker then calls [`Sink::commit`] with no other call of the sink under way, and with offsets that cover exactly what is held.
+//! A sink that has a [`Sink::joint`] makes what it holds durable together with the offsets of the events, or not at all. The worker commits
+//! with no other call of the sink under way, and with offsets that cover exactly what is held. There are two ways:
+//!
+//! - [`Joint::Transaction`]: the sink commits the offsets itself, by [`Sink::commit`].
+//! - [`Joint::Named`]: [`Sink::prepare`] puts what is held away, hidden, under a name; the worker commits the offsets with that name as their
+//!   metadata; [`Sink::publish`] makes it visible. Whoever is assigned one of the partitions and finds a name there publishes it before it
+//!   commits anything itself. What was prepared and not committed comes to nothing, by [`Sink::discard`].
 //!
 //! # What a sink does not do
 //!
@@ -89,6 +94,7 @@ pub enum SinkError {
     #[error("the batch is too large for one request: {0}")]
     TooLarge(String),
     /// What the sink holds is lost (a file could not be written to its end): the worker abandons it all and reads again from the last commit.
+    /// A joint sink answers so until [`Sink::abandon`] is called.
     #[error("{}", .0.detail)]
     Rewind(Cause),
     /// Trying again can't help: the worker stops with exit code 1 and this text, which names the option to change. What is settled is committed, nothing else.
@@ -103,6 +109,13 @@ pub struct SinkState {
     pub problems: Vec<String>,
     /// Facts for a person: name and value, for example `open_files`, `metastore_pending_partitions`.
     pub facts: Vec<(&'static str, String)>,
+}
+
+/// How a joint sink commits what it holds together with the offsets; see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joint {
+    Transaction,
+    Named,
 }
 
 /// Offsets that become committed together with what a sink holds.
@@ -156,9 +169,9 @@ pub trait Sink: Send + Sync {
         false
     }
 
-    /// Whether what is held becomes durable by [`Sink::commit`] and by nothing else. Such a sink names no durable batches.
-    fn joint(&self) -> bool {
-        false
+    /// Whether, and how, what is held becomes durable by joint commits and by nothing else. Such a sink names no durable batches.
+    fn joint(&self) -> Option<Joint> {
+        None
     }
 
     /// Whether a joint sink wants what it holds committed now. Asked many times a second.
@@ -166,11 +179,42 @@ pub trait Sink: Send + Sync {
         false
     }
 
-    /// Commits all that is held and the offsets, in one. After [`SinkError::Retry`] the same commit is asked for again, and until it
+    /// Commits all that is held and the offsets, in one ([`Joint::Transaction`]). After [`SinkError::Retry`] the same commit is asked for again, and until it
     /// succeeds the sink takes no events; after [`SinkError::Rewind`] nothing of it was committed; where that is not known, the answer
     /// is [`SinkError::Fatal`], and the next worker reads on from what is committed.
     fn commit(&self, _joint: Arc<JointCommit>) -> BoxFuture<'_, Result<(), SinkError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// Makes all that is held durable, still hidden, and answers with the name under which any worker of the route finds it: at most 1,000
+    /// printable ASCII characters. From then on the sink holds nothing, and an abandon does not touch what was prepared.
+    fn prepare(&self) -> BoxFuture<'_, Result<String, SinkError>> {
+        Box::pin(async {
+            Err(SinkError::Fatal(
+                "the sink has nothing to prepare".to_owned(),
+            ))
+        })
+    }
+
+    /// Makes visible what was prepared under this name, by this worker or another. Repeated until it succeeds, also by several workers at
+    /// once and while other calls are under way; what is visible already stays as it is. Any sink may be asked: the route may have had
+    /// another one before.
+    fn publish<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async move {
+            Err(SinkError::Fatal(format!(
+                "the group's last commit names files that are not published yet ({name}): start the route once with the Parquet sink that it had"
+            )))
+        })
+    }
+
+    /// Whether something is prepared under this name and neither published nor discarded, by any worker.
+    fn is_prepared<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<bool, SinkError>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    /// Drops what was prepared under this name: Kafka has not committed it, and never will. What can't be removed stays hidden.
+    fn discard<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 
     /// Asks the servers whether they are there and let us in. The text is for a person and names the option to change.

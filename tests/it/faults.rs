@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use keystone_tests::elasticsearch::Options;
+use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
+use keystone_tests::judge::visible_objects;
 use keystone_tests::kafka::Isolation;
+use keystone_tests::proxy::{Mode, Proxy};
 use keystone_tests::{
-    Elasticsearch, Events, Judge, Kafka, Metastore, Result, Verdict, Worker, wait_for,
+    Elasticsearch, Events, Judge, Kafka, Metastore, Result, S3, Verdict, Worker, wait_for,
 };
 
 use crate::scenario::{
-    WORK, all_committed, consumed, counter, drain, file_url, to_elasticsearch, to_kafka,
+    WORK, all_committed, consumed, counter, drain, file_url, source, to_elasticsearch, to_kafka,
     to_parquet, topic_of,
 };
 
@@ -142,6 +145,56 @@ fn a_killed_worker_loses_nothing_to_parquet() -> Result<()> {
     let verdict = judge.verdict();
     report("killed-parquet", &verdict);
     verdict.assert_complete();
+    Ok(())
+}
+
+/// Killed when its commit had named the files, and before they were visible: the next worker publishes them, and nothing is there twice.
+#[test]
+fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let s3 = S3::start()?;
+    let proxy = Proxy::to(s3.port())?;
+    let events = Events::new(15, 40_000);
+    kafka.create_topic("named-in", 8, &[])?;
+    let route = source(kafka, "named", "named-in")
+        + &format!(
+            "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/named\n\
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\n\
+             sink.parquet.s3.secret.access.key = {}\nsink.parquet.roll.max.age.ms = 1000\n\
+             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n",
+            S3::BUCKET,
+            S3::REGION,
+            S3::ACCESS_KEY,
+            S3::SECRET_KEY
+        );
+    let endpoint =
+        |port: u16| format!("{route}sink.parquet.s3.endpoint = http://127.0.0.1:{port}\n");
+    let mut first = Worker::spawn(&endpoint(proxy.port()))?;
+    first.wait_ready(WORK)?;
+    // Publishing starts with reading the manifest, and that answer comes this late.
+    proxy.set(Mode::Delay(Duration::from_secs(2)));
+    events.produce_in(&kafka.bootstrap(), "named-in", 0..20_000)?;
+    first.wait_until(WORK, "a commit names files", |_| {
+        let commits = kafka.commits("named", "named-in")?;
+        Ok(commits
+            .values()
+            .any(|(_, metadata)| metadata.starts_with("keystone:publish:")))
+    })?;
+    first.sigkill();
+    assert_eq!(s3.list("named/_keystone/named")?.len(), 1, "a manifest");
+    assert!(
+        visible_objects(&s3, "named/")?.is_empty(),
+        "killed too late"
+    );
+    let mut second = Worker::spawn(&endpoint(s3.port()))?;
+    events.produce_in(&kafka.bootstrap(), "named-in", 20_000..40_000)?;
+    all_committed(kafka, "named", "named-in", &mut [&mut second])?;
+    let log = drain(second)?;
+    assert!(log.contains("is published"), "{log}");
+    assert!(s3.list("named/_keystone")?.is_empty(), "{log}");
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet_s3(&s3, "named/")?;
+    judge.verdict().assert_exact();
     Ok(())
 }
 

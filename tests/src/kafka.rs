@@ -251,6 +251,15 @@ impl Kafka {
 
     /// What a group has committed, by partition; partitions without a commit are left out.
     pub fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
+        let commits = self.commits(group, topic)?;
+        Ok(commits
+            .into_iter()
+            .map(|(partition, (offset, _))| (partition, offset))
+            .collect())
+    }
+
+    /// The same with the metadata of each commit.
+    pub fn commits(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, (i64, String)>> {
         let consumer = self.consumer(group, Isolation::ReadUncommitted)?;
         let mut asked = TopicPartitionList::new();
         for partition in self.partitions(topic)? {
@@ -259,15 +268,15 @@ impl Kafka {
         let committed = consumer
             .committed_offsets(asked, REQUEST)
             .doing(format!("asking for the offsets of group {group}"))?;
-        let offset = |(partition, offset)| match offset {
-            Offset::Offset(offset) => Some((partition, offset)),
-            _ => None,
-        };
         Ok(committed
             .elements()
             .iter()
-            .map(|element| (element.partition(), element.offset()))
-            .filter_map(offset)
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => {
+                    Some((element.partition(), (offset, element.metadata().to_owned())))
+                }
+                _ => None,
+            })
             .collect())
     }
 

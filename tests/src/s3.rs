@@ -45,7 +45,8 @@ impl S3 {
         let properties = format!(
             "s3proxy.endpoint=http://127.0.0.1:{port}\ns3proxy.authorization=aws-v2-or-v4\ns3proxy.identity={}\n\
              s3proxy.credential={}\njclouds.provider=filesystem-nio2\njclouds.identity=local\njclouds.credential=local\n\
-             jclouds.filesystem.basedir={}\n",
+             jclouds.filesystem.basedir={}\n\
+             s3proxy.ignore-unknown-headers=true\n",
             S3::ACCESS_KEY,
             S3::SECRET_KEY,
             data.display()
@@ -74,6 +75,10 @@ impl S3 {
     /// `http://127.0.0.1:port`, with the bucket in the path.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn stop(&mut self) {

@@ -25,7 +25,7 @@ use super::client;
 use super::producer::Failure;
 use super::target::{Target, refuses_with_others};
 use crate::{
-    Answer, Batch, BatchId, BoxFuture, Cause, Event, JointCommit, Rejected, Sink, SinkError,
+    Answer, Batch, BatchId, BoxFuture, Cause, Event, Joint, JointCommit, Rejected, Sink, SinkError,
     SinkState,
 };
 
@@ -404,8 +404,8 @@ impl Sink for TransactionalSink {
         true
     }
 
-    fn joint(&self) -> bool {
-        true
+    fn joint(&self) -> Option<Joint> {
+        Some(Joint::Transaction)
     }
 
     fn commit_due(&self) -> bool {

@@ -9,6 +9,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use super::files::Why;
+use super::manifest::Closed;
 use super::store::{Store, StoreError, Upload};
 use crate::batch::BatchId;
 
@@ -136,15 +138,33 @@ impl OpenFile {
 
     /// Ends the file and publishes it; answers with its size in bytes.
     pub(super) async fn publish(&mut self) -> Result<u64, StoreError> {
+        self.end().await?;
+        self.upload.publish().await?;
+        Ok(self.upload.written())
+    }
+
+    /// Ends the file, durable and hidden, to be published later.
+    pub(super) async fn close(&mut self, why: Why) -> Result<Closed, StoreError> {
+        self.end().await?;
+        let upload = self.upload.close().await?;
+        Ok(Closed {
+            partition: self.partition.clone(),
+            name: self.name.clone(),
+            rows: self.rows,
+            bytes: self.upload.written(),
+            why,
+            upload,
+        })
+    }
+
+    async fn end(&mut self) -> Result<(), StoreError> {
         self.encode().await?;
         super::blocking(|| self.writer.finish()).map_err(|error| encoding(&self.name, error))?;
         // The encoder's own small buffer.
         self.writer
             .sync()
             .map_err(|error| encoding(&self.name, error.into()))?;
-        self.pass_on().await?;
-        self.upload.publish().await?;
-        Ok(self.upload.written())
+        self.pass_on().await
     }
 
     pub(super) async fn abandon(self) {

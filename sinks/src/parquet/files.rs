@@ -1,15 +1,18 @@
 //! The open files of a sink, one for each partition of the table, and the batches that wait for them.
 //!
-//! A batch is durable when every file that holds rows of it is published. After an error the content of open files is not known to
+//! Where files are published at once, a batch is durable when every file that holds rows of it is published. In two phases, a file that
+//! ends is closed under its hidden name and waits for the next commit, which takes all files along, open ones too. After an error the content of open files is not known to
 //! match the batches: the owner abandons everything and the worker reads it again.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
 
 use super::file::{Codec, OpenFile};
+use super::manifest::Closed;
 use super::rows::{Group, SharedLayout};
 use super::store::{Store, StoreError};
 use crate::batch::BatchId;
@@ -31,12 +34,15 @@ pub(super) struct Rolling {
     pub(super) max_age: Duration,
     pub(super) max_open: usize,
     pub(super) codec: Codec,
+    /// Whether a file that ends waits for a commit, instead of being published at once.
+    pub(super) two_phase: bool,
     /// What names of files begin with: the route, the worker and the start of the process.
     pub(super) name: String,
 }
 
-/// Why a file was published: a label of `keystone_parquet_files_published_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What ended a file: a label of `keystone_parquet_files_published_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Why {
     Bytes,
     Rows,
@@ -44,6 +50,8 @@ pub(super) enum Why {
     OpenFiles,
     Memory,
     Flush,
+    /// A commit of other files took it along.
+    Commit,
 }
 
 impl Why {
@@ -55,6 +63,7 @@ impl Why {
             Why::OpenFiles => "open_files",
             Why::Memory => "memory",
             Why::Flush => "flush",
+            Why::Commit => "commit",
         }
     }
 }
@@ -69,11 +78,22 @@ pub(super) struct Published {
     pub(super) why: Why,
 }
 
+/// When files that wait want to be committed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Due {
+    pub(super) at: Option<Instant>,
+    pub(super) now: bool,
+}
+
 /// What is open and what waits for it.
 pub(super) struct Files {
     store: Store,
     rolling: Rolling,
     open: HashMap<String, OpenFile>,
+    /// Files that wait for a commit, hidden.
+    closed: Vec<Closed>,
+    /// When the first file was opened of those that wait.
+    waiting_since: Option<Instant>,
     /// For each batch the number of unpublished pieces of it.
     held: HashMap<BatchId, usize>,
     durable: Vec<BatchId>,
@@ -87,6 +107,8 @@ impl Files {
             store,
             rolling,
             open: HashMap::new(),
+            closed: Vec::new(),
+            waiting_since: None,
             held: HashMap::new(),
             durable: Vec::new(),
             published: Vec::new(),
@@ -98,9 +120,27 @@ impl Files {
         self.open.len()
     }
 
-    /// Rows in open files.
+    /// Files that wait for a commit.
+    pub(super) fn waiting_files(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// Rows that readers don't see yet.
     pub(super) fn open_rows(&self) -> u64 {
-        self.open.values().map(|file| file.rows).sum()
+        let open = self.open.values().map(|file| file.rows);
+        open.chain(self.closed.iter().map(|file| file.rows)).sum()
+    }
+
+    /// When a commit is due by age, and whether it is due because of what waits: as many files are full as are open (so that at least
+    /// half of what a commit publishes has its full size), or as many as may be open.
+    pub(super) fn due(&self) -> Due {
+        let oldest = self.open.values().map(|file| file.opened);
+        let oldest = oldest.chain(self.waiting_since).min();
+        let full = self.closed.len();
+        Due {
+            at: oldest.map(|oldest| oldest + self.rolling.max_age),
+            now: full > 0 && (full >= self.open.len() || full >= self.rolling.max_open),
+        }
     }
 
     /// Bytes held in memory.
@@ -126,7 +166,7 @@ impl Files {
         groups: Vec<Group>,
     ) -> Result<(), StoreError> {
         // A piece of its own keeps the batch from being durable while the rest of it is still to come.
-        *self.held.entry(batch).or_default() += 1;
+        self.hold(batch);
         for Group { partition, rows } in groups {
             self.append_rows(batch, layout, &partition, rows).await?;
             self.bound_memory().await?;
@@ -150,7 +190,7 @@ impl Files {
             let Some(file) = self.open.get_mut(partition) else {
                 continue;
             };
-            if file.batches.last() != Some(&batch) {
+            if !self.rolling.two_phase && file.batches.last() != Some(&batch) {
                 file.batches.push(batch);
                 *self.held.entry(batch).or_default() += 1;
             }
@@ -167,7 +207,7 @@ impl Files {
                 None
             };
             if let Some(why) = why {
-                self.publish(partition, why).await?;
+                self.finish(partition, why).await?;
             }
             rows = rows.slice(now, rows.num_rows() - now);
         }
@@ -182,7 +222,7 @@ impl Files {
         while self.open.len() >= self.rolling.max_open {
             let idle = self.idle();
             match idle {
-                Some(idle) => self.publish(&idle, Why::OpenFiles).await?,
+                Some(idle) => self.finish(&idle, Why::OpenFiles).await?,
                 None => break,
             }
         }
@@ -205,7 +245,7 @@ impl Files {
             match largest {
                 Some(file) if file.unflushed() >= MIN_ROW_GROUP_BYTES => file.flush().await?,
                 _ => match self.idle() {
-                    Some(idle) => self.publish(&idle, Why::Memory).await?,
+                    Some(idle) => self.finish(&idle, Why::Memory).await?,
                     None => break,
                 },
             }
@@ -258,14 +298,65 @@ impl Files {
         first_error
     }
 
-    async fn publish(&mut self, partition: &str, why: Why) -> Result<(), StoreError> {
+    /// Closes all files, for a commit, and hands over all that wait. They stay in here until [`Files::forget_closed`].
+    pub(super) async fn close_all(&mut self) -> Result<&[Closed], StoreError> {
+        let max_age = self.rolling.max_age;
+        let closing: Vec<_> = self
+            .open
+            .values_mut()
+            .map(|file| async {
+                let why = match file.opened.elapsed() >= max_age {
+                    true => Why::Age,
+                    false => Why::Commit,
+                };
+                file.close(why).await
+            })
+            .collect();
+        let outcomes: Vec<_> = stream::iter(closing)
+            .buffer_unordered(PUBLISHING)
+            .collect()
+            .await;
+        for closed in outcomes {
+            self.put_aside(closed?);
+        }
+        Ok(&self.closed)
+    }
+
+    /// What was closed is in a manifest's care.
+    pub(super) fn forget_closed(&mut self) {
+        self.closed.clear();
+        self.waiting_since = None;
+    }
+
+    /// Ends a file: publishes it, or closes it where it waits for a commit.
+    async fn finish(&mut self, partition: &str, why: Why) -> Result<(), StoreError> {
         // It stays in the map until it is published, so that an abandon finds it whatever happens here.
         let Some(file) = self.open.get_mut(partition) else {
             return Ok(());
         };
-        let bytes = file.publish().await?;
-        self.settle(partition, bytes, why);
+        if self.rolling.two_phase {
+            let closed = file.close(why).await?;
+            self.put_aside(closed);
+        } else {
+            let bytes = file.publish().await?;
+            self.settle(partition, bytes, why);
+        }
         Ok(())
+    }
+
+    /// Notes a closed file.
+    fn put_aside(&mut self, closed: Closed) {
+        if let Some(file) = self.open.remove(&closed.partition) {
+            self.waiting_since = self.waiting_since.into_iter().chain([file.opened]).min();
+        }
+        self.closed.push(closed);
+    }
+
+    /// A batch has a piece in here; in two phases nobody asks for it.
+    fn hold(&mut self, batch: BatchId) {
+        if !self.rolling.two_phase {
+            *self.held.entry(batch).or_default() += 1;
+        }
     }
 
     /// Notes a published file.
@@ -300,6 +391,10 @@ impl Files {
     pub(super) async fn abandon(&mut self) {
         self.held.clear();
         self.durable.clear();
+        for file in std::mem::take(&mut self.closed) {
+            file.discard(&self.store).await;
+        }
+        self.waiting_since = None;
         let open = std::mem::take(&mut self.open);
         futures::future::join_all(open.into_values().map(OpenFile::abandon)).await;
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::store::StoreError;
+use super::store::{Publication, StoreError};
 
 /// Ends the name of a file that is being written.
 pub const HIDDEN_SUFFIX: &str = ".inprogress";
@@ -21,11 +21,8 @@ pub struct HiddenFile {
 impl HiddenFile {
     pub fn create(root: &Path, partition: &str, name: &str) -> Result<HiddenFile, StoreError> {
         let directory = root.join(partition);
-        if !directory.is_dir() {
-            create_directories(&directory)
-                .map_err(|error| failed("creating directory", &directory, error))?;
-        }
-        let hidden = directory.join(format!(".{name}{HIDDEN_SUFFIX}"));
+        make_directory(&directory)?;
+        let hidden = hidden_path(&directory, name);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -46,34 +43,124 @@ impl HiddenFile {
             .map_err(|error| failed("writing", &self.hidden, error))
     }
 
-    pub fn publish(&mut self) -> Result<(), StoreError> {
+    /// Makes what was written durable, still hidden.
+    pub fn close(&mut self) -> Result<(), StoreError> {
         self.file
             .sync_all()
-            .map_err(|error| failed("syncing", &self.hidden, error))?;
+            .map_err(|error| failed("syncing", &self.hidden, error))
+    }
+
+    pub fn publish(&mut self) -> Result<(), StoreError> {
+        self.close()?;
         // A rename would replace it. Names are unique, so this is another program's file.
         if self.path.exists() {
-            return Err(StoreError {
-                reason: "file_exists",
-                detail: format!("{} exists already", self.path.display()),
-            });
+            return Err(exists(&self.path));
         }
         fs::rename(&self.hidden, &self.path)
             .map_err(|error| failed("renaming to", &self.path, error))?;
-        sync_directory(self.path.parent().unwrap_or(Path::new("/")))
-            .map_err(|error| failed("syncing the directory of", &self.path, error))
+        sync(self.path.parent().unwrap_or(Path::new("/")))
     }
 
     pub fn abandon(self) {
-        if let Err(error) = fs::remove_file(&self.hidden)
-            && error.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.hidden.display(), %error, "an unfinished file could not be removed");
-        }
+        remove_hidden(&self.hidden);
     }
 
     pub fn written(&self) -> u64 {
         self.written
     }
+}
+
+/// Gives a closed file its name. Whether another worker does the same at this moment does not matter.
+pub fn publish_closed(root: &Path, partition: &str, name: &str) -> Result<Publication, StoreError> {
+    let directory = root.join(partition);
+    let (hidden, path) = (hidden_path(&directory, name), directory.join(name));
+    match hidden.try_exists() {
+        // A rename would replace it. Names are unique, so this is another program's file.
+        Ok(true) if path.exists() && hidden.exists() => Err(exists(&path)),
+        Ok(true) => match fs::rename(&hidden, &path) {
+            Ok(()) => Ok(Publication::Now),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(published_before(&path)),
+            Err(error) => Err(failed("renaming to", &path, error)),
+        },
+        Ok(false) => Ok(published_before(&path)),
+        Err(error) => Err(failed("looking at", &hidden, error)),
+    }
+}
+
+fn published_before(path: &Path) -> Publication {
+    match path.exists() {
+        true => Publication::Before,
+        false => Publication::Gone,
+    }
+}
+
+/// Removes a file that was closed or is being written.
+pub fn discard(root: &Path, partition: &str, name: &str) {
+    remove_hidden(&hidden_path(&root.join(partition), name));
+}
+
+/// Makes the names in a directory durable; one that is gone has none.
+pub fn sync(directory: &Path) -> Result<(), StoreError> {
+    match sync_directory(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(failed("syncing the directory", directory, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a small file, durable and complete or not at all.
+pub fn write_whole(directory: &Path, name: &str, content: &[u8]) -> Result<(), StoreError> {
+    make_directory(directory)?;
+    let (path, hidden) = (directory.join(name), hidden_path(directory, name));
+    let written = File::create(&hidden).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&hidden, &path))
+        .map_err(|error| failed("writing", &path, error))?;
+    sync(directory)
+}
+
+/// The content of a file, `None` where there is none.
+pub fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("reading", path, error)),
+    }
+}
+
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("removing", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn hidden_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}{HIDDEN_SUFFIX}"))
+}
+
+fn remove_hidden(hidden: &Path) {
+    if let Err(error) = remove(hidden) {
+        tracing::warn!("an unfinished file could not be removed: {error}");
+    }
+}
+
+fn exists(path: &Path) -> StoreError {
+    StoreError {
+        reason: "file_exists",
+        detail: format!("{} exists already", path.display()),
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    create_directories(directory).map_err(|error| failed("creating directory", directory, error))
 }
 
 /// Creates a directory with its parents, each durable in its own parent.

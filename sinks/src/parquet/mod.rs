@@ -4,9 +4,12 @@
 //! batch ── rows ──> record batch for each partition ── file ──> row groups ── store ──> hidden file ── publish ──> visible
 //! ```
 //!
-//! A batch is [held](crate::Answer::held) until every file with rows of it is published. A file is published when it reaches its size,
-//! rows or age, when too many are open, and at a flush. An error while a file is written loses what is held: the answer is
+//! A batch is [held](crate::Answer::held) until every file with rows of it is published. A file ends when it reaches its size, rows or
+//! age, when too many are open, and at a flush or commit. An error while a file is written loses what is held: the answer is
 //! [`SinkError::Rewind`], and the worker reads it again.
+//!
+//! With `sink.parquet.publish = direct` a file is published when it ends, and its offsets are committed afterwards. With `two-phase` the
+//! sink is a joint one ([`Joint::Named`]): files that end are closed, hidden, and wait for the commit that names them; see `manifest.rs`.
 //!
 //! Memory: one decoded batch for each delivery in flight, and at most 40 MB of rows in all open files; files are written out
 //! row group by row group, never held as a whole.
@@ -17,14 +20,17 @@ mod fast;
 mod file;
 mod files;
 pub mod local;
+mod manifest;
 mod mismatch;
 mod options;
 pub mod partition;
 pub mod rows;
+pub mod s3;
 pub mod schema;
 pub mod store;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use keystone_config::{Problem, Settings};
 use tokio::sync::{Mutex, MutexGuard};
@@ -34,19 +40,20 @@ pub use options::{OPTIONS, SECTION};
 use crate::batch::{Batch, BatchId};
 use crate::hive::{self, ColumnsError, Hive};
 use crate::metric::{Metric, MetricKind};
-use crate::{Answer, BoxFuture, Cause, Context, Sink, SinkError, SinkState};
-use files::Files;
+use crate::{Answer, BoxFuture, Cause, Context, Joint, Sink, SinkError, SinkState};
+use files::{Due, Files, Why};
+use manifest::{BadName, Manifests};
 use partition::Partitioning;
 use rows::{Layout, SharedLayout};
 use schema::Column;
-use store::{Store, StoreError};
+use store::{Publication, Store, StoreError};
 
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "keystone_parquet_files_published_total",
         kind: MetricKind::Counter,
         labels: &["cause"],
-        help: "Files published, by what ended them: bytes, rows, age, open_files, memory or flush. Worry when open_files or memory dominate: events arrive for many partitions at once, and files are small.",
+        help: "Files published, by what ended them: bytes, rows, age, open_files, memory, flush or commit (taken along by the commit of others). Worry when open_files or memory dominate: events arrive for many partitions at once, and files are small.",
     },
     Metric {
         name: "keystone_parquet_published_bytes_total",
@@ -70,7 +77,13 @@ pub const METRICS: &[Metric] = &[
         name: "keystone_parquet_open_rows",
         kind: MetricKind::Gauge,
         labels: &[],
-        help: "Rows in files being written: what a crash makes the worker read again.",
+        help: "Rows that readers don't see yet, in files being written or waiting: what a crash makes the worker read again.",
+    },
+    Metric {
+        name: "keystone_parquet_waiting_files",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Files that have ended and wait, hidden, for the commit that names them (two-phase publication).",
     },
     Metric {
         name: "keystone_parquet_buffered_bytes",
@@ -108,16 +121,21 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
     else {
         return Err(problems);
     };
+    let two_phase = settings.get("sink.parquet.publish") == "two-phase";
     let started = chrono::Utc::now().timestamp_millis();
     let layout = OnceLock::new();
     if let Some(columns) = columns {
         let _ = layout.set(Arc::new(Layout::new(columns, partitioning.clone())));
     }
+    let rolling = options::rolling(settings, context, started);
+    let route = options::route_name(context);
     Ok(Box::new(ParquetSink {
+        two_phase,
+        manifests: Manifests::new(store.clone(), &route, rolling.name.clone()),
         hive: place.map(|place| Hive::new(place, store.clone())),
         marker: options::own_prefix(context),
         inner: Mutex::new(Inner {
-            files: Files::new(store.clone(), options::rolling(settings, context, started)),
+            files: Files::new(store.clone(), rolling),
             torn: false,
             failed: None,
         }),
@@ -142,6 +160,8 @@ fn overlap(columns: &[Column], partitioning: &Partitioning) -> Option<String> {
 
 struct ParquetSink {
     store: Store,
+    two_phase: bool,
+    manifests: Manifests,
     partitioning: Partitioning,
     /// Empty until the Hive table was read, where the route declares no columns.
     layout: OnceLock<SharedLayout>,
@@ -164,6 +184,8 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 struct SinkFacts {
     open_files: usize,
+    waiting_files: usize,
+    due: Due,
     open_rows: u64,
     buffered_bytes: usize,
     files_published: u64,
@@ -232,14 +254,7 @@ impl ParquetSink {
     ) -> Result<Vec<BatchId>, SinkError> {
         let published = inner.files.take_published();
         for file in &published {
-            tracing::debug!(partition = %file.partition, name = %file.name, rows = file.rows, bytes = file.bytes, cause = file.why.as_str(), "file published");
-            metrics::counter!("keystone_parquet_files_published_total", "cause" => file.why.as_str())
-                .increment(1);
-            metrics::counter!("keystone_parquet_published_bytes_total").increment(file.bytes);
-            metrics::counter!("keystone_parquet_published_rows_total").increment(file.rows);
-            if let Some(hive) = &self.hive {
-                hive.published(&file.partition);
-            }
+            self.count_published(&file.partition, file.rows, file.bytes, file.why);
         }
         let durable = inner.files.take_durable();
         match changed {
@@ -252,9 +267,14 @@ impl ParquetSink {
         Ok(durable)
     }
 
-    /// Drops everything held.
+    /// Drops everything held. In two phases nothing more is taken before the worker has given up what it counts as held, too: a commit
+    /// would cover it.
     async fn fail(&self, mut inner: MutexGuard<'_, Inner>, error: StoreError) -> SinkError {
         self.drop_held(&mut inner).await;
+        if self.two_phase {
+            inner.torn = true;
+            inner.failed = Some(error.clone());
+        }
         SinkError::Rewind(Cause {
             reason: error.reason,
             detail: format!(
@@ -274,11 +294,93 @@ impl ParquetSink {
         self.report(&inner.files, 0);
     }
 
-    fn report(&self, files: &Files, published: u64) {
-        let mut facts = self
-            .facts
+    fn facts(&self) -> std::sync::MutexGuard<'_, SinkFacts> {
+        self.facts
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Counts a file that readers see now, and tells Hive.
+    fn count_published(&self, partition: &str, rows: u64, bytes: u64, why: Why) {
+        metrics::counter!("keystone_parquet_files_published_total", "cause" => why.as_str())
+            .increment(1);
+        metrics::counter!("keystone_parquet_published_bytes_total").increment(bytes);
+        metrics::counter!("keystone_parquet_published_rows_total").increment(rows);
+        if let Some(hive) = &self.hive {
+            hive.published(partition);
+        }
+    }
+
+    /// Closes all files and writes the manifest.
+    async fn prepare_all(&self) -> Result<String, SinkError> {
+        let mut inner = self.begin().await?;
+        let prepared = match inner.files.close_all().await {
+            Ok([]) => Err(StoreError {
+                reason: "nothing_held",
+                detail: "there is no file to commit".to_owned(),
+            }),
+            Ok(closed) => self.manifests.write(closed).await,
+            Err(error) => Err(error),
+        };
+        match prepared {
+            Ok(name) => {
+                inner.files.forget_closed();
+                inner.torn = false;
+                self.report(&inner.files, 0);
+                Ok(name)
+            }
+            Err(error) => Err(self.fail(inner, error).await),
+        }
+    }
+
+    /// The file name of a manifest that a commit names.
+    fn stem<'n>(&self, name: &'n str) -> Result<&'n str, SinkError> {
+        self.manifests.stem(name).map_err(|bad| {
+            SinkError::Fatal(match bad {
+                BadName::Elsewhere => format!(
+                    "the group's last commit names files at another location that may not be published yet ({name}): start the route once with its former sink.parquet.location, or set the group's offsets anew if those files are not wanted"
+                ),
+                BadName::Unknown => format!(
+                    "the group's last commit names files in a form that this version does not know ({name}): start the route once with the version that wrote it"
+                ),
+            })
+        })
+    }
+
+    async fn publish_named(&self, name: &str) -> Result<(), SinkError> {
+        let stem = self.stem(name)?;
+        let published = self.manifests.publish(stem).await.map_err(retry)?;
+        let mut now = 0;
+        for (file, publication) in &published {
+            match publication {
+                Publication::Now => {
+                    now += 1;
+                    self.count_published(&file.partition, file.rows, file.bytes, file.why);
+                }
+                // Whoever published it may have died before Hive knew.
+                Publication::Before => {
+                    if let Some(hive) = &self.hive {
+                        hive.published(&file.partition);
+                    }
+                }
+                Publication::Gone => tracing::error!(
+                    partition = file.partition,
+                    name = file.name,
+                    rows = file.rows,
+                    "a committed file is neither hidden nor visible: unless it was published before and has been removed since, its rows are lost"
+                ),
+            }
+        }
+        tracing::debug!(name, files = published.len(), now, "files published");
+        self.facts().files_published += now;
+        Ok(())
+    }
+
+    fn report(&self, files: &Files, published: u64) {
+        let mut facts = self.facts();
+        facts.waiting_files = files.waiting_files();
+        facts.due = files.due();
+        metrics::gauge!("keystone_parquet_waiting_files").set(facts.waiting_files as f64);
         facts.open_files = files.open_files();
         facts.open_rows = files.open_rows();
         facts.buffered_bytes = files.memory();
@@ -349,6 +451,9 @@ impl Sink for ParquetSink {
             if let (Some(hive), Some(layout)) = (&self.hive, self.layout.get()) {
                 hive.start(layout);
             }
+            if self.two_phase {
+                return Ok(Vec::new()); // `commit_due` looks at the age.
+            }
             let mut inner = self.begin().await?;
             let rolled = inner.files.roll_by_age().await;
             self.end(inner, rolled).await
@@ -366,6 +471,7 @@ impl Sink for ParquetSink {
     fn abandon(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let mut inner = self.inner.lock().await;
+            inner.failed = None;
             self.drop_held(&mut inner).await;
         })
     }
@@ -374,21 +480,51 @@ impl Sink for ParquetSink {
         true
     }
 
+    fn joint(&self) -> Option<Joint> {
+        self.two_phase.then_some(Joint::Named)
+    }
+
+    fn commit_due(&self) -> bool {
+        let due = self.facts().due;
+        due.now || due.at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn prepare(&self) -> BoxFuture<'_, Result<String, SinkError>> {
+        Box::pin(self.prepare_all())
+    }
+
+    fn publish<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(self.publish_named(name))
+    }
+
+    fn is_prepared<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SinkError>> {
+        Box::pin(async move {
+            let found = self.manifests.read(self.stem(name)?).await;
+            found.map(|files| files.is_some()).map_err(retry)
+        })
+    }
+
+    fn discard<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Ok(stem) = self.stem(name) else { return };
+            if let Err(error) = self.manifests.discard(stem).await {
+                tracing::warn!(name, "hidden files could not be removed: {error}");
+            }
+        })
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.check_all())
     }
 
     fn state(&self) -> SinkState {
-        let facts = self
-            .facts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let facts = self.facts().clone();
         let mut state = SinkState {
             problems: Vec::new(),
             facts: vec![
                 ("location", self.store.shown()),
                 ("open_files", facts.open_files.to_string()),
+                ("waiting_files", facts.waiting_files.to_string()),
                 ("open_rows", facts.open_rows.to_string()),
                 ("buffered_bytes", facts.buffered_bytes.to_string()),
                 ("files_published", facts.files_published.to_string()),
@@ -402,6 +538,15 @@ impl Sink for ParquetSink {
         }
         state
     }
+}
+
+/// The store may do it later.
+fn retry(error: StoreError) -> SinkError {
+    SinkError::Retry(Cause {
+        reason: error.reason,
+        detail: error.detail,
+        after: None,
+    })
 }
 
 /// Runs what takes long without an await (encoding, files) so that the other tasks of this thread go on.

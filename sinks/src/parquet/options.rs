@@ -90,6 +90,18 @@ pub const OPTIONS: &[OptionSpec] = &[
         example: "",
     },
     OptionSpec {
+        key: "sink.parquet.publish",
+        kind: Kind::Choice(&["direct", "two-phase"]),
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "direct",
+            balanced: "two-phase",
+            no_duplicates: "two-phase",
+        }),
+        secret: false,
+        doc: "`direct`: a file is published as soon as it ends, and its offsets are committed afterwards; a crash in between repeats its rows. `two-phase`: files that end wait, hidden; a commit names them, and then they are published: no row is there twice, whatever is killed. All files go out together when the oldest reaches its age, or when as many are full as are open.",
+        example: "",
+    },
+    OptionSpec {
         key: "sink.parquet.max.open.files",
         kind: Kind::Count { min: 1, max: 1_000 },
         default: Default::Value("64"),
@@ -291,23 +303,29 @@ pub(super) fn rolling(settings: &Settings, context: &Context, started_ms: i64) -
             "none" => Codec::None,
             _ => Codec::Zstd(settings.count("sink.parquet.compression.level") as i32),
         },
+        two_phase: settings.get("sink.parquet.publish") == "two-phase",
         name: format!("{}{started_ms:x}", own_prefix(context)),
     }
 }
 
 /// What names of files of this worker begin with, whenever it was started: `<route>-<worker>-`.
 pub(super) fn own_prefix(context: &Context) -> String {
-    let safe = |text: &str| -> String {
-        text.chars()
-            .map(|c| match c {
-                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => c,
-                _ => '_',
-            })
-            .take(80)
-            .collect()
-    };
-    // Readers skip names that begin with a dot or an underscore.
-    let route = safe(&context.route);
-    let route = route.trim_start_matches(['.', '_']);
-    format!("{route}-{}-", safe(&context.worker))
+    format!("{}-{}-", route_name(context), safe(&context.worker))
+}
+
+/// The route's name as part of a file's name. Readers skip names that begin with a dot or an underscore.
+pub(super) fn route_name(context: &Context) -> String {
+    safe(&context.route)
+        .trim_start_matches(['.', '_'])
+        .to_owned()
+}
+
+fn safe(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => c,
+            _ => '_',
+        })
+        .take(80)
+        .collect()
 }

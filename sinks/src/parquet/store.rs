@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | while it is written | `.<name>.inprogress` in the file's own directory | parts of a multipart upload, invisible |
 //! | publish | fsync, rename, fsync of the directory | complete the upload (one put where the file is smaller than a part) |
+//! | close, to be published later | fsync | upload the last part |
+//! | publish what was closed | rename, fsync of the directory | complete the upload |
 //! | abandon | remove | abort |
 //!
 //! Readers of Hive tables skip names that begin with `.` or `_`.
@@ -13,16 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::AmazonS3;
-use object_store::path::Path as ObjectPath;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::multipart::MultipartStore;
+use object_store::{ObjectStore, path::Path as ObjectPath};
+use serde::{Deserialize, Serialize};
 
 use super::local;
-
-/// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
-const ABORT: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// S3 wants parts of at least 5 MiB; all but the last are of this size.
-const PART: usize = 5 << 20;
+use super::s3::{self, S3Upload, s3_error};
 
 /// A table's files.
 #[derive(Debug, Clone)]
@@ -52,21 +50,28 @@ impl fmt::Display for StoreError {
     }
 }
 
+/// The parts of a complete upload to a bucket that was not completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    pub id: String,
+    pub parts: Vec<String>,
+}
+
+/// What became of a closed file that was to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    Now,
+    /// It was visible already.
+    Before,
+    /// It is neither hidden nor visible: it was published before and has been removed since, or it was removed while it was hidden.
+    Gone,
+}
+
 /// A hidden file that is being written.
 #[derive(Debug)]
 pub enum Upload {
     Local(local::HiddenFile),
     S3(S3Upload),
-}
-
-#[derive(Debug)]
-pub struct S3Upload {
-    store: Arc<AmazonS3>,
-    path: ObjectPath,
-    /// Less than a part.
-    rest: Vec<u8>,
-    multipart: Option<Box<dyn MultipartUpload>>,
-    written: u64,
 }
 
 impl Store {
@@ -86,13 +91,10 @@ impl Store {
             Store::Local { root } => {
                 local::HiddenFile::create(root, partition, name).map(Upload::Local)
             }
-            Store::S3 { store, .. } => Ok(Upload::S3(S3Upload {
-                store: store.clone(),
-                path: self.object(&[partition, name])?,
-                rest: Vec::new(),
-                multipart: None,
-                written: 0,
-            })),
+            Store::S3 { store, .. } => {
+                let path = self.object(&[partition, name])?;
+                Ok(Upload::S3(S3Upload::new(store.clone(), path)))
+            }
         }
     }
 
@@ -103,13 +105,98 @@ impl Store {
             Store::S3 { store, .. } => {
                 // Begun and aborted: asks for the right to write and leaves nothing.
                 let path = self.object(&["", probe])?;
-                let mut upload = store
-                    .put_multipart(&path)
+                let id = store
+                    .create_multipart(&path)
                     .await
                     .map_err(|error| s3_error("writing to", &path, error))?;
-                let _ = upload.abort().await;
+                s3::abort(store, &path, &id).await;
                 Ok(())
             }
+        }
+    }
+
+    /// Publishes a closed file; `upload` is what [`Upload::close`] answered. In a directory the name is durable after
+    /// [`Store::sync_partition`].
+    pub async fn publish_closed(
+        &self,
+        partition: &str,
+        name: &str,
+        upload: Option<&Parts>,
+    ) -> Result<Publication, StoreError> {
+        match (self, upload) {
+            (Store::Local { root }, _) => {
+                super::blocking(|| local::publish_closed(root, partition, name))
+            }
+            (Store::S3 { store, .. }, Some(parts)) => {
+                s3::publish_closed(store, &self.object(&[partition, name])?, parts).await
+            }
+            (Store::S3 { .. }, None) => Ok(Publication::Gone),
+        }
+    }
+
+    /// Makes the names of a partition's files durable.
+    pub fn sync_partition(&self, partition: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Local { root } => super::blocking(|| local::sync(&root.join(partition))),
+            Store::S3 { .. } => Ok(()),
+        }
+    }
+
+    /// Removes a closed file that was not published. What can't be removed stays hidden.
+    pub async fn discard_closed(&self, partition: &str, name: &str, upload: Option<&Parts>) {
+        match (self, upload) {
+            (Store::Local { root }, _) => {
+                super::blocking(|| local::discard(root, partition, name));
+            }
+            (Store::S3 { store, .. }, Some(parts)) => {
+                if let Ok(path) = self.object(&[partition, name]) {
+                    s3::abort(store, &path, &parts.id).await;
+                }
+            }
+            (Store::S3 { .. }, None) => {}
+        }
+    }
+
+    /// Writes a small file, durable, whole or not at all.
+    pub async fn write_whole(
+        &self,
+        directory: &str,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Store::Local { root } => {
+                super::blocking(|| local::write_whole(&root.join(directory), name, &content))
+            }
+            Store::S3 { store, .. } => {
+                s3::put(store, &self.object(&[directory, name])?, content).await
+            }
+        }
+    }
+
+    /// The content of a small file, `None` where there is none.
+    pub async fn read_whole(
+        &self,
+        directory: &str,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Store::Local { root } => {
+                super::blocking(|| local::read_whole(&root.join(directory).join(name)))
+            }
+            Store::S3 { store, .. } => {
+                s3::read_whole(store, &self.object(&[directory, name])?).await
+            }
+        }
+    }
+
+    /// Removes a small file; one that is not there is no error.
+    pub async fn remove(&self, directory: &str, name: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Local { root } => {
+                super::blocking(|| local::remove(&root.join(directory).join(name)))
+            }
+            Store::S3 { store, .. } => s3::remove(store, &self.object(&[directory, name])?).await,
         }
     }
 
@@ -188,19 +275,19 @@ impl Upload {
         }
     }
 
+    /// Makes the complete file durable, still hidden; answers with what it takes to publish it later ([`Store::publish_closed`]).
+    pub async fn close(&mut self) -> Result<Option<Parts>, StoreError> {
+        match self {
+            Upload::Local(file) => super::blocking(|| file.close()).map(|()| None),
+            Upload::S3(upload) => upload.close().await.map(Some),
+        }
+    }
+
     /// Removes what was written. What can't be removed stays hidden.
     pub async fn abandon(self) {
         match self {
             Upload::Local(file) => super::blocking(|| file.abandon()),
-            Upload::S3(mut upload) => {
-                let Some(multipart) = &mut upload.multipart else {
-                    return;
-                };
-                let aborted = tokio::time::timeout(ABORT, multipart.abort()).await;
-                if !matches!(aborted, Ok(Ok(()))) {
-                    tracing::warn!(path = %upload.path, "an upload could not be aborted; a lifecycle rule of the bucket should remove it");
-                }
-            }
+            Upload::S3(upload) => upload.abandon().await,
         }
     }
 
@@ -208,7 +295,7 @@ impl Upload {
     pub fn written(&self) -> u64 {
         match self {
             Upload::Local(file) => file.written(),
-            Upload::S3(upload) => upload.written,
+            Upload::S3(upload) => upload.written(),
         }
     }
 
@@ -216,84 +303,8 @@ impl Upload {
     pub fn buffered(&self) -> usize {
         match self {
             Upload::Local(_) => 0,
-            Upload::S3(upload) => upload.rest.capacity(),
+            Upload::S3(upload) => upload.buffered(),
         }
-    }
-}
-
-impl S3Upload {
-    async fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        self.written += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(PART - self.rest.len()));
-            self.rest.extend_from_slice(now);
-            bytes = later;
-            if self.rest.len() == PART {
-                let part = std::mem::take(&mut self.rest);
-                self.put_part(part).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn put_part(&mut self, part: Vec<u8>) -> Result<(), StoreError> {
-        let upload = match &mut self.multipart {
-            Some(upload) => upload,
-            none => none.insert(
-                self.store
-                    .put_multipart(&self.path)
-                    .await
-                    .map_err(|error| s3_error("beginning", &self.path, error))?,
-            ),
-        };
-        upload
-            .put_part(PutPayload::from(part))
-            .await
-            .map_err(|error| s3_error("writing a part of", &self.path, error))
-    }
-
-    async fn publish(&mut self) -> Result<(), StoreError> {
-        let rest = std::mem::take(&mut self.rest);
-        if self.multipart.is_none() {
-            self.store
-                .put(&self.path, PutPayload::from(rest))
-                .await
-                .map_err(|error| s3_error("writing", &self.path, error))?;
-            return Ok(());
-        }
-        if !rest.is_empty() {
-            self.put_part(rest).await?;
-        }
-        if let Some(upload) = &mut self.multipart {
-            upload
-                .complete()
-                .await
-                .map_err(|error| s3_error("completing", &self.path, error))?;
-        }
-        self.multipart = None;
-        Ok(())
-    }
-}
-
-fn s3_error(doing: &str, path: &ObjectPath, error: object_store::Error) -> StoreError {
-    use object_store::Error;
-    let (reason, hint) = match &error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
-            "s3_denied",
-            "; check sink.parquet.s3.access.key.id and sink.parquet.s3.secret.access.key, and the bucket's policy",
-        ),
-        Error::NotFound { .. } => (
-            "s3_not_found",
-            "; check the bucket in sink.parquet.location, and sink.parquet.s3.region",
-        ),
-        _ => (
-            "s3_failed",
-            "; check sink.parquet.s3.endpoint and sink.parquet.s3.region where this lasts",
-        ),
-    };
-    StoreError {
-        reason,
-        detail: format!("{doing} s3 object {path}: {error}{hint}"),
     }
 }
 

@@ -42,6 +42,8 @@ const COMMON: Section = Section {
 
 use keystone_config::Section;
 
+mod two_phase;
+
 fn settings(sets: &[&str]) -> Settings {
     let table = Table {
         sections: vec![COMMON, SECTION, hive::SECTION],
@@ -68,11 +70,22 @@ fn context() -> Context {
 const SCHEMA: &str = "sink.parquet.schema=id bigint, ts timestamp, text string";
 const BY_DAY: &str = "sink.parquet.partition.by=dt={ts:%Y-%m-%d}";
 
+/// A sink that publishes each file at once.
 fn sink(root: &Path, sets: &[&str]) -> Box<dyn Sink> {
+    let mut all = vec!["sink.parquet.publish=direct"];
+    all.extend_from_slice(sets);
+    sink_of("w0", root, &all)
+}
+
+fn sink_of(worker: &str, root: &Path, sets: &[&str]) -> Box<dyn Sink> {
     let location = format!("sink.parquet.location=file://{}", root.display());
     let mut all = vec![location.as_str(), SCHEMA];
     all.extend_from_slice(sets);
-    build(&settings(&all), &context()).unwrap()
+    let context = Context {
+        worker: worker.to_owned(),
+        ..context()
+    };
+    build(&settings(&all), &context).unwrap()
 }
 
 /// A batch of events with these ids on these days of November 2026.
@@ -117,7 +130,12 @@ fn files(root: &Path) -> Vec<PathBuf> {
 
 fn visible(root: &Path) -> Vec<PathBuf> {
     let mut all = files(root);
-    all.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+    let below = |path: &Path| path.strip_prefix(root).unwrap().to_owned();
+    all.retain(|path| {
+        let path = below(path);
+        let mut names = path.iter().map(|name| name.to_string_lossy());
+        !names.any(|name| name.starts_with(['.', '_']))
+    });
     all
 }
 

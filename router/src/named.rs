@@ -1,0 +1,448 @@
+//! Joint commits of a sink that hides what it holds under a name ([`Joint::Named`](keystone_sinks::Joint)): the consumer commits the
+//! offsets with that name as their metadata, then the sink publishes.
+//!
+//! ```text
+//! prepare ──> asked ──(Kafka has it)──> committed ── publish ──> done
+//!               └──(it has not, and never will)──> discard, rewind
+//! ```
+//!
+//! One request commits all partitions of a group, or none. While every partition is still this worker's, an answer that failed is asked for
+//! again, whatever it was: nobody else can have committed in between. Once one was given up, the group's commits tell: the name stands
+//! there, or what was prepared is gone because another worker has found the name and published it; else it was not committed.
+//!
+//! The name must be acted on before the next commit writes over it. So whoever is assigned a partition remembers the names that it finds,
+//! and publishes them before it commits anything.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use keystone_sinks::kafka::client::is_refusal;
+use keystone_sinks::{Cause, SinkError};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use tokio::sync::OwnedRwLockWriteGuard;
+use tracing::{debug, info};
+
+use crate::backoff::{Backoff, jitter};
+use crate::group::{list_of, take_durable};
+use crate::joint::{Chosen, Committing, choose, finish, quiet};
+use crate::offsets::Commit;
+use crate::state::{ASK_TIMEOUT, Shared, lock};
+
+/// Before a name in the metadata of a commit; the number is the version of what follows.
+const TAG: &str = "keystone:publish:";
+const VERSION: &str = "1:";
+/// How long after an answer that never came a request may still be on its way to the group's coordinator.
+const STRAGGLER: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts: a drain may be waiting.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// The metadata of a commit that names what is to be published.
+pub fn metadata(name: &str) -> String {
+    format!("{TAG}{VERSION}{name}")
+}
+
+/// The name in the metadata of a commit. The text of an error is for a person.
+pub fn name_in(metadata: &str) -> Result<Option<&str>, String> {
+    let Some(versioned) = metadata.strip_prefix(TAG) else {
+        return Ok(None);
+    };
+    let name = versioned.strip_prefix(VERSION).ok_or_else(|| {
+        format!("the group's last commit was made by a newer version of Keystone ({metadata}): start that version once")
+    })?;
+    Ok(Some(name))
+}
+
+/// A commit that was begun.
+struct Begun {
+    name: String,
+    chosen: Arc<Chosen>,
+    stage: Stage,
+    /// No batch enters the sink before all is published.
+    _whole: OwnedRwLockWriteGuard<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Prepared,
+    /// Kafka was asked. `open` is when an answer that leaves it open came last.
+    Asked {
+        open: Option<Instant>,
+    },
+    Committed,
+}
+
+/// What one step has brought.
+enum Step {
+    Done,
+    On(Stage),
+    Later,
+}
+
+/// The named commits of a worker, and the names that it found.
+pub struct NamedCommits {
+    unfinished: Mutex<Option<Begun>>,
+    /// Found at an assignment, with the commits that they stand in: committed, and perhaps not published.
+    found: Mutex<BTreeMap<String, Vec<Commit>>>,
+    /// Held while Kafka is asked: no partition is given up meanwhile.
+    asking: Mutex<()>,
+    pause: Mutex<Pause>,
+}
+
+struct Pause {
+    backoff: Backoff,
+    until: Option<Instant>,
+}
+
+impl NamedCommits {
+    pub fn new(initial: Duration, max: Duration) -> NamedCommits {
+        NamedCommits {
+            unfinished: Mutex::default(),
+            found: Mutex::default(),
+            asking: Mutex::default(),
+            pause: Mutex::new(Pause {
+                backoff: Backoff::new(initial, max.min(MAX_PAUSE)),
+                until: None,
+            }),
+        }
+    }
+
+    pub fn is_unfinished(&self) -> bool {
+        lock(&self.unfinished).is_some()
+    }
+
+    /// Remembers what the commit of a partition just assigned names.
+    pub fn remember(&self, name: &str, commit: Commit) {
+        let mut found = lock(&self.found);
+        found.entry(name.to_owned()).or_default().push(commit);
+    }
+
+    /// To be held by whoever asks Kafka to commit.
+    pub fn asked(&self) -> &Mutex<()> {
+        &self.asking
+    }
+
+    /// Waits until nobody asks Kafka to commit, and keeps it so while the answer lives. `None` where that takes too long.
+    pub fn asking(&self, at_most: Duration, beat: impl Fn()) -> Option<MutexGuard<'_, ()>> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            match self.asking.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            }
+            beat();
+        }
+    }
+
+    /// Whether names were found that are not published yet.
+    pub fn has_found(&self) -> bool {
+        !lock(&self.found).is_empty()
+    }
+
+    /// Publishes what earlier commits name. Answers whether that is done: nothing is committed before.
+    pub fn recover(&self, at: Committing<'_>) -> bool {
+        loop {
+            let Some(name) = lock(&self.found).keys().next().cloned() else {
+                return true;
+            };
+            if self.is_pausing() {
+                return false;
+            }
+            if !self.publish(at, &name) {
+                return false;
+            }
+            info!(name, "what the group's last commit names is published");
+            let commits = lock(&self.found).remove(&name);
+            self.clear_name(at, &commits.unwrap_or_default());
+        }
+    }
+
+    /// Takes a commit as far as it goes now. For the committing thread.
+    pub fn commit(&self, at: Committing<'_>) {
+        let unfinished = lock(&self.unfinished).is_some();
+        if self.is_pausing() || !unfinished && !self.begin(at) {
+            return;
+        }
+        loop {
+            let step = {
+                let unfinished = lock(&self.unfinished);
+                let Some(begun) = &*unfinished else { return };
+                let (name, stage) = (begun.name.clone(), begun.stage);
+                let list = list_of(&begun.chosen.offsets, Some(&metadata(&name)));
+                drop(unfinished);
+                match stage {
+                    Stage::Committed => self.publish_committed(at, &name),
+                    stage => self.ask(at, &name, &list, stage),
+                }
+            };
+            match step {
+                Step::On(stage) => {
+                    if let Some(begun) = &mut *lock(&self.unfinished) {
+                        begun.stage = stage;
+                    }
+                    if stage != Stage::Committed {
+                        return;
+                    }
+                }
+                Step::Later => return,
+                Step::Done => {
+                    lock(&self.unfinished).take();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Chooses the offsets and has the sink prepare; answers whether there is something to commit.
+    fn begin(&self, at: Committing<'_>) -> bool {
+        at.runtime.block_on(async {
+            let Some(whole) = quiet(at.shared).await else {
+                return false;
+            };
+            let _alone = at.shared.gate.write().await;
+            if at.consumer.assignment_lost() {
+                return false;
+            }
+            let Some(chosen) = choose(at.shared) else {
+                return false;
+            };
+            if self.has_found() {
+                return false; // A partition came in meanwhile, and may be among them.
+            }
+            match at.sink.prepare().await {
+                Ok(name) => {
+                    *lock(&self.unfinished) = Some(Begun {
+                        name,
+                        chosen: Arc::new(chosen),
+                        stage: Stage::Prepared,
+                        _whole: whole,
+                    });
+                    true
+                }
+                Err(error) => {
+                    at.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
+                    take_durable(at.shared, Err(error));
+                    self.wait();
+                    false
+                }
+            }
+        })
+    }
+
+    /// Asks Kafka to commit, or what has become of an earlier request.
+    fn ask(&self, at: Committing<'_>, name: &str, list: &TopicPartitionList, stage: Stage) -> Step {
+        let open = match stage {
+            Stage::Asked { open } => open,
+            _ => None,
+        };
+        let asked = {
+            let _asking = lock(&self.asking);
+            match self.is_ours(at.shared) && !at.consumer.assignment_lost() {
+                true => Some(at.consumer.commit(list, CommitMode::Sync)),
+                false => None,
+            }
+        };
+        match asked {
+            Some(Ok(())) => Step::On(Stage::Committed),
+            Some(Err(error)) => {
+                self.wait();
+                self.not_answered(at.shared, &error);
+                let open = match is_settled(&error) {
+                    true => open,
+                    false => Some(Instant::now()),
+                };
+                Step::On(Stage::Asked { open })
+            }
+            None if stage == Stage::Prepared => self.drop_prepared(at, name),
+            None if open.is_some_and(|open| open.elapsed() < STRAGGLER) => Step::Later,
+            None => self.ask_back(at, name, list),
+        }
+    }
+
+    /// Whether every partition of the commit is still this worker's, and was all the time.
+    fn is_ours(&self, shared: &Shared) -> bool {
+        let unfinished = lock(&self.unfinished);
+        let offsets = shared.offsets();
+        unfinished.iter().all(|begun| {
+            let mut commits = begun.chosen.offsets.iter();
+            commits.all(|commit| offsets.generation(&commit.key) == Some(commit.generation))
+        })
+    }
+
+    fn not_answered(&self, shared: &Shared, error: &KafkaError) {
+        shared.commit_failures.fetch_add(1, Ordering::Relaxed);
+        shared.remember(format!("offsets were not committed: {error}"));
+        debug!("offsets were not committed: {error}; asked again");
+        if error.rdkafka_error_code().is_some_and(is_refusal) {
+            shared.fail(format!(
+                "kafka does not let the route commit as group {}: {error}; give its user the rights, or change kafka.sasl.*",
+                shared.route.name
+            ));
+        } else if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) {
+            shared.fail(format!(
+                "kafka refuses the metadata of a commit, which names the files to publish: {error}; raise offset.metadata.max.bytes of the brokers to its default of 4096, or set sink.parquet.publish = direct"
+            ));
+        }
+    }
+
+    /// A partition was given up meanwhile: what the group has committed tells.
+    fn ask_back(&self, at: Committing<'_>, name: &str, list: &TopicPartitionList) -> Step {
+        self.wait();
+        match is_named(at, name, list) {
+            Ok(true) => return Step::On(Stage::Committed),
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("whether a commit was carried out could not be asked: {error}");
+                at.shared.trouble("commit", text);
+                return Step::Later;
+            }
+        }
+        at.shared.all_is_well("commit");
+        match at.runtime.block_on(at.sink.is_prepared(name)) {
+            Ok(true) => self.drop_prepared(at, name),
+            // Who else would have published it?
+            Ok(false) => Step::On(Stage::Committed),
+            Err(error) => {
+                take_durable(at.shared, Err(error));
+                Step::Later
+            }
+        }
+    }
+
+    /// Kafka has not committed it, and never will.
+    fn drop_prepared(&self, at: Committing<'_>, name: &str) -> Step {
+        at.runtime.block_on(at.sink.discard(name));
+        // Before anything else can be committed.
+        at.shared.abandon_held();
+        at.shared.request_rewind(Cause {
+            reason: "not_committed",
+            detail: "partitions were given up before their commit; what was to be published with it is dropped and read again".to_owned(),
+            after: None,
+        });
+        Step::Done
+    }
+
+    fn publish_committed(&self, at: Committing<'_>, name: &str) -> Step {
+        if !self.publish(at, name) {
+            return Step::Later;
+        }
+        let chosen = lock(&self.unfinished)
+            .as_ref()
+            .map(|begun| begun.chosen.clone());
+        if let Some(chosen) = chosen {
+            // Still unfinished: a rewind waits for it.
+            finish(at.shared, &chosen);
+            self.clear_name(at, &chosen.offsets);
+        }
+        Step::Done
+    }
+
+    /// Answers whether it is published.
+    fn publish(&self, at: Committing<'_>, name: &str) -> bool {
+        match at.runtime.block_on(at.sink.publish(name)) {
+            Ok(()) => {
+                at.shared.all_is_well("publish");
+                lock(&self.pause).backoff.reset();
+                return true;
+            }
+            Err(SinkError::Fatal(reason)) => at.shared.fail(reason),
+            Err(error) => {
+                let reason = match &error {
+                    SinkError::Retry(cause) | SinkError::Rewind(cause) => cause.reason,
+                    _ => "publish",
+                };
+                at.shared.count_retry("sink", reason);
+                at.shared.trouble(
+                    "publish",
+                    format!("committed files are not visible yet, and nothing else is committed before: {error}"),
+                );
+            }
+        }
+        self.wait();
+        false
+    }
+
+    /// All is published: takes the name out of the group's commits, so that a worker that finds one knows that it matters. Where that
+    /// fails, the next commit of each partition does it.
+    fn clear_name(&self, at: Committing<'_>, commits: &[Commit]) {
+        let _asking = lock(&self.asking);
+        let ours: Vec<_> = {
+            let offsets = at.shared.offsets();
+            let ours = commits
+                .iter()
+                .filter(|commit| offsets.generation(&commit.key) == Some(commit.generation));
+            ours.cloned().collect()
+        };
+        if !ours.is_empty()
+            && !at.consumer.assignment_lost()
+            && let Err(error) = at.consumer.commit(&list_of(&ours, None), CommitMode::Sync)
+        {
+            debug!("a name was not taken out of the group's commits: {error}");
+        }
+    }
+
+    fn is_pausing(&self) -> bool {
+        let pause = lock(&self.pause);
+        pause.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The next attempt is not made at once.
+    fn wait(&self) {
+        let mut pause = lock(&self.pause);
+        let next = pause.backoff.next(jitter(), None);
+        pause.until = Some(Instant::now() + next);
+    }
+}
+
+/// Whether the group's commits of any of these partitions have this name.
+fn is_named(at: Committing<'_>, name: &str, list: &TopicPartitionList) -> KafkaResult<bool> {
+    let wanted = metadata(name);
+    let mut asked = TopicPartitionList::new();
+    for element in list.elements() {
+        asked.add_partition(element.topic(), element.partition());
+    }
+    let found = at.consumer.committed_offsets(asked, ASK_TIMEOUT)?;
+    for element in found.elements() {
+        element.error()?;
+        if element.metadata() == wanted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether Kafka has surely not carried out what it answered so.
+fn is_settled(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::RebalanceInProgress
+                | Code::FencedInstanceId
+                | Code::FencedMemberEpoch
+                | Code::StaleMemberEpoch
+                | Code::OffsetMetadataTooLarge
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_comes_back_out_of_the_metadata() {
+        assert_eq!(name_in(&metadata("a:b-1")), Ok(Some("a:b-1")));
+        assert_eq!(name_in(""), Ok(None));
+        assert_eq!(name_in("somebody else's"), Ok(None));
+        let newer = name_in("keystone:publish:2:x").expect_err("it can't be known");
+        assert!(newer.contains("newer version"), "{newer}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Two-phase publication: files that are closed and hidden, and the manifest that lists them.
+//!
+//! ```text
+//! close all files ── write the manifest ── (the worker commits its name with the offsets) ── publish each file ── remove the manifest
+//! ```
+//!
+//! The manifest is a small JSON file `_keystone/<route>/<name>.json` below the location: Hive, Spark, DuckDB and pyarrow skip what begins
+//! with `_`. It is written when every file of it is durable, and removed when every file of it is visible. So where a commit names a
+//! manifest, a manifest that is not there means: all is published. Each step may be repeated, by several workers at once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::files::Why;
+use super::store::{Parts, Publication, Store, StoreError};
+
+/// Above the manifests of all routes.
+const DIRECTORY: &str = "_keystone";
+
+/// Files that are published at the same time.
+const PUBLISHING: usize = 8;
+
+/// A complete file, durable and hidden.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Closed {
+    pub(super) partition: String,
+    pub(super) name: String,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) why: Why,
+    /// In a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) upload: Option<Parts>,
+}
+
+impl Closed {
+    pub(super) async fn discard(&self, store: &Store) {
+        store
+            .discard_closed(&self.partition, &self.name, self.upload.as_ref())
+            .await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    files: Vec<Closed>,
+}
+
+/// The manifests of a route at one location.
+pub(super) struct Manifests {
+    store: Store,
+    directory: String,
+    /// What names of this worker's manifests begin with.
+    prefix: String,
+    counter: AtomicU64,
+}
+
+/// Why a name is none of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BadName {
+    /// It was written for another location.
+    Elsewhere,
+    Unknown,
+}
+
+impl Manifests {
+    /// `route` and `prefix` are safe in a file name; the prefix is of this process alone.
+    pub(super) fn new(store: Store, route: &str, prefix: String) -> Manifests {
+        Manifests {
+            directory: format!("{DIRECTORY}/{route}"),
+            store,
+            prefix,
+            counter: AtomicU64::new(0),
+        }
+    }
+
+    /// Writes a manifest of these files and answers with its name: `<location>:<file>`, where the first is a hash.
+    pub(super) async fn write(&self, files: &[Closed]) -> Result<String, StoreError> {
+        let partitions: BTreeSet<&str> = files.iter().map(|file| &*file.partition).collect();
+        for partition in partitions {
+            self.store.sync_partition(partition)?; // Also the hidden name is to last.
+        }
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("{}-{number:06}", self.prefix);
+        let manifest = Manifest {
+            files: files.to_vec(),
+        };
+        let content = serde_json::to_vec(&manifest).map_err(|error| unreadable(&stem, error))?;
+        self.store
+            .write_whole(&self.directory, &file_name(&stem), content)
+            .await?;
+        Ok(format!("{}:{stem}", location_hash(&self.store.shown())))
+    }
+
+    /// The part of a name that is the file's, if the name is of this location.
+    pub(super) fn stem<'n>(&self, name: &'n str) -> Result<&'n str, BadName> {
+        let (location, stem) = name.split_once(':').ok_or(BadName::Unknown)?;
+        let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if stem.is_empty() || stem.len() > 300 || !stem.chars().all(safe) {
+            return Err(BadName::Unknown);
+        }
+        match location == location_hash(&self.store.shown()) {
+            true => Ok(stem),
+            false => Err(BadName::Elsewhere),
+        }
+    }
+
+    /// The files of a manifest; `None` where it is not there.
+    pub(super) async fn read(&self, stem: &str) -> Result<Option<Vec<Closed>>, StoreError> {
+        let name = file_name(stem);
+        let content = self.store.read_whole(&self.directory, &name).await?;
+        let Some(content) = content else {
+            return Ok(None);
+        };
+        let manifest: Manifest =
+            serde_json::from_slice(&content).map_err(|error| unreadable(stem, error))?;
+        Ok(Some(manifest.files).filter(|files| !files.is_empty()))
+    }
+
+    /// Publishes the files of a manifest, then removes it. Answers with the files and what became of each; none where it is not there.
+    pub(super) async fn publish(
+        &self,
+        stem: &str,
+    ) -> Result<Vec<(Closed, Publication)>, StoreError> {
+        let Some(files) = self.read(stem).await? else {
+            return Ok(Vec::new());
+        };
+        let publishing = files.into_iter().map(|file| async {
+            let upload = file.upload.as_ref();
+            let done = self
+                .store
+                .publish_closed(&file.partition, &file.name, upload);
+            done.await.map(|publication| (file, publication))
+        });
+        let outcomes: Vec<_> = stream::iter(publishing)
+            .buffer_unordered(PUBLISHING)
+            .collect()
+            .await;
+        let published: Vec<(Closed, Publication)> =
+            outcomes.into_iter().collect::<Result<_, _>>()?;
+        let partitions: BTreeSet<&str> =
+            published.iter().map(|(file, _)| &*file.partition).collect();
+        for partition in partitions {
+            self.store.sync_partition(partition)?;
+        }
+        self.remove(stem).await?;
+        Ok(published)
+    }
+
+    /// Removes hidden files, then their manifest: a crash in between leaves the list of what is left.
+    pub(super) async fn discard(&self, stem: &str) -> Result<(), StoreError> {
+        for file in self.read(stem).await?.unwrap_or_default() {
+            file.discard(&self.store).await;
+        }
+        self.remove(stem).await
+    }
+
+    /// Removes a manifest; where that fails it is emptied, which says the same. (Not every server that speaks S3 knows `DeleteObjects`.)
+    async fn remove(&self, stem: &str) -> Result<(), StoreError> {
+        let name = file_name(stem);
+        let Err(error) = self.store.remove(&self.directory, &name).await else {
+            return Ok(());
+        };
+        tracing::debug!("{error}; it is emptied instead");
+        let empty = serde_json::to_vec(&Manifest { files: Vec::new() })
+            .map_err(|error| unreadable(stem, error))?;
+        self.store.write_whole(&self.directory, &name, empty).await
+    }
+}
+
+fn file_name(stem: &str) -> String {
+    format!("{stem}.json")
+}
+
+fn unreadable(stem: &str, error: serde_json::Error) -> StoreError {
+    StoreError {
+        reason: "bad_manifest",
+        detail: format!("the manifest {stem} can't be read: {error}"),
+    }
+}
+
+/// 64 bits that differ between locations: FNV-1a.
+fn location_hash(location: &str) -> String {
+    let hash = location
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Files in a bucket: multipart uploads, which nobody sees before they are completed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path as ObjectPath;
+use object_store::{Error, ObjectStoreExt, PutPayload};
+
+use super::store::{Parts, Publication, StoreError};
+
+/// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
+const ABORT: Duration = Duration::from_secs(5);
+
+/// S3 wants parts of at least 5 MiB; all but the last are of this size.
+const PART: usize = 5 << 20;
+
+/// A file that is being uploaded.
+#[derive(Debug)]
+pub struct S3Upload {
+    store: Arc<AmazonS3>,
+    path: ObjectPath,
+    /// Less than a part.
+    rest: Vec<u8>,
+    /// Once there is more than a part.
+    begun: Option<Parts>,
+    written: u64,
+}
+
+impl S3Upload {
+    pub fn new(store: Arc<AmazonS3>, path: ObjectPath) -> S3Upload {
+        S3Upload {
+            store,
+            path,
+            rest: Vec::new(),
+            begun: None,
+            written: 0,
+        }
+    }
+
+    pub async fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        self.written += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PART - self.rest.len()));
+            self.rest.extend_from_slice(now);
+            bytes = later;
+            if self.rest.len() == PART {
+                let part = std::mem::take(&mut self.rest);
+                self.put_part(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_part(&mut self, part: Vec<u8>) -> Result<(), StoreError> {
+        let begun = match &mut self.begun {
+            Some(begun) => begun,
+            none => none.insert(Parts {
+                id: self
+                    .store
+                    .create_multipart(&self.path)
+                    .await
+                    .map_err(|error| s3_error("beginning", &self.path, error))?,
+                parts: Vec::new(),
+            }),
+        };
+        let put = self
+            .store
+            .put_part(
+                &self.path,
+                &begun.id,
+                begun.parts.len(),
+                PutPayload::from(part),
+            )
+            .await
+            .map_err(|error| s3_error("writing a part of", &self.path, error))?;
+        begun.parts.push(put.content_id);
+        Ok(())
+    }
+
+    /// Makes it visible.
+    pub async fn publish(&mut self) -> Result<(), StoreError> {
+        if self.begun.is_none() {
+            let rest = std::mem::take(&mut self.rest);
+            return put(&self.store, &self.path, rest).await;
+        }
+        let parts = self.close().await?;
+        complete(&self.store, &self.path, &parts)
+            .await
+            .map_err(|error| s3_error("completing", &self.path, error))?;
+        self.begun = None;
+        Ok(())
+    }
+
+    /// Uploads what is left. The upload stays incomplete, and so invisible.
+    pub async fn close(&mut self) -> Result<Parts, StoreError> {
+        let rest = std::mem::take(&mut self.rest);
+        if !rest.is_empty() || self.begun.is_none() {
+            self.put_part(rest).await?;
+        }
+        Ok(self.begun.clone().unwrap_or_else(|| Parts {
+            id: String::new(),
+            parts: Vec::new(),
+        }))
+    }
+
+    pub async fn abandon(self) {
+        if let Some(begun) = &self.begun {
+            abort(&self.store, &self.path, &begun.id).await;
+        }
+    }
+
+    /// Bytes written or waiting to be.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes held in memory.
+    pub fn buffered(&self) -> usize {
+        self.rest.capacity()
+    }
+}
+
+async fn complete(store: &AmazonS3, path: &ObjectPath, parts: &Parts) -> object_store::Result<()> {
+    let ids = parts.parts.iter().map(|id| PartId {
+        content_id: id.clone(),
+    });
+    let done = store.complete_multipart(path, &parts.id, ids.collect());
+    done.await.map(drop)
+}
+
+/// Completes an upload that was closed. Whether another worker does the same at this moment does not matter.
+pub async fn publish_closed(
+    store: &AmazonS3,
+    path: &ObjectPath,
+    parts: &Parts,
+) -> Result<Publication, StoreError> {
+    match complete(store, path, parts).await {
+        Ok(()) => Ok(Publication::Now),
+        Err(error) => match store.head(path).await {
+            // Names are unique: it is this upload that made the object.
+            Ok(_) => Ok(Publication::Before),
+            // Both are sure: there is no such upload, and no such object.
+            Err(Error::NotFound { .. }) if matches!(error, Error::NotFound { .. }) => {
+                Ok(Publication::Gone)
+            }
+            Err(_) => Err(s3_error("completing", path, error)),
+        },
+    }
+}
+
+/// Gives an upload up. Where that fails it stays incomplete.
+pub async fn abort(store: &AmazonS3, path: &ObjectPath, id: &String) {
+    match tokio::time::timeout(ABORT, store.abort_multipart(path, id)).await {
+        Ok(Ok(()) | Err(Error::NotFound { .. })) => {}
+        _ => {
+            tracing::warn!(path = %path, "an upload could not be aborted; a lifecycle rule of the bucket should remove it");
+        }
+    }
+}
+
+/// Writes an object at once.
+pub async fn put(store: &AmazonS3, path: &ObjectPath, content: Vec<u8>) -> Result<(), StoreError> {
+    let done = store.put(path, PutPayload::from(content)).await;
+    done.map(drop)
+        .map_err(|error| s3_error("writing", path, error))
+}
+
+/// The content of an object, `None` where there is none.
+pub async fn read_whole(
+    store: &AmazonS3,
+    path: &ObjectPath,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let read = async { store.get(path).await?.bytes().await };
+    match read.await {
+        Ok(content) => Ok(Some(content.to_vec())),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(s3_error("reading", path, error)),
+    }
+}
+
+pub async fn remove(store: &AmazonS3, path: &ObjectPath) -> Result<(), StoreError> {
+    match store.delete(path).await {
+        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(s3_error("removing", path, error)),
+    }
+}
+
+pub fn s3_error(doing: &str, path: &ObjectPath, error: object_store::Error) -> StoreError {
+    let (reason, hint) = match &error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
+            "s3_denied",
+            "; check sink.parquet.s3.access.key.id and sink.parquet.s3.secret.access.key, and the bucket's policy",
+        ),
+        Error::NotFound { .. } => (
+            "s3_not_found",
+            "; check the bucket in sink.parquet.location, and sink.parquet.s3.region",
+        ),
+        _ => (
+            "s3_failed",
+            "; check sink.parquet.s3.endpoint and sink.parquet.s3.region where this lasts",
+        ),
+    };
+    StoreError {
+        reason,
+        detail: format!("{doing} s3 object {path}: {error}{hint}"),
+    }
+}
