@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::joint::{Committing, JointCommits};
 use crate::lane::{Assigned, Flush};
+use crate::named;
 use crate::offsets::{Commit, PartitionKey};
 use crate::stall::Pulse;
 use crate::start;
@@ -28,6 +29,8 @@ pub type GroupConsumer = BaseConsumer<Group>;
 
 /// How often a joint sink is asked whether it wants to commit.
 const JOINT_LOOK: Duration = Duration::from_millis(20);
+/// How often what crashes left behind is looked for.
+const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long a commit that is asked for keeps its partitions from being given up.
 const ANSWERED: Duration = Duration::from_secs(180);
 
@@ -53,7 +56,12 @@ pub fn commit_regularly(
     let stalls = &group.shared.stalls;
     let pulse = stalls.watch("the committing thread", Duration::ZERO);
     let mut last = Instant::now();
+    let mut swept: Option<Instant> = None;
     loop {
+        if swept.is_none_or(|last| last.elapsed() >= SWEEP) && !lock(&group.assigned).is_empty() {
+            pulse.waiting(|| named::sweep(group.committing(consumer), &group.sink));
+            swept = Some(Instant::now());
+        }
         let wait = match group.shared.joint {
             true => interval.min(JOINT_LOOK),
             false => interval,
@@ -80,6 +88,8 @@ pub fn commit_regularly(
 
 /// What librdkafka's callbacks need.
 pub struct Group {
+    /// `group.id`.
+    pub id: String,
     shared: Arc<Shared>,
     sink: Arc<dyn Sink>,
     runtime: Handle,
@@ -98,6 +108,7 @@ pub struct Group {
 
 impl Group {
     pub fn new(
+        id: String,
         shared: Arc<Shared>,
         sink: Arc<dyn Sink>,
         runtime: Handle,
@@ -105,6 +116,7 @@ impl Group {
         commits: Sender<CommitRequest>,
     ) -> Group {
         Group {
+            id,
             joint_commits: JointCommits::new(&shared, &*sink),
             shared,
             sink,
@@ -365,15 +377,19 @@ impl Group {
         commits
     }
 
-    /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
-    /// something else may be committed now.
-    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) -> bool {
-        let at = Committing {
+    fn committing<'c>(&'c self, consumer: &'c GroupConsumer) -> Committing<'c> {
+        Committing {
             shared: &self.shared,
             sink: &*self.sink,
             runtime: &self.runtime,
             consumer,
-        };
+        }
+    }
+
+    /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
+    /// something else may be committed now.
+    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) -> bool {
+        let at = self.committing(consumer);
         if !pulse.waiting(|| self.joint_commits.named.recover(at)) {
             return false;
         }

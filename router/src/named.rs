@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use keystone_sinks::kafka::client::is_refusal;
-use keystone_sinks::{Cause, SinkError};
+use keystone_sinks::{Cause, Sink, SinkError, Source};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -214,7 +214,11 @@ impl NamedCommits {
             if self.has_found() {
                 return false; // A partition came in meanwhile, and may be among them.
             }
-            match at.sink.prepare().await {
+            let source = Source {
+                group: at.consumer.context().id.clone(),
+                partitions: chosen.offsets.iter().map(partition_of).collect(),
+            };
+            match at.sink.prepare(&source).await {
                 Ok(name) => {
                     *lock(&self.unfinished) = Some(Begun {
                         name,
@@ -414,6 +418,39 @@ fn is_named(at: Committing<'_>, name: &str, list: &TopicPartitionList) -> KafkaR
         }
     }
     Ok(false)
+}
+
+fn partition_of(commit: &Commit) -> (String, i32) {
+    (commit.key.topic.to_string(), commit.key.partition)
+}
+
+/// Discards what workers that are gone have prepared and not committed, and has the sink remove the rest beside the other work.
+pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
+    for prepared in sink.suspects() {
+        if prepared.source.group != at.consumer.context().id {
+            continue; // Nobody here knows what that group has committed.
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in &prepared.source.partitions {
+            list.add_partition(topic, *partition);
+        }
+        match is_named(at, &prepared.name, &list) {
+            Ok(true) => {} // Whoever is assigned the partition publishes it.
+            Ok(false) => {
+                info!(
+                    name = prepared.name,
+                    "files that a crash has left before their commit are removed; their events are read again"
+                );
+                at.runtime.block_on(sink.discard(&prepared.name));
+            }
+            Err(error) => debug!(
+                "whether {} was committed could not be asked: {error}",
+                prepared.name
+            ),
+        }
+    }
+    let sink = sink.clone();
+    at.runtime.spawn_blocking(move || sink.sweep());
 }
 
 /// Whether Kafka has surely not carried out what it answered so.

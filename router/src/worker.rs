@@ -283,6 +283,7 @@ impl Worker {
         let route = &self.shared.route;
         let config = consumer_config(&route.settings);
         let group = Group::new(
+            config.get("group.id").unwrap_or_default().to_owned(),
             self.shared.clone(),
             self.sink.clone(),
             self.runtime.handle().clone(),

@@ -51,6 +51,22 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 pub use batch::{Batch, BatchBuilder, BatchId, Claim, Event, RecordMeta, Rejected, Stage};
 pub use futures::future::BoxFuture;
 
+/// The consumer group and the partitions of a commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Source {
+    pub group: String,
+    /// Topics and partitions.
+    pub partitions: Vec<(String, i32)>,
+}
+
+/// What a sink has prepared ([`Sink::prepare`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    pub name: String,
+    /// Whose commit names it, if there was one and it is not published yet: in one of the partitions at least.
+    pub source: Source,
+}
+
 /// What became of a batch. Three outcomes for each event: delivered, rejected, to be sent again; or the whole batch is held.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -188,7 +204,8 @@ pub trait Sink: Send + Sync {
 
     /// Makes all that is held durable, still hidden, and answers with the name under which any worker of the route finds it: at most 1,000
     /// printable ASCII characters. From then on the sink holds nothing, and an abandon does not touch what was prepared.
-    fn prepare(&self) -> BoxFuture<'_, Result<String, SinkError>> {
+    /// `source` is where the commit will name it.
+    fn prepare<'a>(&'a self, _source: &'a Source) -> BoxFuture<'a, Result<String, SinkError>> {
         Box::pin(async {
             Err(SinkError::Fatal(
                 "the sink has nothing to prepare".to_owned(),
@@ -216,6 +233,14 @@ pub trait Sink: Send + Sync {
     fn discard<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }
+
+    /// What workers that are gone have prepared, to be discarded where the group's commits don't name it.
+    fn suspects(&self) -> Vec<Prepared> {
+        Vec::new()
+    }
+
+    /// Removes what workers that are gone have left hidden and never prepared. Blocks; may take minutes.
+    fn sweep(&self) {}
 
     /// Asks the servers whether they are there and let us in. The text is for a person and names the option to change.
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

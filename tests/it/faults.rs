@@ -1,6 +1,8 @@
 //! Faults of workers and servers: nothing is lost, what is repeated is counted, and the worker says what is wrong.
 
-use std::time::{Duration, Instant};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use keystone_tests::elasticsearch::Options;
 use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
@@ -155,8 +157,8 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     let s3 = S3::start()?;
     let proxy = Proxy::to(s3.port())?;
     let events = Events::new(15, 40_000);
-    kafka.create_topic("named-in", 8, &[])?;
-    let route = source(kafka, "named", "named-in")
+    kafka.create_topic("named-files-in", 8, &[])?;
+    let route = source(kafka, "named-files", "named-files-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/named\n\
              sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\n\
@@ -173,22 +175,26 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     first.wait_ready(WORK)?;
     // Publishing starts with reading the manifest, and that answer comes this late.
     proxy.set(Mode::Delay(Duration::from_secs(2)));
-    events.produce_in(&kafka.bootstrap(), "named-in", 0..20_000)?;
+    events.produce_in(&kafka.bootstrap(), "named-files-in", 0..20_000)?;
     first.wait_until(WORK, "a commit names files", |_| {
-        let commits = kafka.commits("named", "named-in")?;
+        let commits = kafka.commits("named-files", "named-files-in")?;
         Ok(commits
             .values()
             .any(|(_, metadata)| metadata.starts_with("keystone:publish:")))
     })?;
     first.sigkill();
-    assert_eq!(s3.list("named/_keystone/named")?.len(), 1, "a manifest");
+    assert_eq!(
+        s3.list("named/_keystone/named-files")?.len(),
+        1,
+        "a manifest"
+    );
     assert!(
         visible_objects(&s3, "named/")?.is_empty(),
         "killed too late"
     );
     let mut second = Worker::spawn(&endpoint(s3.port()))?;
-    events.produce_in(&kafka.bootstrap(), "named-in", 20_000..40_000)?;
-    all_committed(kafka, "named", "named-in", &mut [&mut second])?;
+    events.produce_in(&kafka.bootstrap(), "named-files-in", 20_000..40_000)?;
+    all_committed(kafka, "named-files", "named-files-in", &mut [&mut second])?;
     let log = drain(second)?;
     assert!(log.contains("is published"), "{log}");
     assert!(s3.list("named/_keystone")?.is_empty(), "{log}");
@@ -196,6 +202,56 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     judge.parquet_s3(&s3, "named/")?;
     judge.verdict().assert_exact();
     Ok(())
+}
+
+/// What a killed worker left hidden is removed by the next one, once it is old; what that one has open itself is not.
+#[test]
+fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let directory = tempfile::tempdir()?;
+    let events = Events::new(16, 20_000);
+    topic_of(kafka, "swept-in", &events)?;
+    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path()))
+        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+    let mut first = Worker::spawn(&route)?;
+    consumed(&mut first, events.count())?;
+    first.wait_until(WORK, "files are open", |_| {
+        Ok(!hidden_files(directory.path())?.is_empty())
+    })?;
+    first.sigkill();
+    let left = hidden_files(directory.path())?;
+    let long_ago = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+    for path in &left {
+        File::options()
+            .write(true)
+            .open(path)?
+            .set_modified(long_ago)?;
+    }
+    let mut second = Worker::spawn(&route)?;
+    second.wait_until(WORK, "they are removed", |_| {
+        Ok(!left.iter().any(|path| path.exists()))
+    })?;
+    consumed(&mut second, events.count())?;
+    drain(second)?;
+    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Files that are being written, or wait for a commit.
+fn hidden_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => found.extend(hidden_files(&path)?),
+            false if path.extension().is_some_and(|end| end == "inprogress") => found.push(path),
+            false => {}
+        }
+    }
+    Ok(found)
 }
 
 /// SIGTERM under load: drained, committed, exit 0; the next worker delivers no event twice.

@@ -143,7 +143,7 @@ fn hidden_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!(".{name}{HIDDEN_SUFFIX}"))
 }
 
-fn remove_hidden(hidden: &Path) {
+pub(super) fn remove_hidden(hidden: &Path) {
     if let Err(error) = remove(hidden) {
         tracing::warn!("an unfinished file could not be removed: {error}");
     }
@@ -156,7 +156,7 @@ fn exists(path: &Path) -> StoreError {
     }
 }
 
-fn make_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn make_directory(directory: &Path) -> Result<(), StoreError> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -234,14 +234,14 @@ fn directories(root: &Path, depth: usize, limit: usize) -> Vec<String> {
     level
 }
 
-fn names(directory: &Path) -> impl Iterator<Item = String> {
+pub(super) fn names(directory: &Path) -> impl Iterator<Item = String> {
     fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
 }
 
-fn failed(doing: &str, path: &Path, error: io::Error) -> StoreError {
+pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> StoreError {
     let (reason, hint) = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
             "disk_full",

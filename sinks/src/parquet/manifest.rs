@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Why;
 use super::store::{Parts, Publication, Store, StoreError};
+use super::sweep;
+use crate::{Prepared, Source};
 
 /// Above the manifests of all routes.
-const DIRECTORY: &str = "_keystone";
+pub(super) const DIRECTORY: &str = "_keystone";
 
 /// Files that are published at the same time.
 const PUBLISHING: usize = 8;
@@ -45,8 +47,10 @@ impl Closed {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Manifest {
-    files: Vec<Closed>,
+pub(super) struct Manifest {
+    pub(super) files: Vec<Closed>,
+    /// Where the commit that goes with it names it.
+    pub(super) source: Source,
 }
 
 /// The manifests of a route at one location.
@@ -78,21 +82,43 @@ impl Manifests {
     }
 
     /// Writes a manifest of these files and answers with its name: `<location>:<file>`, where the first is a hash.
-    pub(super) async fn write(&self, files: &[Closed]) -> Result<String, StoreError> {
-        let partitions: BTreeSet<&str> = files.iter().map(|file| &*file.partition).collect();
-        for partition in partitions {
+    pub(super) async fn write(
+        &self,
+        files: &[Closed],
+        source: &Source,
+    ) -> Result<String, StoreError> {
+        let tables: BTreeSet<&str> = files.iter().map(|file| &*file.partition).collect();
+        for partition in tables {
             self.store.sync_partition(partition)?; // Also the hidden name is to last.
         }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let stem = format!("{}-{number:06}", self.prefix);
         let manifest = Manifest {
             files: files.to_vec(),
+            source: source.clone(),
         };
         let content = serde_json::to_vec(&manifest).map_err(|error| unreadable(&stem, error))?;
         self.store
             .write_whole(&self.directory, &file_name(&stem), content)
             .await?;
-        Ok(format!("{}:{stem}", location_hash(&self.store.shown())))
+        Ok(self.name(&stem))
+    }
+
+    fn name(&self, stem: &str) -> String {
+        format!("{}:{stem}", location_hash(&self.store.shown()))
+    }
+
+    /// Manifests of this route whose writers are gone; the group's commits tell whether they are orphans.
+    pub(super) fn suspects(&self) -> Vec<Prepared> {
+        let Store::Local { root } = &self.store else {
+            return Vec::new();
+        };
+        let found = super::blocking(|| sweep::suspects(root, &self.directory));
+        let prepared = found.into_iter().map(|suspect| Prepared {
+            name: self.name(&suspect.stem),
+            source: suspect.manifest.source,
+        });
+        prepared.collect()
     }
 
     /// The part of a name that is the file's, if the name is of this location.
@@ -165,8 +191,11 @@ impl Manifests {
             return Ok(());
         };
         tracing::debug!("{error}; it is emptied instead");
-        let empty = serde_json::to_vec(&Manifest { files: Vec::new() })
-            .map_err(|error| unreadable(stem, error))?;
+        let empty = Manifest {
+            files: Vec::new(),
+            source: Source::default(),
+        };
+        let empty = serde_json::to_vec(&empty).map_err(|error| unreadable(stem, error))?;
         self.store.write_whole(&self.directory, &name, empty).await
     }
 }

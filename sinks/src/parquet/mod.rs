@@ -28,6 +28,7 @@ pub mod rows;
 pub mod s3;
 pub mod schema;
 pub mod store;
+mod sweep;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -40,13 +41,16 @@ pub use options::{OPTIONS, SECTION};
 use crate::batch::{Batch, BatchId};
 use crate::hive::{self, ColumnsError, Hive};
 use crate::metric::{Metric, MetricKind};
-use crate::{Answer, BoxFuture, Cause, Context, Joint, Sink, SinkError, SinkState};
+use crate::{
+    Answer, BoxFuture, Cause, Context, Joint, Prepared, Sink, SinkError, SinkState, Source,
+};
 use files::{Due, Files, Why};
 use manifest::{BadName, Manifests};
 use partition::Partitioning;
 use rows::{Layout, SharedLayout};
 use schema::Column;
 use store::{Publication, Store, StoreError};
+use sweep::Alive;
 
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -92,6 +96,12 @@ pub const METRICS: &[Metric] = &[
         help: "Memory held by files being written.",
     },
     Metric {
+        name: "keystone_parquet_swept_files_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Hidden files in a directory that crashed workers had left, removed. At the start, and every 6 hours.",
+    },
+    Metric {
         name: "keystone_parquet_abandoned_rows_total",
         kind: MetricKind::Counter,
         labels: &[],
@@ -128,10 +138,15 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
         let _ = layout.set(Arc::new(Layout::new(columns, partitioning.clone())));
     }
     let rolling = options::rolling(settings, context, started);
-    let route = options::route_name(context);
     Ok(Box::new(ParquetSink {
         two_phase,
-        manifests: Manifests::new(store.clone(), &route, rolling.name.clone()),
+        manifests: Manifests::new(
+            store.clone(),
+            &options::route_name(context),
+            rolling.name.clone(),
+        ),
+        writer: rolling.name.clone(),
+        alive: OnceLock::new(),
         hive: place.map(|place| Hive::new(place, store.clone())),
         marker: options::own_prefix(context),
         inner: Mutex::new(Inner {
@@ -168,6 +183,10 @@ struct ParquetSink {
     hive: Option<Hive>,
     /// Part of the names of this worker's files, whenever it was started.
     marker: String,
+    /// What names of this process's files begin with.
+    writer: String,
+    /// Since the first event, in a directory.
+    alive: OnceLock<Alive>,
     inner: Mutex<Inner>,
     facts: std::sync::Mutex<SinkFacts>,
 }
@@ -231,6 +250,15 @@ impl ParquetSink {
             }
             Err(ColumnsError::Unusable(text)) => Err(SinkError::Fatal(text)),
         }
+    }
+
+    /// Lets sweeps know that this worker lives, before it creates a file.
+    fn live(&self) -> Result<(), StoreError> {
+        if let (Store::Local { root }, None) = (&self.store, self.alive.get()) {
+            let alive = blocking(|| Alive::new(root, &self.writer))?;
+            let _ = self.alive.set(alive); // One batch at a time: nobody else has.
+        }
+        Ok(())
     }
 
     /// The files, for one change. [`ParquetSink::end`] must follow; a call that was dropped in between is found by the next one.
@@ -312,14 +340,14 @@ impl ParquetSink {
     }
 
     /// Closes all files and writes the manifest.
-    async fn prepare_all(&self) -> Result<String, SinkError> {
+    async fn prepare_all(&self, source: &Source) -> Result<String, SinkError> {
         let mut inner = self.begin().await?;
         let prepared = match inner.files.close_all().await {
             Ok([]) => Err(StoreError {
                 reason: "nothing_held",
                 detail: "there is no file to commit".to_owned(),
             }),
-            Ok(closed) => self.manifests.write(closed).await,
+            Ok(closed) => self.manifests.write(closed, source).await,
             Err(error) => Err(error),
         };
         match prepared {
@@ -404,10 +432,13 @@ impl ParquetSink {
             });
         }
         let mut inner = self.begin().await?;
-        let appended = inner
-            .files
-            .append(batch.id(), &layout, decoded.groups)
-            .await;
+        let appended = match self.live() {
+            Ok(()) => {
+                let files = &mut inner.files;
+                files.append(batch.id(), &layout, decoded.groups).await
+            }
+            Err(error) => Err(error),
+        };
         let durable = self.end(inner, appended).await?;
         Ok(Answer {
             rejected: decoded.rejected,
@@ -489,8 +520,19 @@ impl Sink for ParquetSink {
         due.now || due.at.is_some_and(|at| at <= Instant::now())
     }
 
-    fn prepare(&self) -> BoxFuture<'_, Result<String, SinkError>> {
-        Box::pin(self.prepare_all())
+    fn prepare<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<String, SinkError>> {
+        Box::pin(self.prepare_all(source))
+    }
+
+    fn suspects(&self) -> Vec<Prepared> {
+        self.manifests.suspects()
+    }
+
+    fn sweep(&self) {
+        if let Store::Local { root } = &self.store {
+            let removed = blocking(|| sweep::sweep(root));
+            metrics::counter!("keystone_parquet_swept_files_total").increment(removed);
+        }
     }
 
     fn publish<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SinkError>> {

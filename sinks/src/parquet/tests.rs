@@ -119,7 +119,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
-            } else {
+            } else if path.extension().is_none_or(|end| end != "lock") {
                 found.push(path);
             }
         }

@@ -14,11 +14,15 @@ fn a_manifest_is_small_and_reads_back() {
                 parts: vec!["e1".to_owned(), "e2".to_owned()],
             }),
         }],
+        source: Source {
+            group: "g".to_owned(),
+            partitions: vec![("t".to_owned(), 3)],
+        },
     };
     let text = serde_json::to_string(&manifest).unwrap();
     assert_eq!(
         text,
-        r#"{"files":[{"partition":"dt=2026-11-01/hour=10","name":"plays-w0-1-000001.parquet","rows":12,"bytes":345,"why":"open_files","upload":{"id":"u","parts":["e1","e2"]}}]}"#
+        r#"{"files":[{"partition":"dt=2026-11-01/hour=10","name":"plays-w0-1-000001.parquet","rows":12,"bytes":345,"why":"open_files","upload":{"id":"u","parts":["e1","e2"]}}],"source":{"group":"g","partitions":[["t",3]]}}"#
     );
     assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
 }

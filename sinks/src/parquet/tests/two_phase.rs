@@ -26,7 +26,7 @@ async fn nothing_is_visible_before_the_name_is_published() {
     sink.deliver(&batch(1, [(1, 1), (2, 2)])).await.unwrap();
     let answer = sink.deliver(&batch(2, [(3, 1)])).await.unwrap();
     assert!(answer.held && answer.durable.is_empty());
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     assert!(name.len() < 200 && name.is_ascii(), "{name}");
     assert!(sink.is_prepared(&name).await.unwrap());
     assert_eq!(visible(root.path()), Vec::<PathBuf>::new());
@@ -52,7 +52,7 @@ async fn another_worker_publishes_what_a_dead_one_left_halfway() {
     dead.deliver(&batch(1, (0..30).map(|id| (id, id as u32 % 5 + 1))))
         .await
         .unwrap();
-    let name = dead.prepare().await.unwrap();
+    let name = dead.prepare(&Source::default()).await.unwrap();
     let first = files(root.path())
         .into_iter()
         .find(|path| path.extension().is_some_and(|end| end == "inprogress"))
@@ -79,12 +79,12 @@ async fn what_was_not_committed_is_discarded() {
     let root = tempfile::tempdir().unwrap();
     let sink = two_phase("w0", root.path(), &[]);
     sink.deliver(&batch(1, [(1, 1), (2, 2)])).await.unwrap();
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     sink.deliver(&batch(2, [(3, 3)])).await.unwrap();
     sink.discard(&name).await;
     assert!(!sink.is_prepared(&name).await.unwrap());
     assert_eq!(hidden(root.path()), 1, "the open file of the second batch");
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     sink.publish(&name).await.unwrap();
     assert_eq!(ids(root.path())["dt=2026-11-03"], [3]);
     assert_eq!(visible(root.path()).len(), 1);
@@ -106,7 +106,7 @@ async fn a_commit_is_due_when_half_of_the_files_are_full_or_one_is_old() {
         .await
         .unwrap();
     assert!(sink.commit_due(), "three are full and three are open");
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     assert!(!sink.commit_due());
     sink.publish(&name).await.unwrap();
     assert_eq!(visible(root.path()).len(), 6);
@@ -133,13 +133,13 @@ async fn after_a_loss_nothing_is_taken_before_the_worker_has_given_up_too() {
     for _ in 0..2 {
         let refused = sink.deliver(&batch(3, [(3, 3)])).await.unwrap_err();
         assert!(matches!(refused, SinkError::Rewind(_)), "{refused}");
-        let refused = sink.prepare().await.unwrap_err();
+        let refused = sink.prepare(&Source::default()).await.unwrap_err();
         assert!(matches!(refused, SinkError::Rewind(_)), "{refused}");
     }
     std::fs::remove_file(root.path().join("dt=2026-11-02")).unwrap();
     sink.abandon().await;
     sink.deliver(&batch(4, [(4, 4)])).await.unwrap();
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     sink.publish(&name).await.unwrap();
     assert_eq!(ids(root.path()).len(), 1);
 }
@@ -150,7 +150,7 @@ async fn names_of_other_places_and_times_are_refused() {
     let elsewhere = tempfile::tempdir().unwrap();
     let sink = two_phase("w0", root.path(), &[]);
     sink.deliver(&batch(1, [(1, 1)])).await.unwrap();
-    let name = sink.prepare().await.unwrap();
+    let name = sink.prepare(&Source::default()).await.unwrap();
     let other = two_phase("w0", elsewhere.path(), &[]);
     let error = other.publish(&name).await.unwrap_err();
     assert!(
@@ -262,7 +262,7 @@ impl World {
             Step::Crash => self.take_over().await,
             Step::Commit { .. } | Step::Refused { .. } if !self.held => {}
             Step::Commit { dies } => {
-                let name = self.sink.prepare().await.unwrap();
+                let name = self.sink.prepare(&Source::default()).await.unwrap();
                 (self.committed, self.named) = (self.position, Some(name.clone()));
                 self.held = false;
                 match dies {
@@ -274,7 +274,7 @@ impl World {
                 }
             }
             Step::Refused { dies } => {
-                let name = self.sink.prepare().await.unwrap();
+                let name = self.sink.prepare(&Source::default()).await.unwrap();
                 match dies {
                     true => self.take_over().await,
                     false => {
