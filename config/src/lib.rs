@@ -13,6 +13,7 @@
 //! 6. `--set key=value`; of two for one key the later wins
 //!
 //! This crate knows nothing of Kafka or of any sink: it is told by the table.
+#![forbid(unsafe_code)]
 
 #[cfg(test)]
 mod fixture;

@@ -19,6 +19,7 @@
 //! let verdict = evaluator.apply(&record, &mut out).unwrap();
 //! assert_eq!((verdict, out.as_slice()), (Verdict::Projected, br#"{"id":7,"took":1.50}"#.as_slice()));
 //! ```
+#![forbid(unsafe_code)]
 
 mod context;
 mod error;

@@ -13,7 +13,6 @@ use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 use keystone_sinks::{Cause, Sink};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -22,24 +21,30 @@ use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
 use crate::offsets::PartitionKey;
+use crate::records::{Record, RecordQueue};
 use crate::state::{ASK_TIMEOUT, Shared};
 
-/// A chunk is handed over at this many records or bytes, or as soon as librdkafka has no more at hand.
+/// A chunk is handed over at this many records or bytes, or as soon as what was read at once is shared out.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Records read at once: this many, or fewer where they are large.
+const READ_RECORDS: usize = 512;
+const READ_BYTES: usize = 512 * 1024;
 /// How long a lane may keep the thread waiting before its partitions are paused. Pausing makes librdkafka fetch again what it had at
 /// hand, so a short wait is cheaper.
 const LANE_PATIENCE: Duration = Duration::from_millis(250);
-/// The longest wait for records; also how late a request to stop is noticed.
-const IDLE_POLL: Duration = Duration::from_millis(100);
+/// The longest wait for records; also how late a rebalance or a request to stop is noticed.
+const IDLE: Duration = Duration::from_millis(50);
+/// The wait for records while a lane has no room.
+const BEHIND: Duration = Duration::from_millis(5);
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long the sink may take to end a commit that is under way and to drop what it holds.
 const ABANDON: Duration = Duration::from_secs(180);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
-/// Records taken between two looks at the clock and at requests.
-const RECORDS_A_TURN: usize = 512;
+/// Errors served between two looks at requests: they come many times a second while no broker is there.
+const ERRORS_A_TURN: usize = 100;
 
 /// One lane as the consumer sees it.
 struct Outlet<'c> {
@@ -64,6 +69,9 @@ pub enum Ended {
 
 pub struct Intake<'c> {
     consumer: &'c GroupConsumer,
+    queue: RecordQueue<'c>,
+    /// How many records are read at once: few where they are large.
+    most: usize,
     shared: &'c Shared,
     sink: &'c dyn Sink,
     runtime: Handle,
@@ -79,6 +87,7 @@ pub struct Intake<'c> {
 impl<'c> Intake<'c> {
     pub fn new(
         consumer: &'c GroupConsumer,
+        queue: RecordQueue<'c>,
         shared: &'c Shared,
         sink: &'c dyn Sink,
         runtime: Handle,
@@ -92,8 +101,11 @@ impl<'c> Intake<'c> {
                 waiting: VecDeque::new(),
             })
             .collect();
+        consumer.context().lead_to(queue.entrance());
         Intake {
             consumer,
+            queue,
+            most: READ_RECORDS,
             shared,
             sink,
             runtime,
@@ -143,70 +155,79 @@ impl<'c> Intake<'c> {
         }
     }
 
+    /// Reads what is at hand, or waits a moment for it, and shares it out.
     fn take_records(&mut self) {
-        for _ in 0..RECORDS_A_TURN {
-            if self.consumer.context().has_changed() {
-                // The group has moved, or a rewind was just done: generations first. A record that is sorted in under a generation that
-                // is over is dropped, and what follows it would pass for the beginning.
-                return;
-            }
-            let empty = self
-                .outlets
-                .iter()
-                .all(|outlet| outlet.filling.records.is_empty());
-            let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
-            let wait = match (empty, waiting) {
-                (false, _) => Duration::ZERO,
-                (true, true) => Duration::from_millis(5),
-                (true, false) => IDLE_POLL,
-            };
-            match self.consumer.poll(wait) {
-                Some(Ok(record)) => self.sort_in(record),
-                Some(Err(error)) => {
-                    // Errors come many times a second while no broker is there: requests to stop are looked at in between.
-                    self.poll_error(&error);
-                    return;
-                }
-                None => {
-                    for lane in 0..self.outlets.len() {
-                        self.hand_over(lane);
-                    }
-                    return;
-                }
+        let mut records = Vec::with_capacity(self.most);
+        self.serve();
+        if self.consumer.context().has_changed() {
+            // The group has moved, or a rewind was just done: generations first. A record that is sorted in under a generation that
+            // is over is dropped, and what follows it would pass for the beginning.
+            return;
+        }
+        let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
+        let wait = if waiting { BEHIND } else { IDLE };
+        if let Some(error) = self.queue.read(self.most, wait, &mut records) {
+            self.poll_error(&error);
+        }
+        let count = records.len();
+        let mut bytes = 0;
+        for record in records {
+            bytes += record.payload().map_or(0, <[u8]>::len);
+            self.sort_in(record);
+        }
+        if let Some(size) = bytes.checked_div(count) {
+            self.most = (READ_BYTES / size.max(1)).clamp(1, READ_RECORDS);
+        }
+        for lane in 0..self.outlets.len() {
+            self.hand_over(lane);
+        }
+    }
+
+    /// Serves what is not a record: rebalances, statistics, errors.
+    fn serve(&mut self) {
+        for _ in 0..ERRORS_A_TURN {
+            match self.consumer.poll(Duration::ZERO) {
+                None => return,
+                Some(Err(error)) => self.poll_error(&error),
+                Some(Ok(record)) => self.shared.fail(format!(
+                    "librdkafka has handed over {}-{} offset {} by a way that is not read",
+                    record.topic(),
+                    record.partition(),
+                    record.offset()
+                )),
             }
         }
     }
 
     /// Puts a record into the chunk of its lane.
-    fn sort_in(&mut self, record: BorrowedMessage<'c>) {
-        let Some(assigned) = self.partition_of(&record) else {
+    fn sort_in(&mut self, record: Record<'c>) {
+        let is_of_last = self.last.as_ref().is_some_and(|last| {
+            last.key.partition == record.partition() && last.key.topic.as_bytes() == record.topic()
+        });
+        if !is_of_last {
+            self.last = self.partition_of(&record);
+        }
+        let Some(assigned) = &self.last else {
             return; // Given up in the meantime: whoever holds it now reads it.
         };
         let lane = assigned.lane;
         let chunk = &mut self.outlets[lane].filling;
-        chunk.bytes += record.payload_len();
+        chunk.bytes += record.payload().map_or(0, <[u8]>::len);
         chunk.records.push(record);
         let end = chunk.records.len();
         match chunk.runs.last_mut() {
-            Some((run, run_end)) if Arc::ptr_eq(run, &assigned) => *run_end = end,
-            _ => chunk.runs.push((assigned, end)),
+            Some((run, run_end)) if Arc::ptr_eq(run, assigned) => *run_end = end,
+            _ => chunk.runs.push((assigned.clone(), end)),
         }
         if end >= CHUNK_RECORDS || chunk.bytes >= CHUNK_BYTES {
             self.hand_over(lane);
         }
     }
 
-    fn partition_of(&mut self, record: &BorrowedMessage<'_>) -> Option<Arc<Assigned>> {
-        let (topic, partition) = (record.topic(), record.partition());
-        if let Some(last) = &self.last
-            && last.key.partition == partition
-            && *last.key.topic == *topic
-        {
-            return Some(last.clone());
-        }
-        let found = self.assigned.get(&PartitionKey::new(topic, partition))?;
-        self.last = Some(found.clone());
-        self.last.clone()
+    fn partition_of(&self, record: &Record<'_>) -> Option<Arc<Assigned>> {
+        let topic = std::str::from_utf8(record.topic()).ok()?;
+        let key = PartitionKey::new(topic, record.partition());
+        self.assigned.get(&key).cloned()
     }
 
     /// Hands the filling chunk of a lane over; pauses its partitions where it has no room.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -21,6 +21,7 @@ use crate::joint::{Committing, JointCommits};
 use crate::lane::{Assigned, Flush};
 use crate::named;
 use crate::offsets::{Commit, PartitionKey};
+use crate::records::Entrance;
 use crate::stall::Pulse;
 use crate::start;
 use crate::state::{ASK_TIMEOUT, LogEnd, Shared, lock};
@@ -94,6 +95,8 @@ pub struct Group {
     sink: Arc<dyn Sink>,
     runtime: Handle,
     flushes: Vec<Sender<Flush>>,
+    /// The queue that partitions are led to.
+    records: OnceLock<Entrance>,
     reporter: Reporter,
     /// The partitions held, each with its generation and lane.
     assigned: Mutex<HashMap<PartitionKey, Arc<Assigned>>>,
@@ -122,12 +125,18 @@ impl Group {
             sink,
             runtime,
             flushes,
+            records: OnceLock::new(),
             reporter: Reporter::new("consumer"),
             assigned: Mutex::default(),
             changed: AtomicBool::new(false),
             commits,
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// Where the records of each partition are to go, before the first is assigned.
+    pub fn lead_to(&self, entrance: Entrance) {
+        self.records.get_or_init(|| entrance);
     }
 
     /// From here on the lanes are gone.
@@ -196,6 +205,9 @@ impl Group {
             }
         }
         self.changed.store(true, Ordering::Release);
+        if !self.closing.load(Ordering::Acquire) {
+            self.lead(consumer, list);
+        }
         let done = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
             _ => consumer.assign(list),
@@ -208,6 +220,19 @@ impl Group {
         self.shared.joined.store(true, Ordering::Release);
         if list.count() > 0 {
             self.shared.all_is_well("topics");
+        }
+    }
+
+    /// Has the records of these partitions arrive where the consumer thread reads.
+    fn lead(&self, consumer: &GroupConsumer, list: &TopicPartitionList) {
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let entrance = self.records.get();
+            if !entrance.is_some_and(|entrance| entrance.lead(consumer, topic, partition)) {
+                self.shared.fail(format!(
+                    "librdkafka does not hand over the records of {topic}-{partition}"
+                ));
+            }
         }
     }
 

@@ -5,22 +5,18 @@
 //!                           -> batch full or due -> its claims are tracked -> handed to delivery (waits while delivery is behind)
 //! ```
 
-use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
-use keystone_dsl::Record;
 use keystone_sinks::{Batch, BatchBuilder, BatchId, Cause, RecordMeta, Stage};
-use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, Headers};
 use tokio::sync::mpsc;
 
 use crate::decision::{Decider, Decision};
 use crate::ledger::Ledger;
 use crate::offsets::{PartitionKey, Tracking};
+use crate::records::Record;
 use crate::stall::Pulse;
 use crate::state::Shared;
 use crate::trigger::Trigger;
@@ -38,7 +34,7 @@ pub struct Assigned {
 pub struct Chunk<'c> {
     /// The partition of a run, and the end of the run in `records`.
     pub runs: Vec<(Arc<Assigned>, usize)>,
-    pub records: Vec<BorrowedMessage<'c>>,
+    pub records: Vec<Record<'c>>,
     /// Bytes of the records' values.
     pub bytes: usize,
 }
@@ -143,7 +139,7 @@ impl<'r> Lane<'r> {
     }
 
     /// Decides about one event.
-    fn event(&mut self, assigned: &Assigned, record: &BorrowedMessage<'_>) {
+    fn event(&mut self, assigned: &Assigned, record: &Record<'_>) {
         let offset = record.offset();
         let key = &assigned.key;
         let claim = self
@@ -154,14 +150,14 @@ impl<'r> Lane<'r> {
         let decision = match record.payload() {
             None => self.decider.tombstone(),
             Some(payload) => self.decider.decide(
-                &Record {
+                &keystone_dsl::Record {
                     payload,
                     topic: &key.topic,
                     partition: key.partition,
                     offset,
-                    timestamp: record.timestamp().to_millis(),
+                    timestamp: record.timestamp(),
                     key: record.key(),
-                    headers: &MessageHeaders(record),
+                    headers: &RecordHeaders(record),
                 },
                 self.builder.arena(),
             ),
@@ -173,20 +169,14 @@ impl<'r> Lane<'r> {
     }
 
     /// Copies what is kept; `start` is where an event written anew begins.
-    fn carry_out(
-        &mut self,
-        decision: Decision,
-        claim: u32,
-        start: usize,
-        record: &BorrowedMessage<'_>,
-    ) {
+    fn carry_out(&mut self, decision: Decision, claim: u32, start: usize, record: &Record<'_>) {
         let meta = RecordMeta {
             offset: record.offset(),
-            timestamp: record.timestamp().to_millis(),
+            timestamp: record.timestamp(),
             key: record.key(),
         };
         let value = record.payload();
-        let (headers, decision) = match headers_of(record) {
+        let (headers, decision) = match record.headers() {
             Some(headers) => (headers, decision),
             None => {
                 let reason = format!("{BAD_HEADER_NAME}; this copy has no headers");
@@ -271,40 +261,15 @@ impl<'r> Lane<'r> {
     }
 }
 
-thread_local! {
-    /// This thread runs code that may panic, and catches it: the panic is not to end the process.
-    pub static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
-}
-
 /// The headers of a record as expressions ask for them.
-struct MessageHeaders<'a, 'c>(&'a BorrowedMessage<'c>);
+struct RecordHeaders<'a, 'c>(&'a Record<'c>);
 
-impl keystone_dsl::Headers for MessageHeaders<'_, '_> {
+impl keystone_dsl::Headers for RecordHeaders<'_, '_> {
     fn last(&self, name: &str) -> Result<Option<&[u8]>, String> {
-        let headers = headers_of(self.0).ok_or(BAD_HEADER_NAME)?;
+        let headers = self.0.headers().ok_or(BAD_HEADER_NAME)?;
         let found = headers.iter().rev().find(|(known, _)| *known == name);
         Ok(found.and_then(|(_, value)| *value))
     }
 }
 
 const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
-
-pub type HeaderList<'m> = Vec<(&'m str, Option<&'m [u8]>)>;
-
-/// The headers of a record, borrowed; `None` where a header's name is not UTF-8.
-///
-/// rdkafka panics on such a name. It comes from a foreign producer, so it must not end the worker.
-pub fn headers_of<'m>(record: &'m BorrowedMessage<'_>) -> Option<HeaderList<'m>> {
-    let Some(headers) = record.headers() else {
-        return Some(Vec::new());
-    };
-    EXPECTS_PANIC.set(true);
-    let listed = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        headers
-            .iter()
-            .map(|header| (header.key, header.value))
-            .collect()
-    }));
-    EXPECTS_PANIC.set(false);
-    listed.ok()
-}

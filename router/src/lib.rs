@@ -2,8 +2,8 @@
 //!
 //! - [`options`], [`route`]: from text to a route that can run
 //! - [`worker`]: threads and tasks, set up and taken down
-//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`decision`] is what a lane does to each, [`dead_letters`] and
-//!   [`limiter`] beside it
+//! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`records`] is how librdkafka hands them over, [`decision`] what a
+//!   lane does to each, [`dead_letters`] and [`limiter`] beside it
 //! - [`group`], [`joint`], [`transaction`], [`named`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
 //!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod named;
 pub mod offsets;
 pub mod options;
+pub mod records;
 pub mod route;
 pub mod stall;
 pub mod start;

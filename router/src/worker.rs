@@ -22,6 +22,7 @@ use crate::group::{CommitRequest, Group, GroupConsumer, commit_regularly, take_d
 use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
+use crate::records::RecordQueue;
 use crate::route::Route;
 use crate::state::Shared;
 use crate::watchdog;
@@ -326,7 +327,15 @@ impl Worker {
                 scope.spawn(move || Lane::new(number, shared, sender).run(&chunks, flushes));
             }
             let runtime = self.runtime.handle().clone();
-            let ended = Intake::new(consumer, shared, &*self.sink, runtime, lanes).run();
+            let ended = match RecordQueue::new(consumer) {
+                Some(queue) => {
+                    Intake::new(consumer, queue, shared, &*self.sink, runtime, lanes).run()
+                }
+                None => {
+                    shared.fail("librdkafka makes no queue for records".to_owned());
+                    Ended::Failed
+                }
+            };
             shared.end_loop();
             consumer.context().close();
             // A lane may be waiting for room with its delivery: that ends with the delivery.

@@ -30,6 +30,7 @@
 //! (A client library's own short retries of one request are fine.)
 //!
 //! This crate knows nothing of the consumer; only a joint sink sees offsets, and only those it is given to commit.
+#![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod blackhole;

@@ -8,6 +8,7 @@
 //!
 //! A server that can't be had is an error, never a skipped test. Nothing outlives the test process, however it ends: see [`process`].
 //! All calls block; tests are plain functions, not async ones.
+#![forbid(unsafe_code)]
 
 pub mod battery;
 pub mod elasticsearch;

@@ -14,7 +14,7 @@ use regex::Regex;
 
 use crate::cli::Failure;
 use crate::cli::trial::{NamedValues, OwnedRecord};
-use crate::lane::headers_of;
+use crate::records::headers;
 use crate::worker::consumer_config;
 
 /// How long a broker may take to answer one question.
@@ -192,7 +192,7 @@ impl Kept {
             return;
         }
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-        let headers = headers_of(message).unwrap_or_default();
+        let headers = headers(message).unwrap_or_default();
         let headers = headers
             .into_iter()
             .map(|(name, value)| (name.to_owned(), owned(value)));
