@@ -44,6 +44,37 @@ const SOURCE: &[OptionSpec] = &[
         example: "",
     },
     OptionSpec {
+        key: "source.fetch.min.bytes",
+        kind: Kind::Bytes {
+            min: 1,
+            max: 64 << 20,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "1",
+            balanced: "256kb",
+            no_duplicates: "1mb",
+        }),
+        secret: false,
+        doc: "A broker answers a fetch when it has this many bytes, as they are on its disk, or after `source.fetch.max.wait.ms`. \
+              Fewer and larger answers are what makes an event cheap where topics are not behind.",
+        example: "",
+    },
+    OptionSpec {
+        key: "source.fetch.max.wait.ms",
+        kind: Kind::Millis {
+            min: 1,
+            max: 10_000,
+        },
+        default: Default::ByTradeoff(Tradeoff3 {
+            low_latency: "100",
+            balanced: "100",
+            no_duplicates: "200",
+        }),
+        secret: false,
+        doc: "How long a broker holds a fetch back while it has less than `source.fetch.min.bytes`: what it adds to the latency, at most.",
+        example: "",
+    },
+    OptionSpec {
         key: "source.format",
         kind: Kind::Choice(&["json", "raw"]),
         default: Default::Value("json"),

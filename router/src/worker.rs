@@ -53,7 +53,6 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // A full queue is looked at again after this time; the default of a second would throttle a small queue.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.max.bytes", "8388608"),
-    ("fetch.wait.max.ms", "100"),
     ("topic.metadata.refresh.interval.ms", "60000"),
     ("statistics.interval.ms", "2000"),
 ];
@@ -365,6 +364,11 @@ pub fn consumer_config(settings: &Settings) -> ClientConfig {
         .any(|(name, value)| name == "group.protocol" && value.eq_ignore_ascii_case("consumer"));
     let mut defaults = vec![("group.id", name), ("client.id", name)];
     defaults.extend_from_slice(CONSUMER_DEFAULTS);
+    let least = settings.bytes("source.fetch.min.bytes").to_string();
+    let wait = settings.millis("source.fetch.max.wait.ms").as_millis();
+    let wait = wait.to_string();
+    defaults.push(("fetch.min.bytes", &least));
+    defaults.push(("fetch.wait.max.ms", &wait));
     if !new_protocol {
         // With `group.protocol = consumer` the broker's assignor counts and this property is refused.
         defaults.push(("partition.assignment.strategy", "cooperative-sticky"));
