@@ -52,6 +52,10 @@ pub(crate) fn decode(payload: &[u8]) -> Result<&str, EventError> {
     } else if payload.starts_with(b"\xef\xbb\xbf") {
         "not JSON: a byte order mark at byte 0".to_owned()
     } else {
+        if let Ok(text) = simdutf8::basic::from_utf8(payload) {
+            return Ok(text);
+        }
+        // Again, to say where.
         match std::str::from_utf8(payload) {
             Ok(text) => return Ok(text),
             Err(error) => format!(

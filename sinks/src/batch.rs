@@ -330,7 +330,7 @@ impl BatchBuilder {
         let found = self.claims.iter().rposition(|claim| {
             claim.partition == partition
                 && claim.generation == generation
-                && *claim.topic == **topic
+                && (Arc::ptr_eq(&claim.topic, topic) || claim.topic == *topic)
         });
         match found {
             // Offsets rise, unless the log was cut short and written anew (an unclean leader election): then a claim of its own.
