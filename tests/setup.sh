@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing: on Debian and Ubuntu by apt, elsewhere it names it.
 #   setup.sh build   for the build: a Rust toolchain (only named, never installed) and a C compiler
+#   setup.sh bench   what the benchmarks need besides: kcat, valgrind and Python with its virtual environments
 #   setup.sh faults  what the battery of faults needs besides: libfaketime
 #   setup.sh test    also what the tests on real servers need: Java and Maven
 set -eu
@@ -44,6 +45,12 @@ need perl perl                 # OpenSSL's build
 [ "$what" = build ] || need setpriv util-linux
 if [ "$what" = faults ]; then
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+fi
+if [ "$what" = bench ]; then
+    need kcat kcat
+    need valgrind valgrind
+    need python3 python3
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 

@@ -4,6 +4,7 @@
 //! each run delivered by content, prints the table and writes it to `docs/benchmarks.md`. Only the measured programs must be release builds;
 //! this one only starts and judges them.
 
+mod duckdb;
 mod floor;
 mod jobs;
 mod measure;
@@ -69,6 +70,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let release = jobs::release(root);
     let scratch = tempfile::tempdir()?;
     let programs = Programs {
+        root: root.to_owned(),
         worker: release.join("keystone"),
         mirror: floor::mirror(root, &release, scratch.path())?,
     };
@@ -91,7 +93,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
         "\n{} events; runs of each job: {}.\n\n{}\n",
         arguments.events,
         arguments.repeats,
-        table::render(&lines, arguments.events, jobs::FLOORS)
+        table::render(&lines, arguments.events, &jobs::FLOORS)
     );
     let wrong = lines.iter().filter(|line| line.wrong.is_some()).count();
     end(root, arguments, "figures", &table, wrong)
