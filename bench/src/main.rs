@@ -8,6 +8,7 @@ mod duckdb;
 mod floor;
 mod jobs;
 mod measure;
+mod scaling;
 mod table;
 mod tradeoffs;
 
@@ -41,6 +42,9 @@ struct Arguments {
     /// Measure what each word of `delivery.tradeoff` costs, instead of the jobs
     #[arg(long)]
     tradeoffs: bool,
+    /// Measure how the cost grows with partitions, sizes, fields and lanes, instead of the jobs
+    #[arg(long)]
+    scaling: bool,
     /// Events a second for the tradeoffs
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
@@ -82,6 +86,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
         let table = tradeoffs::render(&rows, arguments.events, arguments.rate, window);
         let wrong = rows.iter().filter(|row| row.is_wrong()).count();
         return end(root, arguments, "tradeoffs", &table, wrong);
+    }
+    if arguments.scaling {
+        let scaling = scaling::run(&bench, arguments.events, arguments.repeats)?;
+        let table = scaling::render(&scaling, arguments.repeats);
+        return end(root, arguments, "scaling", &table, scaling.failures());
     }
     let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
     for repeat in 1..=arguments.repeats {
