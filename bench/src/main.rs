@@ -8,6 +8,7 @@ mod duckdb;
 mod floor;
 mod jobs;
 mod measure;
+mod peers;
 mod scaling;
 mod table;
 mod tradeoffs;
@@ -45,6 +46,9 @@ struct Arguments {
     /// Measure how the cost grows with partitions, sizes, fields and lanes, instead of the jobs
     #[arg(long)]
     scaling: bool,
+    /// Measure the peers of bench/peers, as far as this machine has them, instead of the jobs
+    #[arg(long)]
+    peers: bool,
     /// Events a second for the tradeoffs
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
@@ -91,6 +95,12 @@ fn bench(arguments: &Arguments) -> Result<()> {
         let scaling = scaling::run(&bench, arguments.events, arguments.repeats)?;
         let table = scaling::render(&scaling, arguments.repeats);
         return end(root, arguments, "scaling", &table, scaling.failures());
+    }
+    if arguments.peers {
+        let rows = peers::run(&mut bench, arguments.repeats);
+        let table = peers::render(&rows, arguments.events, arguments.repeats);
+        let wrong = rows.iter().filter(|row| row.is_wrong()).count();
+        return end(root, arguments, "peers", &table, wrong);
     }
     let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
     for repeat in 1..=arguments.repeats {
