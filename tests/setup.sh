@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs what is missing: on Debian and Ubuntu by apt, elsewhere it names it.
 #   setup.sh build   for the build: a Rust toolchain (only named, never installed) and a C compiler
+#   setup.sh bench   what the benchmarks need besides: kcat, valgrind and Python with its virtual environments
+#   setup.sh peers   what the peers of the benchmark need besides: a JDK, and rsyslog with its modules
 #   setup.sh faults  what the battery of faults needs besides: libfaketime
 #   setup.sh test    also what the tests on real servers need: Java and Maven
 set -eu
@@ -44,6 +46,18 @@ need perl perl                 # OpenSSL's build
 [ "$what" = build ] || need setpriv util-linux
 if [ "$what" = faults ]; then
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+fi
+if [ "$what" = bench ]; then
+    need kcat kcat
+    need valgrind valgrind
+    need python3 python3
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
+fi
+if [ "$what" = peers ]; then
+    need javac openjdk-17-jdk-headless
+    need rsyslogd rsyslog
+    ls /usr/lib/*/rsyslog/imkafka.so >/dev/null 2>&1 || missing="$missing rsyslog-kafka"
+    ls /usr/lib/*/rsyslog/omelasticsearch.so >/dev/null 2>&1 || missing="$missing rsyslog-elasticsearch"
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 

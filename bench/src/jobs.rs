@@ -10,19 +10,24 @@ use keystone_tests::kafka::Isolation;
 use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Route, Verdict, Worker};
 use tempfile::TempDir;
 
+use crate::duckdb::{self, DuckDb};
 use crate::measure::{self, Cost};
 
 /// The topic that every job reads.
-const EVENTS: &str = "events";
+pub(crate) const EVENTS: &str = "events";
 pub(crate) const PARTITIONS: i32 = 8;
 /// For a worker to drain and end after SIGTERM.
 pub(crate) const END: Duration = Duration::from_secs(60);
 
-/// The jobs that the others are compared with.
-pub(crate) const FLOORS: [&str; 2] = ["kcat", "mirror-c"];
+/// The jobs that the others are compared with, and what the table calls them.
+pub(crate) const FLOORS: [(&str, &str); 3] = [
+    ("kcat", "`kcat -C`"),
+    ("mirror-c", "C mirror"),
+    ("duckdb", "DuckDB"),
+];
 
 /// Every job, in the order of the table.
-pub(crate) const JOBS: [Job; 6] = [
+pub(crate) const JOBS: [Job; 8] = [
     job("kcat", "`kcat -C`: consume only", Work::Kcat),
     job(
         "mirror-c",
@@ -45,6 +50,16 @@ pub(crate) const JOBS: [Job; 6] = [
         "worker: filter and projection to Parquet",
         Work::Project(Sink::Parquet),
     ),
+    job(
+        "duckdb",
+        "DuckDB: the same from a local NDJSON file to one Parquet file",
+        Work::DuckDb,
+    ),
+    job(
+        "duckdb-query",
+        "DuckDB: its query alone, without the start of Python",
+        Work::DuckDbQuery,
+    ),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +76,8 @@ enum Work {
     Mirror,
     /// With filter and projection.
     Project(Sink),
+    DuckDb,
+    DuckDbQuery,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +98,9 @@ impl Job {
     }
 }
 
-/// The programs that are measured.
+/// The programs that are measured, and the workspace.
 pub(crate) struct Programs {
+    pub(crate) root: PathBuf,
     pub(crate) worker: PathBuf,
     pub(crate) mirror: PathBuf,
 }
@@ -90,10 +108,12 @@ pub(crate) struct Programs {
 /// The servers with the events, and where a run leaves what it delivers.
 pub(crate) struct Bench {
     pub(crate) events: Events,
-    programs: Programs,
+    pub(crate) programs: Programs,
     pub(crate) kafka: Kafka,
     /// Started for the first job that needs it.
     elasticsearch: Option<Elasticsearch>,
+    /// Installed for the first job that needs it.
+    duckdb: Option<DuckDb>,
 }
 
 impl Bench {
@@ -107,6 +127,7 @@ impl Bench {
             programs,
             kafka,
             elasticsearch: None,
+            duckdb: None,
         })
     }
 
@@ -134,7 +155,20 @@ impl Bench {
                 self.run_topic(run, |bench| bench.worker(run, &route), Self::judge_whole)
             }
             Work::Project(sink) => self.project(sink, run, ""),
+            Work::DuckDb => self.duckdb(|run| run.whole),
+            Work::DuckDbQuery => self.duckdb(|run| run.query),
         }
+    }
+
+    fn duckdb(&mut self, cost: fn(duckdb::Run) -> Cost) -> Result<(Cost, Option<Verdict>)> {
+        let duckdb = match self.duckdb.take() {
+            Some(duckdb) => duckdb,
+            None => DuckDb::prepare(&self.programs.root, &self.events)?,
+        };
+        let outcome = duckdb.run(&self.events);
+        self.duckdb = Some(duckdb);
+        let (run, verdict) = outcome?;
+        Ok((cost(run), Some(verdict)))
     }
 
     /// Filter and projection of the whole topic, at full speed; `more` are lines of the route.
@@ -172,14 +206,27 @@ impl Bench {
         run: &str,
         work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
     ) -> Result<(T, Verdict)> {
-        if sink == Sink::Elasticsearch && self.elasticsearch.is_none() {
-            self.elasticsearch = Some(Elasticsearch::start(Options::default())?);
-        }
         match sink {
             Sink::Kafka => self.to_kafka(run, work),
-            Sink::Elasticsearch => self.to_elasticsearch(run, work),
+            Sink::Elasticsearch => {
+                self.start_elasticsearch()?;
+                self.to_elasticsearch(run, work)
+            }
             Sink::Parquet => self.to_parquet(work),
         }
+    }
+
+    /// Starts Elasticsearch where it does not run yet.
+    pub(crate) fn start_elasticsearch(&mut self) -> Result<()> {
+        if self.elasticsearch.is_none() {
+            self.elasticsearch = Some(Elasticsearch::start(Options::default())?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn elasticsearch(&self) -> Result<&Elasticsearch> {
+        let server = self.elasticsearch.as_ref();
+        server.ok_or_else(|| Error::new("Elasticsearch was not started"))
     }
 
     fn to_kafka<T>(
@@ -203,8 +250,7 @@ impl Bench {
         index: &str,
         work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
     ) -> Result<(T, Verdict)> {
-        let server = self.elasticsearch.as_ref();
-        let server = server.ok_or_else(|| Error::new("Elasticsearch was not started"))?;
+        let server = self.elasticsearch()?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = elasticsearch\nsink.elasticsearch.urls = {}\n\
              sink.elasticsearch.index = {index}\nsink.elasticsearch.compression = none\n",
@@ -235,19 +281,10 @@ impl Bench {
         Ok((found, judge.verdict()))
     }
 
-    /// From the start of the worker to its end after SIGTERM, which it gets when it has consumed all events.
     fn worker(&self, run: &str, route: &str) -> Result<Cost> {
         let started = Instant::now();
-        let mut worker = self.start_worker(run, EVENTS, route)?;
-        let count = self.events.count();
-        worker.wait_until(measure::RUN, "all events were consumed", |worker| {
-            let consumed = worker.metrics()?.sum("keystone_events_consumed_total", &[]);
-            Ok(consumed as u64 >= count)
-        })?;
-        worker.sigterm()?;
-        let cost = measure::until_ended(worker.pid(), started, END)?;
-        ended_well(worker)?;
-        Ok(cost)
+        let worker = self.start_worker(run, EVENTS, route)?;
+        consumed(worker, started, self.events.count())
     }
 
     pub(crate) fn start_worker(&self, run: &str, topic: &str, route: &str) -> Result<Worker> {
@@ -259,7 +296,6 @@ impl Bench {
             .program(&self.programs.worker)
             .spawn()
     }
-
     /// By the record's key, which is the event's id.
     fn judge_whole(&self, topic: &str) -> Result<Verdict> {
         let mut judge = Judge::new(self.events.expected_whole(), "id");
@@ -278,6 +314,18 @@ impl Bench {
             ))),
         }
     }
+}
+
+/// What a worker costs from its start to its end after SIGTERM, which it gets when it has consumed so many events.
+pub(crate) fn consumed(mut worker: Worker, started: Instant, count: u64) -> Result<Cost> {
+    worker.wait_until(measure::RUN, "all events were consumed", |worker| {
+        let consumed = worker.metrics()?.sum("keystone_events_consumed_total", &[]);
+        Ok(consumed as u64 >= count)
+    })?;
+    worker.sigterm()?;
+    let cost = measure::until_ended(worker.pid(), started, END)?;
+    ended_well(worker)?;
+    Ok(cost)
 }
 
 /// Waits for the end of a worker after SIGTERM.

@@ -4,9 +4,12 @@
 //! each run delivered by content, prints the table and writes it to `docs/benchmarks.md`. Only the measured programs must be release builds;
 //! this one only starts and judges them.
 
+mod duckdb;
 mod floor;
 mod jobs;
 mod measure;
+mod peers;
+mod scaling;
 mod table;
 mod tradeoffs;
 
@@ -40,6 +43,12 @@ struct Arguments {
     /// Measure what each word of `delivery.tradeoff` costs, instead of the jobs
     #[arg(long)]
     tradeoffs: bool,
+    /// Measure how the cost grows with partitions, sizes, fields and lanes, instead of the jobs
+    #[arg(long)]
+    scaling: bool,
+    /// Measure the peers of bench/peers, as far as this machine has them, instead of the jobs
+    #[arg(long)]
+    peers: bool,
     /// Events a second for the tradeoffs
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
@@ -69,6 +78,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let release = jobs::release(root);
     let scratch = tempfile::tempdir()?;
     let programs = Programs {
+        root: root.to_owned(),
         worker: release.join("keystone"),
         mirror: floor::mirror(root, &release, scratch.path())?,
     };
@@ -81,6 +91,17 @@ fn bench(arguments: &Arguments) -> Result<()> {
         let wrong = rows.iter().filter(|row| row.is_wrong()).count();
         return end(root, arguments, "tradeoffs", &table, wrong);
     }
+    if arguments.scaling {
+        let scaling = scaling::run(&bench, arguments.events, arguments.repeats)?;
+        let table = scaling::render(&scaling, arguments.repeats);
+        return end(root, arguments, "scaling", &table, scaling.failures());
+    }
+    if arguments.peers {
+        let rows = peers::run(&mut bench, arguments.repeats);
+        let table = peers::render(&rows, arguments.events, arguments.repeats);
+        let wrong = rows.iter().filter(|row| row.is_wrong()).count();
+        return end(root, arguments, "peers", &table, wrong);
+    }
     let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
     for repeat in 1..=arguments.repeats {
         for (job, line) in chosen.iter().zip(&mut lines) {
@@ -91,7 +112,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
         "\n{} events; runs of each job: {}.\n\n{}\n",
         arguments.events,
         arguments.repeats,
-        table::render(&lines, arguments.events, jobs::FLOORS)
+        table::render(&lines, arguments.events, &jobs::FLOORS)
     );
     let wrong = lines.iter().filter(|line| line.wrong.is_some()).count();
     end(root, arguments, "figures", &table, wrong)

@@ -7,7 +7,7 @@ use keystone_tests::{Error, Result};
 use crate::jobs::Job;
 use crate::measure::Cost;
 
-const MEBIBYTE: f64 = 1024.0 * 1024.0;
+pub(crate) const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// One line of the table.
 pub(crate) struct Line {
@@ -30,16 +30,16 @@ impl Line {
 }
 
 /// Median, least and most.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
 }
 
 impl Spread {
     /// `None` without figures. An even number of figures has the mean of the middle two as its median.
-    fn of(mut figures: Vec<f64>) -> Option<Spread> {
+    pub(crate) fn of(mut figures: Vec<f64>) -> Option<Spread> {
         figures.sort_by(f64::total_cmp);
         let (least, most) = (*figures.first()?, *figures.last()?);
         let (low, high) = ((figures.len() - 1) / 2, figures.len() / 2);
@@ -51,8 +51,8 @@ impl Spread {
     }
 }
 
-/// The table; `floors` are the names of the jobs that the others are compared with, in the order of the last columns.
-pub(crate) fn render(lines: &[Line], events: u64, floors: [&str; 2]) -> String {
+/// The table; `floors` are the jobs that the others are compared with, by name and heading, in the order of their columns.
+pub(crate) fn render(lines: &[Line], events: u64, floors: &[(&str, &str)]) -> String {
     let per_million = |line: &Line| {
         let figures = line.costs.iter();
         Spread::of(
@@ -67,18 +67,23 @@ pub(crate) fn render(lines: &[Line], events: u64, floors: [&str; 2]) -> String {
             .find(|line| line.name == name && line.wrong.is_none())
             .and_then(per_million)
     };
-    let floors = floors.map(floor);
-    let mut table = String::from(
-        "| job | CPU-seconds per million: median (least to most) | wall: median (least to most) | peak memory | × `kcat -C` | × C mirror | delivered set |\n\
-         |---|---|---|---|---|---|---|\n",
+    let headings: String = floors
+        .iter()
+        .map(|(_, heading)| format!("× {heading} | "))
+        .collect();
+    let columns = "---|".repeat(5 + floors.len());
+    let mut table = format!(
+        "| job | CPU-seconds per million: median (least to most) | wall: median (least to most) | peak memory | {headings}delivered set |\n|{columns}\n"
     );
+    let floors: Vec<Option<Spread>> = floors.iter().map(|(name, _)| floor(name)).collect();
     for line in lines {
         let name = format!("{} (`{}`)", line.label, line.name);
         let wall = Spread::of(line.costs.iter().map(|cost| cost.wall_seconds).collect());
         let (Some(cpu), Some(wall), None) = (per_million(line), wall, &line.wrong) else {
             let wrong = line.wrong.as_deref();
             let why = wrong.map_or("not run".to_owned(), |wrong| format!("wrong: {wrong}"));
-            let _ = writeln!(table, "| {name} | - | - | - | - | - | {why} |");
+            let dashes = "- | ".repeat(3 + floors.len());
+            let _ = writeln!(table, "| {name} | {dashes}{why} |");
             continue;
         };
         let peak = line
@@ -87,14 +92,15 @@ pub(crate) fn render(lines: &[Line], events: u64, floors: [&str; 2]) -> String {
             .map(|cost| cost.peak_bytes)
             .max()
             .unwrap_or(0);
-        let ratio = |floor: Option<Spread>| match floor {
-            Some(floor) if floor.median > 0.0 => format!("{:.2}", cpu.median / floor.median),
-            _ => "-".to_owned(),
+        let ratio = |floor: &Option<Spread>| match floor {
+            Some(floor) if floor.median > 0.0 => format!("{:.2} | ", cpu.median / floor.median),
+            _ => "- | ".to_owned(),
         };
+        let ratios: String = floors.iter().map(ratio).collect();
         let set = if line.name == "kcat" { "-" } else { "exact" };
         let _ = writeln!(
             table,
-            "| {name} | {:.2} ({:.2} to {:.2}) | {:.1} s ({:.1} to {:.1}) | {:.0} MiB | {} | {} | {set} |",
+            "| {name} | {:.2} ({:.2} to {:.2}) | {:.1} s ({:.1} to {:.1}) | {:.0} MiB | {ratios}{set} |",
             cpu.median,
             cpu.least,
             cpu.most,
@@ -102,8 +108,6 @@ pub(crate) fn render(lines: &[Line], events: u64, floors: [&str; 2]) -> String {
             wall.least,
             wall.most,
             peak as f64 / MEBIBYTE,
-            ratio(floors[0]),
-            ratio(floors[1]),
         );
     }
     table
@@ -160,7 +164,7 @@ mod tests {
             line("worker", &[0.5, 0.6, 0.4], None),
             line("bad", &[0.1], Some("3 lost")),
         ];
-        let table = render(&lines, 500_000, ["kcat", "mirror-c"]);
+        let table = render(&lines, 500_000, &[("kcat", "kcat"), ("mirror-c", "C")]);
         let rows: Vec<&str> = table.lines().collect();
         assert!(rows[3].contains("| 1.00 (0.80 to 1.20) |"), "{table}");
         assert!(rows[3].contains("| 50 MiB | 2.00 | - | exact |"), "{table}");

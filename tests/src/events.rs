@@ -229,36 +229,12 @@ impl Events {
         topic: &str,
         numbers: std::ops::Range<u64>,
     ) -> Result<()> {
-        let failures = Failures::default();
-        let producer = producer(bootstrap, LINGER, failures.clone())?;
-        let deadline = Instant::now() + PRODUCE;
-        for number in numbers {
-            let (id, event) = (self.id(number), self.event(number));
-            let mut record = BaseRecord::to(topic)
-                .key(&id)
-                .payload(&event)
-                .partition(self.partition(number));
-            while let Err((error, refused)) = producer.send(record) {
-                let full = matches!(
-                    error,
-                    KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-                );
-                if !full || Instant::now() > deadline {
-                    return Err(Error::new(format!(
-                        "producing event {number} to {topic}: {error}"
-                    )));
-                }
-                std::thread::sleep(Duration::from_millis(5));
-                record = refused;
-            }
-        }
-        producer.flush(deadline.saturating_duration_since(Instant::now()))?;
-        match failures.0.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            count => Err(Error::new(format!(
-                "Kafka did not take {count} events of {topic}"
-            ))),
-        }
+        let record = |number| Record {
+            partition: self.partition(number),
+            key: self.id(number),
+            payload: self.event(number),
+        };
+        produce(bootstrap, topic, numbers.map(record))
     }
 
     fn kept(&self, number: u64) -> Option<Drawn> {
@@ -309,8 +285,49 @@ fn five_fields(drawn: &Drawn) -> String {
     )
 }
 
+/// A record to be produced.
+pub struct Record {
+    pub partition: i32,
+    pub key: String,
+    pub payload: String,
+}
+
+/// Sends records in their order, with lz4, idempotently; returns when all are acknowledged.
+pub fn produce(bootstrap: &str, topic: &str, records: impl Iterator<Item = Record>) -> Result<()> {
+    let failures = Failures::default();
+    let producer = producer(bootstrap, LINGER, failures.clone())?;
+    let deadline = Instant::now() + PRODUCE;
+    for record in records {
+        let mut sent = BaseRecord::to(topic)
+            .key(&record.key)
+            .payload(&record.payload)
+            .partition(record.partition);
+        while let Err((error, refused)) = producer.send(sent) {
+            let full = matches!(
+                error,
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+            );
+            if !full || Instant::now() > deadline {
+                return Err(Error::new(format!(
+                    "producing event {} to {topic}: {error}",
+                    record.key
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            sent = refused;
+        }
+    }
+    producer.flush(deadline.saturating_duration_since(Instant::now()))?;
+    match failures.0.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        count => Err(Error::new(format!(
+            "Kafka did not take {count} events of {topic}"
+        ))),
+    }
+}
+
 /// SplitMix64: the next number of a sequence that looks random.
-pub(crate) fn mixed(state: u64) -> u64 {
+pub fn mixed(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -62,12 +62,13 @@ const S3: Recipe = Recipe {
 };
 
 /// What Maven downloads for a server, and what is done with it then.
-struct Recipe {
+pub struct Recipe {
     /// With the version: the name of the directory.
-    name: &'static str,
-    dependencies: &'static str,
+    pub name: &'static str,
+    /// The `<dependency>` elements of a pom.
+    pub dependencies: &'static str,
     /// Is given the directory with everything in `lib`.
-    unpack: fn(&Path) -> Result<()>,
+    pub unpack: fn(&Path) -> Result<()>,
 }
 
 /// The directory of the unpacked server; jars are in `lib`.
@@ -138,7 +139,8 @@ fn cache() -> PathBuf {
     }
 }
 
-fn installed(recipe: &Recipe) -> Result<PathBuf> {
+/// The directory of what a recipe brings, downloaded where it is not there yet; jars are in `lib`.
+pub fn installed(recipe: &Recipe) -> Result<PathBuf> {
     // File locks hold between processes; threads of this one take turns here.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN

@@ -22,19 +22,19 @@ const MAX_REASON_CHARS: usize = 2_000;
 
 /// What became of a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) answer: Answer,
+pub struct Outcome {
+    pub answer: Answer,
     /// Events that were there already, or a later one of their id: the write was refused.
-    pub(crate) suppressed: u64,
+    pub suppressed: u64,
     /// Events that were there already and were written over.
-    pub(crate) overwritten: u64,
+    pub overwritten: u64,
     /// Events that Elasticsearch put into the failure store of a data stream.
-    pub(crate) failure_store: u64,
+    pub failure_store: u64,
 }
 
 /// Why an answer gives no outcome.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unsettled {
+pub enum Unsettled {
     /// It does not fit the request; in words.
     Unreadable(String),
     /// The worker must stop; the text names the option.
@@ -113,7 +113,7 @@ enum Verdict {
 }
 
 /// Says what became of each event of a request, by the body of an answer with status 200.
-pub(crate) fn settle(
+pub fn settle(
     body: &[u8],
     request: &Request,
     plan: &Plan,

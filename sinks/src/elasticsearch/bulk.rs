@@ -15,19 +15,19 @@ const MAX_INDEX_BYTES: usize = 255;
 
 /// What to do with each event, as decided by the options.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) index: Template,
-    pub(crate) id: Id,
-    pub(crate) op: Op,
+pub struct Plan {
+    pub index: Template,
+    pub id: Id,
+    pub op: Op,
     /// The offset is the document's external version.
-    pub(crate) later_wins: bool,
+    pub later_wins: bool,
     /// The fields that `index` and `id` ask for.
-    pub(crate) fields: Fields,
+    pub fields: Fields,
 }
 
 /// Where the `_id` of a document comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Id {
+pub enum Id {
     /// Elasticsearch makes one.
     Auto,
     /// `topic-partition-offset`. Unambiguous, as the last two parts are numbers.
@@ -38,13 +38,13 @@ pub(crate) enum Id {
 
 /// The action of `_bulk`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
     Index,
     Create,
 }
 
 impl Op {
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Op::Index => "index",
             Op::Create => "create",
@@ -54,32 +54,32 @@ impl Op {
 
 /// A request, and which events are in it.
 #[derive(Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) body: Vec<u8>,
+pub struct Request {
+    pub body: Vec<u8>,
     /// The events of the body, in its order.
-    pub(crate) sent: Vec<Sent>,
+    pub sent: Vec<Sent>,
     /// Events that can't be sent at all, in ascending order.
-    pub(crate) rejected: Vec<Rejected>,
+    pub rejected: Vec<Rejected>,
     ids: String,
 }
 
 /// An event in a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
+pub struct Sent {
     /// Its index in the batch.
-    pub(crate) index: usize,
+    pub index: usize,
     id: Range<usize>,
 }
 
 impl Request {
     /// The `_id` that was sent, or `None` where Elasticsearch makes it.
-    pub(crate) fn id(&self, sent: &Sent) -> Option<&str> {
+    pub fn id(&self, sent: &Sent) -> Option<&str> {
         (!sent.id.is_empty()).then(|| &self.ids[sent.id.clone()])
     }
 }
 
 /// Writes the request for a batch. A payload is copied once and not parsed, unless the plan asks for its fields.
-pub(crate) fn encode(batch: &Batch, plan: &Plan) -> Request {
+pub fn encode(batch: &Batch, plan: &Plan) -> Request {
     let payloads: usize = batch
         .events()
         .map(|event| event.payload.map_or(0, <[u8]>::len))

@@ -39,8 +39,8 @@ use url::Url;
 
 use crate::{Answer, Batch, BoxFuture, Cause, Sink, SinkError, SinkState};
 
-mod answer;
-mod bulk;
+pub mod answer;
+pub mod bulk;
 mod check;
 mod nodes;
 mod options;

@@ -1,0 +1,75 @@
+//! The table of how costs grow.
+
+use std::fmt::Write;
+
+use super::{Row, Scaling};
+use crate::measure::Cost;
+use crate::table::{MEBIBYTE, Spread};
+
+const HEAD: &str = "\
+| varied | | events | CPU-seconds per million: median (least to most) | CPU-seconds per GB | events a second | peak memory | delivered set |
+|---|---|---|---|---|---|---|---|
+";
+
+/// The table, with what it says of itself.
+pub(crate) fn render(scaling: &Scaling, repeats: u32) -> String {
+    let mut text = format!("\nRuns of each line: {repeats}.\n\n{HEAD}");
+    for row in &scaling.rows {
+        let _ = writeln!(text, "{}", line(row));
+    }
+    text.push('\n');
+    let of = |figures: Vec<f64>| Spread::of(figures).unwrap_or_default();
+    let idle = of(scaling.idle.iter().map(|cost| cost.cpu_seconds).collect());
+    let milliseconds = |spread: Spread| {
+        let [median, least, most] =
+            [spread.median, spread.least, spread.most].map(|seconds| seconds * 1_000.0);
+        format!("{median:.0} ms ({least:.0} to {most:.0})")
+    };
+    let starts = || scaling.starts.iter();
+    let assigned = of(starts().map(|start| start.assigned.as_secs_f64()).collect());
+    let delivered = of(starts()
+        .map(|start| start.delivered.as_secs_f64())
+        .collect());
+    let after = starts().map(|start| (start.delivered - start.assigned).as_secs_f64());
+    let _ = match &scaling.wrong {
+        Some(wrong) => writeln!(text, "The start of a worker was not measured: {wrong}\n"),
+        None => writeln!(
+            text,
+            "From the start of the process, medians: its partitions are assigned after {}, the first events count as delivered after {}, \
+             that is {} after the assignment. A worker that starts, joins, finds nothing and ends costs {:.2} CPU-seconds; that is in every line.\n",
+            milliseconds(assigned),
+            milliseconds(delivered),
+            milliseconds(of(after.collect())),
+            idle.median,
+        ),
+    };
+    text
+}
+
+fn line(row: &Row) -> String {
+    let what = format!(
+        "| {} | {} | {}",
+        row.setting.varied,
+        row.setting.value(),
+        row.count
+    );
+    let cpu = |cost: &Cost| cost.cpu_seconds * 1e6 / row.count as f64;
+    let spread = |figure: &dyn Fn(&Cost) -> f64| Spread::of(row.costs.iter().map(figure).collect());
+    let (Some(cpu), Some(wall), None) =
+        (spread(&cpu), spread(&|cost| cost.wall_seconds), &row.wrong)
+    else {
+        let wrong = row.wrong.as_deref().unwrap_or("not run");
+        return format!("{what} | - | - | - | - | wrong: {wrong} |");
+    };
+    let peak = row.costs.iter().map(|cost| cost.peak_bytes).max();
+    format!(
+        "{what} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.0} | {:.0} MiB | exact |",
+        cpu.median,
+        cpu.least,
+        cpu.most,
+        // A million events of so many bytes are so many megabytes.
+        cpu.median * 1e3 / row.setting.shape.bytes as f64,
+        row.count as f64 / wall.median,
+        peak.unwrap_or(0) as f64 / MEBIBYTE,
+    )
+}
