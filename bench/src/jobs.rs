@@ -105,6 +105,12 @@ pub(crate) struct Programs {
     pub(crate) mirror: PathBuf,
 }
 
+/// The first `count` of some events, which went through a job.
+pub(crate) struct Sent {
+    pub(crate) events: Events,
+    pub(crate) count: u64,
+}
+
 /// The servers with the events, and where a run leaves what it delivers.
 pub(crate) struct Bench {
     pub(crate) events: Events,
@@ -178,9 +184,12 @@ impl Bench {
         run: &str,
         more: &str,
     ) -> Result<(Cost, Option<Verdict>)> {
-        let count = self.events.count();
         let (cost, verdict) = self.deliver(sink, run, |bench, route| {
-            Ok((bench.worker(run, &(route.to_owned() + more))?, count))
+            let sent = Sent {
+                events: bench.events.clone(),
+                count: bench.events.count(),
+            };
+            Ok((bench.worker(run, &(route.to_owned() + more))?, sent))
         })?;
         Ok((cost, Some(verdict)))
     }
@@ -199,12 +208,12 @@ impl Bench {
     }
 
     /// Has `work` deliver with filter and projection to a fresh place of the sink, given the route's lines for it; `work` answers with what
-    /// it found and how many of the events it sent through. Judges what the place holds then, and removes it.
+    /// it found and the events that it sent through. Judges what the place holds then, and removes it.
     pub(crate) fn deliver<T>(
         &mut self,
         sink: Sink,
         run: &str,
-        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, Sent)>,
     ) -> Result<(T, Verdict)> {
         match sink {
             Sink::Kafka => self.to_kafka(run, work),
@@ -232,14 +241,14 @@ impl Bench {
     fn to_kafka<T>(
         &self,
         topic: &str,
-        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, Sent)>,
     ) -> Result<(T, Verdict)> {
         self.kafka.create_topic(topic, PARTITIONS, &[])?;
         let route = format!(
             "filter = {FILTER}\nprojection = {PROJECTION}\nsink.type = kafka\nsink.kafka.topic = {topic}\n"
         );
         let (found, sent) = work(self, &route)?;
-        let mut judge = Judge::new(self.events.expected_in(0..sent), "event_id");
+        let mut judge = Judge::new(sent.events.expected_in(0..sent.count), "event_id");
         judge.topic(&self.kafka, topic, Isolation::ReadCommitted)?;
         self.kafka.delete_topic(topic)?;
         Ok((found, judge.verdict()))
@@ -248,7 +257,7 @@ impl Bench {
     fn to_elasticsearch<T>(
         &self,
         index: &str,
-        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, Sent)>,
     ) -> Result<(T, Verdict)> {
         let server = self.elasticsearch()?;
         let route = format!(
@@ -257,7 +266,7 @@ impl Bench {
             server.url()
         );
         let (found, sent) = work(self, &route)?;
-        let mut judge = Judge::new(self.events.expected_in(0..sent), "event_id");
+        let mut judge = Judge::new(sent.events.expected_in(0..sent.count), "event_id");
         judge.elasticsearch(server, index)?;
         server.request("DELETE", &format!("/{index}"), None)?;
         Ok((found, judge.verdict()))
@@ -266,7 +275,7 @@ impl Bench {
     /// To local files; a table partitioned by the hour of the event's time, zstd level 1.
     fn to_parquet<T>(
         &self,
-        work: impl FnOnce(&Bench, &str) -> Result<(T, u64)>,
+        work: impl FnOnce(&Bench, &str) -> Result<(T, Sent)>,
     ) -> Result<(T, Verdict)> {
         let table: TempDir = tempfile::tempdir()?;
         let route = format!(
@@ -276,7 +285,7 @@ impl Bench {
             table.path().display()
         );
         let (found, sent) = work(self, &route)?;
-        let mut judge = Judge::new(self.events.expected_with_time_in(0..sent), "event_id");
+        let mut judge = Judge::new(sent.events.expected_with_time_in(0..sent.count), "event_id");
         judge.parquet(table.path())?;
         Ok((found, judge.verdict()))
     }

@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// Seconds for which each tradeoff is looked at
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..600))]
+    #[arg(long, default_value_t = tradeoffs::MIN_WINDOW, value_parser = clap::value_parser!(u64).range(tradeoffs::MIN_WINDOW..600))]
     window: u64,
     /// Only print the table
     #[arg(long)]

@@ -15,6 +15,7 @@ use rdkafka::producer::Producer as _;
 use tracing::{info, warn};
 
 use crate::route::Route;
+use crate::stall::Pulse;
 
 /// Why dead letters are not durable yet, or never will be.
 #[derive(Debug)]
@@ -34,6 +35,14 @@ pub mod header {
     pub const TIMESTAMP: &str = "keystone.source.timestamp";
 }
 
+/// How long the brokers may take to tell of the topic, and to create it.
+const ASK: Duration = Duration::from_secs(10);
+/// Handed back after this time, so that the reason can be told; the worker sends again for as long as it takes.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a send may take: the topic is made, others are sent before it, it is sent itself.
+pub const LONGEST_SEND: Duration =
+    Duration::from_secs(2 * ASK.as_secs() + 2 * MESSAGE_TIMEOUT.as_secs());
+
 /// Reasons are cut to this many bytes: a header is not the place for a whole payload.
 const MAX_REASON: usize = 4_096;
 
@@ -49,7 +58,7 @@ pub struct DeadLetters {
 impl DeadLetters {
     /// Makes the producer on the source cluster; no connection is waited for.
     pub fn new(route: &Route) -> KafkaResult<DeadLetters> {
-        let config = producer_config(
+        let mut config = producer_config(
             &route.settings,
             &[SOURCE_PREFIX],
             &[
@@ -57,11 +66,15 @@ impl DeadLetters {
                 ("queue.buffering.max.kbytes", "131072"),
                 // The broker's limit counts, not the client's: what was readable is to be writable.
                 ("message.max.bytes", "100000000"),
-                // Handed back after this time, so that the reason can be told; the worker sends again for as long as it takes.
-                ("message.timeout.ms", "30000"),
             ],
             Duration::from_millis(5),
         );
+        // A limit that `kafka.*` sets is the Kafka sink's. The second name is librdkafka's other one for the same.
+        config.set(
+            "message.timeout.ms",
+            MESSAGE_TIMEOUT.as_millis().to_string(),
+        );
+        config.remove("delivery.timeout.ms");
         Ok(DeadLetters {
             topic: route.dead_letter_topic.clone(),
             route: route.name.clone(),
@@ -72,11 +85,12 @@ impl DeadLetters {
     }
 
     /// Writes all bad events of a batch to the dead-letter topic; each is durable when this returns without an error.
-    /// May be called again after an error: a dead letter may then be there twice, never missing.
-    pub async fn publish(&self, batch: &Batch) -> Result<(), DeadLetterError> {
+    /// May be called again after an error: a dead letter may then be there twice, never missing. Each turn of the pulse is a send.
+    pub async fn publish(&self, batch: &Batch, pulse: &Pulse) -> Result<(), DeadLetterError> {
         if batch.dead_len() == 0 {
             return Ok(());
         }
+        pulse.turn();
         self.create_topic().await;
         let mut failures = self.send(batch, None).await;
         // A topic refuses whole request batches above its limit: only a record that is refused alone is too large.
@@ -86,6 +100,7 @@ impl DeadLetters {
         {
             let mut alone = Vec::new();
             for failure in failures {
+                pulse.turn();
                 alone.extend(self.send(batch, Some(failure.index)).await);
             }
             failures = alone;
@@ -182,9 +197,7 @@ impl DeadLetters {
         let client = self.producer.client();
         let topic = self.topic.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            let metadata = client
-                .client()
-                .fetch_metadata(None, Duration::from_secs(10));
+            let metadata = client.client().fetch_metadata(None, ASK);
             metadata
                 .is_ok_and(|metadata| metadata.topics().iter().any(|found| found.name() == topic))
         });
@@ -213,7 +226,7 @@ impl DeadLetters {
         // As many partitions and replicas as the brokers choose; room for whatever the source topic could hold.
         let topic = NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1))
             .set("max.message.bytes", "100000000");
-        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        let options = AdminOptions::new().request_timeout(Some(ASK));
         match admin.create_topics([&topic], &options).await {
             Ok(results) => match results.into_iter().next() {
                 Some(Ok(name)) => info!("created the dead-letter topic {name}"),

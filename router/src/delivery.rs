@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, mpsc, watch};
 use tracing::debug;
 
 use crate::backoff::{Backoff, jitter};
-use crate::dead_letters::{DeadLetterError, DeadLetters};
+use crate::dead_letters::{DeadLetterError, DeadLetters, LONGEST_SEND};
 use crate::held::Timestamps;
 use crate::ledger::Ledger;
 use crate::limiter::Permit;
@@ -183,11 +183,14 @@ impl Delivery {
         }
         let mut backoff = self.backoff();
         let claims = batch.claims().clone();
+        let pulse = shared.stalls.watch("a dead letter", LONGEST_SEND);
         loop {
             if !self.is_current(&claims) {
                 return Err(Abandoned); // Read again, here or elsewhere, and buried there.
             }
-            match self.dead_letters.publish(batch).await {
+            let published = self.dead_letters.publish(batch, &pulse).await;
+            pulse.idle();
+            match published {
                 Ok(()) => break,
                 Err(DeadLetterError::Fatal(reason)) => {
                     shared.fail(reason);
@@ -255,11 +258,11 @@ impl<'d> Attempt<'d> {
         }
         let started = Instant::now();
         let sink = &self.delivery.sink;
-        let pulse = sink.longest_call().map(|longest| {
-            let pulse = shared.stalls.watch("a call of the sink", longest);
-            pulse.turn();
-            pulse
-        });
+        let longest = sink.longest_step().unwrap_or(Duration::MAX);
+        let pulse = shared
+            .stalls
+            .watch_calls("a call of the sink", longest, sink);
+        pulse.turn();
         let answer = tokio::select! {
             biased;
             answer = sink.deliver(batch) => answer,

@@ -53,14 +53,15 @@ pub fn commit_regularly(
     interval: Duration,
 ) {
     let group = consumer.context();
-    // Its waits for the sink and for Kafka may take as long as an outage; what is left are steps of a moment.
+    let longest = group.sink.longest_step().unwrap_or_default() + group.longest_commit;
     let stalls = &group.shared.stalls;
-    let pulse = stalls.watch("the committing thread", Duration::ZERO);
+    let pulse = stalls.watch_calls("the committing thread", longest, &group.sink);
     let mut last = Instant::now();
     let mut swept: Option<Instant> = None;
     loop {
         if swept.is_none_or(|last| last.elapsed() >= SWEEP) && !lock(&group.assigned).is_empty() {
-            pulse.waiting(|| named::sweep(group.committing(consumer), &group.sink));
+            pulse.turn();
+            named::sweep(group.committing(consumer, &pulse), &group.sink);
             swept = Some(Instant::now());
         }
         let wait = match group.shared.joint {
@@ -105,6 +106,8 @@ pub struct Group {
     /// To the thread that commits: Kafka may take long to answer, and nobody else is to wait for it without a limit.
     commits: Sender<CommitRequest>,
     joint_commits: JointCommits,
+    /// How long Kafka's answer to a commit may take.
+    longest_commit: Duration,
     /// The lanes are gone: a revocation commits and does not drain.
     closing: AtomicBool,
 }
@@ -117,6 +120,7 @@ impl Group {
         runtime: Handle,
         flushes: Vec<Sender<Flush>>,
         commits: Sender<CommitRequest>,
+        longest_commit: Duration,
     ) -> Group {
         Group {
             id,
@@ -130,6 +134,7 @@ impl Group {
             assigned: Mutex::default(),
             changed: AtomicBool::new(false),
             commits,
+            longest_commit,
             closing: AtomicBool::new(false),
         }
     }
@@ -402,8 +407,9 @@ impl Group {
         commits
     }
 
-    fn committing<'c>(&'c self, consumer: &'c GroupConsumer) -> Committing<'c> {
+    fn committing<'c>(&'c self, consumer: &'c GroupConsumer, pulse: &'c Pulse) -> Committing<'c> {
         Committing {
+            pulse,
             shared: &self.shared,
             sink: &*self.sink,
             runtime: &self.runtime,
@@ -414,21 +420,21 @@ impl Group {
     /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
     /// something else may be committed now.
     fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) -> bool {
-        let at = self.committing(consumer);
-        if !pulse.waiting(|| self.joint_commits.named.recover(at)) {
+        let at = self.committing(consumer, pulse);
+        if !self.joint_commits.named.recover(at) {
             return false;
         }
         if self.shared.joint
             && self.joint_commits.is_pending(&self.shared)
             && (asked || self.joint_commits.is_unfinished() || self.sink.commit_due())
         {
-            pulse.waiting(|| self.joint_commits.commit(at));
+            self.joint_commits.commit(at);
         }
         // Beside an unfinished joint commit, lower offsets could take back what it has committed.
         !self.joint_commits.is_unfinished()
     }
 
-    /// Commits and waits for Kafka's answer, however long it takes: for the committing thread. (rdkafka never hands on the answer to an
+    /// Commits and waits for Kafka's answer: for the committing thread. (rdkafka never hands on the answer to an
     /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
     fn commit(&self, consumer: &GroupConsumer, pulse: &Pulse, keys: Option<&[PartitionKey]>) {
         let _asking = self
@@ -440,8 +446,8 @@ impl Group {
         if commits.is_empty() || self.joint_commits.named.has_found() {
             return;
         }
-        let list = list_of(&commits, None);
-        match pulse.waiting(|| consumer.commit(&list, CommitMode::Sync)) {
+        pulse.turn();
+        match consumer.commit(&list_of(&commits, None), CommitMode::Sync) {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 let mut offsets = self.shared.offsets();

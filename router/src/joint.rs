@@ -15,6 +15,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use crate::group::GroupConsumer;
 use crate::named::NamedCommits;
 use crate::offsets::Commit;
+use crate::stall::Pulse;
 use crate::state::Shared;
 use crate::transaction::Transactions;
 
@@ -28,6 +29,8 @@ pub struct Committing<'c> {
     pub sink: &'c dyn Sink,
     pub runtime: &'c Handle,
     pub consumer: &'c GroupConsumer,
+    /// Of the committing thread; each question to Kafka or the sink is a turn.
+    pub pulse: &'c Pulse,
 }
 
 /// The joint commits of a worker.

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keystone_dsl::Rule;
 use keystone_sinks::metric::{Metric, MetricKind};
@@ -146,6 +146,12 @@ pub const METRICS: &[Metric] = &[
         "From an event's record timestamp to the moment it was settled as delivered.",
     ),
     metric(
+        "keystone_delivery_latency_max_seconds",
+        Gauge,
+        &[],
+        "The highest latency of the last one to two minutes, to the millisecond: of the minute that is under way since the worker started, and of the one before. 0 when nothing was delivered in that time. Scrape at least once a minute and no maximum is missed.",
+    ),
+    metric(
         "keystone_partition_lag_events",
         Gauge,
         &["topic", "partition"],
@@ -224,17 +230,53 @@ const SIZE_BOUNDS: [f64; 10] = [
 ];
 const BYTES_BOUNDS: [f64; 9] = [1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 2.5e7];
 
-/// A histogram of latencies with a count for each event but the cost of one for each run of equal timestamps.
-#[derive(Debug, Default)]
+/// A histogram of latencies with a count for each event but the cost of one for each run of equal timestamps, and their recent maximum.
+#[derive(Debug)]
 pub struct Latency {
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     sum_ms: AtomicU64,
+    begun: Instant,
+    recent: RecentMax,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency {
+            buckets: Default::default(),
+            sum_ms: AtomicU64::default(),
+            begun: Instant::now(),
+            recent: RecentMax::default(),
+        }
+    }
+}
+
+/// The maximum of each of two minutes, those with an even and those with an odd number: the minute in the upper half, milliseconds in the
+/// lower, so that the first value of a minute replaces what the slot had.
+#[derive(Debug, Default)]
+struct RecentMax([AtomicU64; 2]);
+
+impl RecentMax {
+    fn note(&self, minute: u32, ms: u64) {
+        let slot = &self.0[minute as usize % 2];
+        let ms = u32::try_from(ms).unwrap_or(u32::MAX);
+        slot.fetch_max(u64::from(minute) << 32 | u64::from(ms), Ordering::Relaxed);
+    }
+
+    /// In milliseconds, of this minute and the one before.
+    fn get(&self, minute: u32) -> u32 {
+        let slots = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let recent = slots.filter(|slot| (slot >> 32) as u32 + 1 >= minute);
+        recent.map(|slot| slot as u32).max().unwrap_or_default()
+    }
 }
 
 impl Latency {
     /// Records events by their record timestamps (milliseconds since the epoch, with counts), settled at `now`.
     /// A timestamp in the future counts as no latency.
     pub fn record_all(&self, now: i64, timestamps: &[(i64, u64)]) {
+        let oldest = timestamps.iter().map(|(timestamp, _)| *timestamp).min();
+        let highest = oldest.map_or(0, |oldest| (now - oldest).max(0));
+        self.recent.note(self.minute(), highest as u64);
         for (timestamp, count) in timestamps {
             let latency = (now - timestamp).max(0);
             let seconds = latency as f64 / 1_000.0;
@@ -243,6 +285,16 @@ impl Latency {
             self.sum_ms
                 .fetch_add(latency as u64 * count, Ordering::Relaxed);
         }
+    }
+
+    /// Of the last one to two minutes.
+    fn recent_max(&self) -> Duration {
+        Duration::from_millis(self.recent.get(self.minute()).into())
+    }
+
+    /// Whole minutes since the worker started: a clock that is set does not matter.
+    fn minute(&self) -> u32 {
+        (self.begun.elapsed().as_secs() / 60) as u32
     }
 
     /// In Prometheus' text format.
@@ -368,6 +420,7 @@ fn observe(shared: &Shared, ready: bool) {
     gauge!("keystone_batches_held").set(shared.held().len() as f64);
     gauge!("keystone_lanes_paused").set(shared.paused_lanes.load(Ordering::Relaxed) as f64);
     gauge!("keystone_ready").set(f64::from(u8::from(ready)));
+    gauge!("keystone_delivery_latency_max_seconds").set(shared.latency.recent_max().as_secs_f64());
     gauge!("keystone_consumer_heartbeat_age_seconds").set(shared.heartbeat_age().as_secs_f64());
     let route = &shared.route;
     gauge!(
@@ -481,9 +534,27 @@ mod tests {
     }
 
     #[test]
+    fn the_recent_maximum_is_of_this_minute_and_the_one_before() {
+        let recent = RecentMax::default();
+        recent.note(0, 70);
+        recent.note(0, 50);
+        assert_eq!((recent.get(0), recent.get(1), recent.get(2)), (70, 70, 0));
+        recent.note(1, 20);
+        assert_eq!((recent.get(1), recent.get(2), recent.get(3)), (70, 20, 0));
+        recent.note(2, 10);
+        assert_eq!((recent.get(2), recent.get(3)), (20, 10));
+        // Whoever read the clock before the minute ended.
+        recent.note(0, 90);
+        assert_eq!(recent.get(2), 20);
+        recent.note(5, u64::MAX);
+        assert_eq!(recent.get(5), u32::MAX);
+    }
+
+    #[test]
     fn the_latency_histogram_counts_every_event() {
         let latency = Latency::default();
         latency.record_all(10_000, &[(10_000, 2), (9_900, 3), (0, 1), (20_000, 1)]);
+        assert_eq!(latency.recent_max(), Duration::from_secs(10));
         let text = latency.render("a \"route\"");
         assert!(
             text.contains("_bucket{route=\"a \\\"route\\\"\",le=\"0.005\"} 3"),

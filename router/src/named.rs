@@ -218,6 +218,7 @@ impl NamedCommits {
                 group: at.consumer.context().id.clone(),
                 partitions: chosen.offsets.iter().map(partition_of).collect(),
             };
+            at.pulse.turn();
             match at.sink.prepare(&source).await {
                 Ok(name) => {
                     *lock(&self.unfinished) = Some(Begun {
@@ -246,6 +247,7 @@ impl NamedCommits {
         };
         let asked = {
             let _asking = lock(&self.asking);
+            at.pulse.turn();
             match self.is_ours(at.shared) && !at.consumer.assignment_lost() {
                 true => Some(at.consumer.commit(list, CommitMode::Sync)),
                 false => None,
@@ -348,6 +350,7 @@ impl NamedCommits {
 
     /// Answers whether it is published.
     fn publish(&self, at: Committing<'_>, name: &str) -> bool {
+        at.pulse.turn();
         match at.runtime.block_on(at.sink.publish(name)) {
             Ok(()) => {
                 at.shared.all_is_well("publish");
@@ -375,6 +378,7 @@ impl NamedCommits {
     /// fails, the next commit of each partition does it.
     fn clear_name(&self, at: Committing<'_>, commits: &[Commit]) {
         let _asking = lock(&self.asking);
+        at.pulse.turn();
         let ours: Vec<_> = {
             let offsets = at.shared.offsets();
             let ours = commits
@@ -405,6 +409,7 @@ impl NamedCommits {
 
 /// Whether the group's commits of any of these partitions have this name.
 fn is_named(at: Committing<'_>, name: &str, list: &TopicPartitionList) -> KafkaResult<bool> {
+    at.pulse.turn();
     let wanted = metadata(name);
     let mut asked = TopicPartitionList::new();
     for element in list.elements() {

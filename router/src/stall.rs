@@ -1,7 +1,7 @@
 //! Notices a part of the worker that stands still. Pure: the time that passes is told to it by the [watchdog](crate::watchdog).
 //!
-//! A [`Pulse`] is idle while its owner waits for something that may legitimately take any time: input, room, a pause between attempts,
-//! an answer of Kafka. An idle part is never stalled.
+//! A [`Pulse`] is idle while its owner waits for something that may legitimately take any time: input, room, a pause between attempts. An
+//! idle part is never stalled. Where it waits for a call of the sink, the [steps](Sink::steps) of the sink count as its own.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -9,16 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use keystone_sinks::Sink;
+
 use crate::state::lock;
 
 /// One thing that is watched: a thread, or a call under way. Only its owner says what it does.
-#[derive(Debug)]
 pub struct Pulse {
     name: String,
-    /// How long a turn may take by design.
+    /// How long a turn, or a step of the sink, may take by design.
     allowed: Duration,
     /// Rises with each change; even while at work, odd while idle.
     step: AtomicU64,
+    /// Whose steps count as its own.
+    sink: Option<Arc<dyn Sink>>,
 }
 
 impl Pulse {
@@ -41,6 +44,20 @@ impl Pulse {
         self.turn();
         waited_for
     }
+
+    /// What it was seen to have done.
+    fn seen(&self) -> Seen {
+        Seen {
+            own: self.step.load(Ordering::Relaxed),
+            sink: self.sink.as_ref().map_or(0, |sink| sink.steps()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    own: u64,
+    sink: u64,
 }
 
 /// A part that stands still, and for how long by now.
@@ -60,16 +77,15 @@ impl std::fmt::Display for Stall {
 }
 
 /// All that is watched. A pulse is forgotten when its owner drops it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Stalls {
     watched: Mutex<Vec<Watched>>,
 }
 
-#[derive(Debug)]
 struct Watched {
     pulse: Weak<Pulse>,
-    /// The step that it had when it was looked at last.
-    step: u64,
+    /// When it was looked at last.
+    seen: Seen,
     /// How long it has been at the same turn, as far as was looked.
     stood: Duration,
 }
@@ -77,16 +93,26 @@ struct Watched {
 impl Stalls {
     /// Watches a part, idle at first. `allowed` is how long one turn of it may take by design.
     pub fn watch(&self, name: impl Into<String>, allowed: Duration) -> Arc<Pulse> {
+        self.add(name.into(), allowed, None)
+    }
+
+    /// Watches a part that calls the sink, idle at first. `allowed` is how long one turn of it, or one step of the sink within it, may take.
+    pub fn watch_calls(&self, name: &str, allowed: Duration, sink: &Arc<dyn Sink>) -> Arc<Pulse> {
+        self.add(name.to_owned(), allowed, Some(sink.clone()))
+    }
+
+    fn add(&self, name: String, allowed: Duration, sink: Option<Arc<dyn Sink>>) -> Arc<Pulse> {
         let pulse = Arc::new(Pulse {
-            name: name.into(),
+            name,
             allowed,
             step: AtomicU64::new(1),
+            sink,
         });
         let mut watched = lock(&self.watched);
         watched.retain(|known| known.pulse.strong_count() > 0);
         watched.push(Watched {
             pulse: Arc::downgrade(&pulse),
-            step: 1,
+            seen: pulse.seen(),
             stood: Duration::ZERO,
         });
         pulse
@@ -98,9 +124,9 @@ impl Stalls {
             let Some(pulse) = watched.pulse.upgrade() else {
                 continue;
             };
-            let step = pulse.step.load(Ordering::Relaxed);
-            let stands = step == watched.step && step.is_multiple_of(2);
-            watched.step = step;
+            let seen = pulse.seen();
+            let stands = seen == watched.seen && seen.own.is_multiple_of(2);
+            watched.seen = seen;
             watched.stood = match stands {
                 true => watched.stood + passed,
                 false => Duration::ZERO,
@@ -131,6 +157,7 @@ impl Stalls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keystone_sinks::{Answer, Batch, BoxFuture, SinkError};
     use proptest::prelude::*;
 
     const fn ms(ms: u64) -> Duration {
@@ -166,6 +193,40 @@ mod tests {
         slow.turn();
         stalls.look(ms(50));
         assert_eq!(told(0), Vec::<String>::new());
+    }
+
+    /// A sink that gets on when the test says so.
+    #[derive(Default)]
+    struct Stepping(AtomicU64);
+
+    impl Sink for Stepping {
+        fn deliver<'a>(&'a self, _: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
+            Box::pin(async { Ok(Answer::done()) })
+        }
+
+        fn steps(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_sink_is_one_of_its_callers() {
+        let (stalls, sink) = (Stalls::default(), Arc::new(Stepping::default()));
+        let called: Arc<dyn Sink> = sink.clone();
+        let caller = stalls.watch_calls("caller", ms(0), &called);
+        let other = stalls.watch("other", ms(0));
+        (caller.turn(), other.turn());
+        stalls.look(ms(0));
+        stalls.look(ms(500));
+        sink.0.fetch_add(1, Ordering::Relaxed);
+        stalls.look(ms(300));
+        let names = || -> Vec<String> {
+            let found = stalls.stalled(ms(0));
+            found.into_iter().map(|stall| stall.name).collect()
+        };
+        assert_eq!(names(), ["other"]);
+        stalls.look(ms(100));
+        assert_eq!(names(), ["other", "caller"]);
     }
 
     #[derive(Debug, Clone, Copy, PartialEq)]

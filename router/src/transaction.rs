@@ -51,6 +51,7 @@ impl Transactions {
             let Some(begun) = begun else {
                 return;
             };
+            at.pulse.turn();
             let is_current = begun.epoch == *shared.epoch.borrow();
             let is_finished = match at.sink.commit(begun.joint.clone()).await {
                 Ok(()) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keystone_config::Settings;
-use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, properties};
+use keystone_sinks::kafka::client::{REQUEST_TIMEOUT, Role, SOURCE_PREFIX, millis, properties};
 use keystone_sinks::{Batch, Sink};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
@@ -262,9 +262,14 @@ impl Worker {
         let sink = self.sink.clone();
         self.runtime.spawn(async move {
             let mut epoch = shared.epoch.subscribe();
+            let longest = sink.longest_step().unwrap_or_default();
+            let stalls = &shared.stalls;
+            let pulse = stalls.watch_calls("a tick of the sink", longest, &sink);
             loop {
+                pulse.idle();
                 tokio::time::sleep(TICK).await;
                 let _open = shared.gate.read().await;
+                pulse.turn();
                 epoch.borrow_and_update();
                 tokio::select! {
                     biased;
@@ -289,6 +294,7 @@ impl Worker {
             self.runtime.handle().clone(),
             flushes,
             commits,
+            longest_commit(&config),
         );
         let consumer = GroupConsumer::from_config_and_context(&config, group).map_err(|error| {
             format!("the consumer can't be made: {error}; see the kafka.* properties")
@@ -385,6 +391,12 @@ pub fn consumer_config(settings: &Settings) -> ClientConfig {
             ("auto.offset.reset", "earliest"),
         ],
     )
+}
+
+/// The longest that librdkafka may take over a commit: it waits for the coordinator, then asks three times at most.
+fn longest_commit(config: &ClientConfig) -> Duration {
+    let coordinator = millis(config, "session.timeout.ms", Duration::from_secs(45));
+    coordinator + 3 * millis(config, "socket.timeout.ms", REQUEST_TIMEOUT)
 }
 
 /// Leaves the group. librdkafka waits for brokers that may be gone, so the time is bounded; the process ends afterwards.

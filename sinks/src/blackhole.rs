@@ -14,7 +14,7 @@ pub fn build(_settings: &Settings, _context: &Context) -> Result<Box<dyn Sink>, 
 struct Blackhole;
 
 impl Sink for Blackhole {
-    fn longest_call(&self) -> Option<Duration> {
+    fn longest_step(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }
 

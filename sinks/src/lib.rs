@@ -150,11 +150,16 @@ pub trait Sink: Send + Sync {
     /// Delivers a batch, or says why not. May be called again with the same events after any error.
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>>;
 
-    /// The longest that a call of [`Sink::deliver`] may take by design; one that takes much longer is taken for a stall, and the worker
-    /// stops. `None` where nothing true can be said: where a call waits out an outage by itself (`kafka`), waits for other calls and for any
-    /// number of requests (`parquet`), or for a reader (`stdout`).
-    fn longest_call(&self) -> Option<Duration> {
+    /// The longest that a call of any kind may be under way by design without a [step](Sink::steps) of the sink; one that takes much longer
+    /// is taken for a stall, and the worker stops. `None` where nothing true can be said: `stdout` waits for its reader.
+    fn longest_step(&self) -> Option<Duration> {
         None
+    }
+
+    /// A number that rises while the sink gets on with the calls under way, or waits out an outage within one. It stays the same where a call
+    /// is as short as a step: at most one request with a limit of its own (`elasticsearch`).
+    fn steps(&self) -> u64 {
+        0
     }
 
     /// Whether the number of calls under way follows the sink's load: fewer after a [`Cause`] of `http_429`, `http_5xx` or `timeout`, none

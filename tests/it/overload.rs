@@ -1,12 +1,18 @@
 //! A sink that is overloaded and says so.
 
-use keystone_tests::elasticsearch::Options;
-use keystone_tests::{Elasticsearch, Kafka, Result, Worker};
+use std::time::{Duration, Instant};
 
-use crate::scenario::{Outgoing, WORK, all_committed, assert_ledger, counter, drain, send};
+use keystone_tests::elasticsearch::Options;
+use keystone_tests::proxy::{Mode, Proxy, Visit};
+use keystone_tests::{Elasticsearch, Events, Judge, Kafka, Result, Worker};
+
+use crate::scenario::{
+    Outgoing, WORK, all_committed, assert_ledger, counter, drain, send, to_elasticsearch, topic_of,
+};
 
 const LANES: usize = 2;
 const IN_FLIGHT: usize = 8;
+const DECREASES: &str = "keystone_sink_concurrency_decreases_total";
 
 fn limit(worker: &Worker) -> Result<usize> {
     let limit = worker
@@ -42,19 +48,24 @@ fn requests_follow_the_room_that_elasticsearch_has() -> Result<()> {
         kafka.bootstrap(),
         server.url()
     ))?;
+    worker.wait_until(WORK, "the first events are there", |worker| {
+        Ok(counter(worker, "consumed")? > 0)
+    })?;
+    let begun = Instant::now();
     all_committed(kafka, "overload", "overload-in", &mut [&mut worker])?;
+    let seconds = begun.elapsed().as_secs_f64();
     let metrics = worker.metrics()?;
-    let lowered = metrics.sum(
-        "keystone_sink_concurrency_decreases_total",
-        &[("reason", "http_429")],
-    );
+    let lowered = metrics.sum(DECREASES, &[("reason", "http_429")]);
     let refused = metrics.sum(
         "keystone_retries_total",
         &[("part", "sink"), ("reason", "http_429")],
     );
     assert!(lowered > 0.0 && refused >= lowered);
     let low = limit(&worker)?;
-    eprintln!("limit {low} after {refused} refusals, lowered {lowered} times");
+    eprintln!(
+        "{:.0} large events a second; limit {low} after {refused} refusals, lowered {lowered} times",
+        large.len() as f64 / seconds
+    );
     assert!(low < LANES * IN_FLIGHT, "{low}");
     let small: Vec<String> = (0..40_000).map(|n| format!(r#"{{"n":{n}}}"#)).collect();
     let small: Vec<_> = small
@@ -74,4 +85,80 @@ fn requests_follow_the_room_that_elasticsearch_has() -> Result<()> {
     server.request("POST", "/overload/_refresh", None)?;
     assert_eq!(server.count("overload")?, 43_000);
     Ok(())
+}
+
+/// Seconds that the proxy asks for in the server's place.
+const PAUSE: u32 = 3;
+/// Requests that come this long after an answer were on their way.
+const UNDER_WAY: Duration = Duration::from_millis(750);
+
+/// Whoever is asked to wait sends nothing before that time is over, with none of 16 calls; what comes then is delivered exactly.
+#[test]
+fn the_servers_pause_holds_for_all_calls() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    let proxy = Proxy::to(server.port())?;
+    // The worker asks once at its start whether the sink is there; the pause is not for that.
+    let first = Events::new(5, 100);
+    topic_of(kafka, "pause-in", &first)?;
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let route = to_elasticsearch(kafka, "pause", "pause-in", &url, "pause");
+    let mut worker = Worker::spawn(&format!(
+        "{route}delivery.lanes = {LANES}\ndelivery.max.in.flight = {IN_FLIGHT}\ndelivery.batch.max.events = 100\n"
+    ))?;
+    all_committed(kafka, "pause", "pause-in", &mut [&mut worker])?;
+    proxy.set(busy(503));
+    let events = Events::new(6, 20_000);
+    events.produce(&kafka.bootstrap(), "pause-in")?;
+    let pause = Duration::from_secs(PAUSE.into());
+    for (status, next) in [(503, busy(429)), (429, Mode::Pass)] {
+        let begun = Instant::now();
+        let rounds = format!("calls were answered {status} over two pauses and more");
+        worker.wait_until(WORK, &rounds, |_| {
+            let answered = refusals(&proxy).into_iter().map(|(_, answered)| answered);
+            let answered: Vec<Instant> = answered.filter(|at| *at > begun).collect();
+            let over = answered.last().zip(answered.first());
+            Ok(over.is_some_and(|(last, first)| last.duration_since(*first) > 2 * pause))
+        })?;
+        proxy.set(next);
+    }
+    all_committed(kafka, "pause", "pause-in", &mut [&mut worker])?;
+    let visits = proxy.visits();
+    let refused = refusals(&proxy);
+    let first_answer = refused.iter().map(|(_, answered)| *answered).min();
+    let together = refused
+        .iter()
+        .filter(|(visit, _)| Some(visit.arrived) < first_answer);
+    assert!(together.count() > 1, "several calls were under way");
+    for (visit, answered) in refused {
+        let early = |other: &&Visit| {
+            let since = other.arrived.saturating_duration_since(answered);
+            since > UNDER_WAY && since < pause
+        };
+        let early = visits.iter().find(early);
+        assert!(early.is_none(), "{early:?} after {visit:?}");
+    }
+    assert_ledger(&worker)?;
+    drain(worker)?;
+    let mut expected = first.expected();
+    expected.extend(events.expected());
+    let mut judge = Judge::new(expected, "event_id");
+    judge.elasticsearch(server, "pause")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+fn busy(status: u16) -> Mode {
+    Mode::Busy {
+        status,
+        retry_after: PAUSE,
+    }
+}
+
+/// Connections that the proxy answered in the server's place, in the order of their arrival, and when it did.
+fn refusals(proxy: &Proxy) -> Vec<(Visit, Instant)> {
+    let visits = proxy.visits().into_iter();
+    visits
+        .filter_map(|visit| Some((visit, visit.refused?)))
+        .collect()
 }

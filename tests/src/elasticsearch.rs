@@ -80,6 +80,10 @@ impl Elasticsearch {
         SHARED.get_or_init(start).as_ref().map_err(Error::new)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

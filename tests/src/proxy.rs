@@ -6,8 +6,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::{Doing, Result, free_port};
 
@@ -18,8 +18,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const CONNECT: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 16 * 1024;
-const UNAVAILABLE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +35,37 @@ pub enum Mode {
     Throttle(u32),
     /// Open connections are cut; each request of a new one is answered with an HTTP status of 503.
     Unavailable,
+    /// The same with another status, and `Retry-After` in seconds.
+    Busy {
+        status: u16,
+        retry_after: u32,
+    },
+}
+
+impl Mode {
+    /// What is answered in the server's place.
+    fn answer(self) -> Option<String> {
+        let (status, header) = match self {
+            Mode::Unavailable => (503, String::new()),
+            Mode::Busy {
+                status,
+                retry_after,
+            } => (status, format!("Retry-After: {retry_after}\r\n")),
+            _ => return None,
+        };
+        Some(format!(
+            "HTTP/1.1 {status} Refused\r\n{header}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        ))
+    }
+}
+
+/// A connection on which a client has sent something.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit {
+    /// When its first bytes were there.
+    pub arrived: Instant,
+    /// When it was answered in the server's place.
+    pub refused: Option<Instant>,
 }
 
 /// The proxy of one server.
@@ -52,10 +81,15 @@ struct Shared {
     /// Connections of an older generation are cut.
     generation: AtomicU64,
     open: AtomicUsize,
+    visits: Mutex<Vec<Visit>>,
     ended: AtomicBool,
 }
 
 impl Shared {
+    fn visits(&self) -> MutexGuard<'_, Vec<Visit>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mode(&self) -> Mode {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +109,7 @@ impl Shared {
 
     /// Waits; ends early, with false, when the connection is cut.
     fn wait(&self, time: Duration, generation: u64) -> bool {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while start.elapsed() < time {
             if self.is_cut(generation) {
                 return false;
@@ -98,6 +132,7 @@ impl Proxy {
             mode: Mutex::new(Mode::Pass),
             generation: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            visits: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let serving = shared.clone();
@@ -113,14 +148,21 @@ impl Proxy {
         self.port
     }
 
-    /// From now on; [`Mode::Refuse`] and [`Mode::Unavailable`] cut what is open.
+    /// Every connection so far on which a client has sent something, by the time at which the first bytes came.
+    pub fn visits(&self) -> Vec<Visit> {
+        let mut visits = self.shared.visits().clone();
+        visits.sort_by_key(|visit| visit.arrived);
+        visits
+    }
+
+    /// From now on; [`Mode::Refuse`] and those that answer cut what is open.
     pub fn set(&self, mode: Mode) {
         *self
             .shared
             .mode
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = mode;
-        if matches!(mode, Mode::Refuse | Mode::Unavailable) {
+        if mode == Mode::Refuse || mode.answer().is_some() {
             self.cut();
         }
     }
@@ -163,8 +205,13 @@ fn connect(mut client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     let generation = shared.generation.load(Ordering::SeqCst);
     client.set_nonblocking(false)?;
     client.set_nodelay(true)?;
-    if shared.mode() == Mode::Unavailable {
-        return refuse_by_status(&mut client);
+    if let Some(answer) = shared.mode().answer() {
+        let arrived = refuse(&mut client, &answer)?;
+        shared.visits().extend(arrived.map(|arrived| Visit {
+            arrived,
+            refused: Some(Instant::now()),
+        }));
+        return Ok(());
     }
     while shared.mode() == Mode::BlackHole {
         if !shared.wait(LOOK, generation) {
@@ -181,22 +228,26 @@ fn connect(mut client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads what has come of the request, so that closing does not reset the connection before the answer is read.
-fn refuse_by_status(client: &mut TcpStream) -> std::io::Result<()> {
+/// Answers after it has read what has come of the request, so that closing does not reset the connection before the answer is read. Says when
+/// the request began to come, if it did.
+fn refuse(client: &mut TcpStream, answer: &str) -> std::io::Result<Option<Instant>> {
     client.set_read_timeout(Some(LOOK * 5))?;
     let mut buffer = [0; BUFFER];
+    let mut arrived = None;
     // A request of 64 MiB is the most that is read.
     for _ in 0..4096 {
         match client.read(&mut buffer) {
             Ok(0) | Err(_) => break,
-            Ok(_) => {}
+            Ok(_) => arrived = arrived.or(Some(Instant::now())),
         }
     }
-    client.write_all(UNAVAILABLE)
+    client.write_all(answer.as_bytes())?;
+    Ok(arrived)
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64, answers: bool) {
     let mut buffer = [0; BUFFER];
+    let mut silent = true;
     let _ = from.set_read_timeout(Some(LOOK));
     let _ = to.set_write_timeout(Some(WRITE));
     while !shared.is_cut(generation) {
@@ -213,6 +264,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64
             }
             Err(_) => break,
         };
+        if std::mem::take(&mut silent) && !answers {
+            shared.visits().push(Visit {
+                arrived: Instant::now(),
+                refused: None,
+            });
+        }
         while shared.holds_back(answers) {
             if !shared.wait(LOOK, generation) {
                 break;
@@ -270,11 +327,11 @@ mod tests {
         let proxy = Proxy::to(echo()).unwrap();
         let mut open = client(&proxy);
         assert!(echoes(&mut open, &[7; 100_000]));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         proxy.set(Mode::Delay(Duration::from_millis(300)));
         assert!(echoes(&mut open, b"late"));
         assert!(start.elapsed() >= Duration::from_millis(300));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         proxy.set(Mode::Throttle(10_000));
         assert!(echoes(&mut open, &[7; 3_000]));
         assert!(start.elapsed() >= Duration::from_millis(250));
@@ -307,7 +364,23 @@ mod tests {
         let mut answer = String::new();
         refused.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        proxy.set(Mode::Busy {
+            status: 429,
+            retry_after: 7,
+        });
+        let mut refused = client(&proxy);
+        refused.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        refused.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 7\r\n"), "{answer}");
         proxy.set(Mode::Pass);
         assert!(echoes(&mut client(&proxy), b"five"));
+        let refused = proxy
+            .visits()
+            .iter()
+            .map(|visit| visit.refused.is_some())
+            .collect::<Vec<_>>();
+        assert_eq!(refused, [false, false, true, true, false]);
     }
 }

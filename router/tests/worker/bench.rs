@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use keystone::ledger::LedgerView;
-use keystone::route;
+use keystone::route::{self, Route};
 use keystone::state::{Shared, lock};
 use keystone::worker::Worker;
 use keystone_config::Sources;
@@ -187,15 +187,29 @@ impl Bench {
         sink: Arc<S>,
         options: &[&str],
     ) -> Running<S> {
+        let (route, _) = self.route(options);
+        self.run(route, sink.clone(), sink)
+    }
+
+    /// Starts a worker with the sink that these options choose. The record knows nothing of it.
+    pub(crate) fn start_chosen(&self, options: &[&str]) -> Running<dyn Sink> {
+        let (route, sink) = self.route(options);
+        self.run(route, sink.clone(), sink)
+    }
+
+    fn route(&self, options: &[&str]) -> (Route, Arc<dyn Sink>) {
         let sources = Sources {
             defaults: None,
             file: Some(("route.properties".to_owned(), self.properties())),
             env: Vec::new(),
             sets: options.iter().map(|option| (*option).to_owned()).collect(),
         };
-        let (route, _) =
-            route::load(&sources, "test").unwrap_or_else(|problems| panic!("{problems}"));
-        let worker = Worker::new(route, sink.clone()).expect("the worker is set up");
+        route::load(&sources, "test").unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// `sink` is `called` as the test sees it.
+    fn run<S: ?Sized>(&self, route: Route, called: Arc<dyn Sink>, sink: Arc<S>) -> Running<S> {
+        let worker = Worker::new(route, called).expect("the worker is set up");
         let shared = worker.shared.clone();
         let admin = worker.admin_address();
         let thread = std::thread::spawn(move || worker.run());
@@ -325,7 +339,7 @@ fn entry_of(record: &impl Message) -> Entry {
 }
 
 /// A worker that runs on a thread of its own, with a watcher.
-pub(crate) struct Running<S = Scripted> {
+pub(crate) struct Running<S: ?Sized = Scripted> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) sink: Arc<S>,
     record: Arc<Record>,
@@ -335,7 +349,7 @@ pub(crate) struct Running<S = Scripted> {
     watcher: JoinHandle<()>,
 }
 
-impl<S> Running<S> {
+impl<S: ?Sized> Running<S> {
     /// Asks the worker to stop, as SIGTERM does, and waits for its end.
     pub(crate) fn stop(self) -> Result<LedgerView, String> {
         self.shared.request_stop();

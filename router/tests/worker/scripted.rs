@@ -103,6 +103,10 @@ pub(crate) struct Scripted {
     flush: Box<Publish>,
     holds: bool,
     longest: Option<Duration>,
+    /// Rises with each look at it, where the script says that the sink gets on.
+    steps: Option<AtomicU64>,
+    /// No tick comes back.
+    tick_hangs: bool,
     calls: AtomicU64,
     ticks: AtomicU64,
     flushes: AtomicU64,
@@ -127,6 +131,8 @@ impl Scripted {
             flush: Box::new(|sink, _| Ok(sink.publish_all())),
             holds: false,
             longest: None,
+            steps: None,
+            tick_hangs: false,
             calls: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -143,7 +149,18 @@ impl Scripted {
         self
     }
 
-    /// A call may take this long by design.
+    /// The sink gets on, whatever its calls do.
+    pub(crate) fn stepping(mut self) -> Scripted {
+        self.steps = Some(AtomicU64::new(0));
+        self
+    }
+
+    pub(crate) fn with_hanging_tick(mut self) -> Scripted {
+        self.tick_hangs = true;
+        self
+    }
+
+    /// A step may take this long by design.
     pub(crate) fn within(mut self, longest: Duration) -> Scripted {
         self.longest = Some(longest);
         self
@@ -288,7 +305,12 @@ impl Sink for Scripted {
 
     fn tick(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
         let number = self.ticks.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move { (self.tick)(self, number) })
+        Box::pin(async move {
+            if self.tick_hangs {
+                return futures::future::pending().await;
+            }
+            (self.tick)(self, number)
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<Vec<BatchId>, SinkError>> {
@@ -303,8 +325,13 @@ impl Sink for Scripted {
         })
     }
 
-    fn longest_call(&self) -> Option<Duration> {
+    fn longest_step(&self) -> Option<Duration> {
         self.longest
+    }
+
+    fn steps(&self) -> u64 {
+        let steps = self.steps.as_ref();
+        steps.map_or(0, |steps| steps.fetch_add(1, Ordering::Relaxed))
     }
 
     fn holds(&self) -> bool {

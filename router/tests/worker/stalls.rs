@@ -6,8 +6,13 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use keystone::state::lock;
+use keystone_sinks::{Answer, Batch, BoxFuture, Joint, JointCommit, Sink, SinkError};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::sync::watch;
 
-use crate::bench::{Bench, together, until};
+use crate::bench::{Bench, Entry, together, until};
 use crate::scripted::{Act, Scripted};
 
 /// The shortest that the option takes.
@@ -20,9 +25,16 @@ fn stalls_and_what_is_none() {
         ("a_call_beyond_its_limit", a_call_beyond_its_limit),
         ("a_lane_that_hangs", a_lane_that_hangs),
         ("a_sink_that_blocks_its_threads", a_sink_that_blocks),
-        ("slow_calls", || slow_calls("slow", None)),
+        ("a_tick_that_hangs", a_tick_that_hangs),
+        ("a_commit_that_hangs", a_commit_that_hangs),
+        ("a_producer_that_stands_still", a_producer_that_stands_still),
+        ("brokers_of_the_sink_are_away", brokers_of_the_sink_are_away),
+        ("slow_calls", || slow_calls("slow", |sink| sink)),
         ("slow_calls_within_their_limit", || {
-            slow_calls("slow-within", Some(Duration::from_secs(60)));
+            slow_calls("slow-within", |sink| sink.within(Duration::from_secs(60)));
+        }),
+        ("slow_calls_of_many_steps", || {
+            slow_calls("slow-steps", |sink| sink.within(Duration::ZERO).stepping());
         }),
         ("an_outage", an_outage),
         ("a_full_worker", a_full_worker),
@@ -133,16 +145,155 @@ fn a_sink_that_blocks() {
     recovers(&bench);
 }
 
-/// Calls that take far longer than the option, within what the sink says that they may take, or without a limit.
-fn slow_calls(name: &str, longest: Option<Duration>) {
+/// A sink whose call that time asks for does not come back; its deliveries do.
+fn a_tick_that_hangs() {
+    let bench = Bench::new("stalled-tick", 1);
+    bench.produce(200);
+    let sink = Scripted::new(&bench.record, |_| Act::done());
+    let running = bench.start(sink.within(Duration::ZERO).with_hanging_tick(), &[QUICK]);
+    let error = running.ended().expect_err("it has to stop");
+    assert!(
+        error.starts_with("a tick of the sink has stood still for "),
+        "{error}"
+    );
+    recovers(&bench);
+}
+
+/// Holds all events for a commit that does not come back before it is let go.
+#[derive(Default)]
+struct StuckCommit {
+    let_go: watch::Sender<bool>,
+}
+
+impl Sink for StuckCommit {
+    fn deliver<'a>(&'a self, _batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
+        Box::pin(async {
+            Ok(Answer {
+                held: true,
+                ..Answer::done()
+            })
+        })
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn joint(&self) -> Option<Joint> {
+        Some(Joint::Transaction)
+    }
+
+    fn commit_due(&self) -> bool {
+        true
+    }
+
+    fn commit(&self, _joint: Arc<JointCommit>) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async {
+            let mut let_go = self.let_go.subscribe();
+            let _let_go = let_go.wait_for(|let_go| *let_go).await;
+            Err(SinkError::Fatal("the commit was let go".to_owned()))
+        })
+    }
+}
+
+/// A commit has the time that librdkafka takes by its own limits, here 9 s.
+fn a_commit_that_hangs() {
+    let bench = Bench::new("stalled-commit", 1);
+    bench.produce(200);
+    let sink = Arc::new(StuckCommit::default());
+    let options = [QUICK, "kafka.socket.timeout.ms=1000"];
+    let running = bench.start_any(sink.clone(), &options);
+    until("the worker has failed", || {
+        running.shared.failure().is_some()
+    });
+    sink.let_go.send_replace(true);
+    let error = running.ended().expect_err("it has failed");
+    assert!(
+        error.starts_with("the committing thread has stood still for "),
+        "{error}"
+    );
+    recovers(&bench);
+}
+
+/// The Kafka sink to a cluster of its own, whose requests are answered in a second or never.
+fn to_own_cluster(cluster: &MockCluster<'_, DefaultProducerContext>, more: &[&str]) -> Vec<String> {
+    cluster
+        .create_topic("delivered", 1, 1)
+        .expect("the topic is made");
+    let mut options = vec![
+        QUICK.to_owned(),
+        "sink.type=kafka".to_owned(),
+        "sink.kafka.topic=delivered".to_owned(),
+        "sink.kafka.socket.timeout.ms=1000".to_owned(),
+        format!(
+            "sink.kafka.bootstrap.servers={}",
+            cluster.bootstrap_servers()
+        ),
+    ];
+    options.extend(more.iter().map(|option| (*option).to_owned()));
+    options
+}
+
+/// Records that wait in librdkafka, though the broker is connected and would take them.
+fn a_producer_that_stands_still() {
+    let bench = Bench::new("stalled-producer", 1);
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    // librdkafka sends what was refused so once more after its back-off, which is its own wait.
+    let pause = [
+        "sink.kafka.retry.backoff.ms=300000",
+        "sink.kafka.retry.backoff.max.ms=300000",
+    ];
+    let options = to_own_cluster(&cluster, &pause);
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
+    );
+    bench.produce_entries(&[Entry::payload(0, "{}")]);
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let error = bench
+        .start_chosen(&options)
+        .ended()
+        .expect_err("it has to stop");
+    assert!(
+        error.starts_with("a call of the sink has stood still for "),
+        "{error}"
+    );
+    let committed = bench.committed();
+    assert!(
+        committed.values().all(|offset| *offset == 0),
+        "{committed:?}"
+    );
+}
+
+/// An outage for longer than what would be a stall of the producer is waited out.
+fn brokers_of_the_sink_are_away() {
+    let bench = Bench::new("sink-away", 1);
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    let options = to_own_cluster(&cluster, &[]);
+    cluster.broker_down(1).expect("the broker goes");
+    bench.produce_entries(&[Entry::payload(0, "{}")]);
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let running = bench.start_chosen(&options);
+    running.until("it has joined", || {
+        running.shared.joined.load(Ordering::Acquire)
+    });
+    let longest = running.sink.longest_step().expect("the sink says it");
+    let away = Instant::now();
+    running.until("a stall would have ended the worker", || {
+        away.elapsed() > longest + 3 * LIMIT
+    });
+    cluster.broker_up(1).expect("the broker comes");
+    running.until("all is committed", || bench.committed() == bench.ends());
+    running.stop().expect("drained");
+}
+
+/// Calls that take far longer than the option: within what the sink says that they may take, or without a limit, or while it gets on.
+fn slow_calls(name: &str, with: impl FnOnce(Scripted) -> Scripted) {
     let bench = Bench::new(name, 1);
     bench.produce(30);
     let slow = 4 * LIMIT.as_millis() as u64;
-    let mut sink = Scripted::new(&bench.record, move |_| Act::after_ms(slow, Act::done()));
-    if let Some(longest) = longest {
-        sink = sink.within(longest);
-    }
-    let running = bench.start(sink, &[QUICK]);
+    let sink = Scripted::new(&bench.record, move |_| Act::after_ms(slow, Act::done()));
+    let running = bench.start(with(sink), &[QUICK]);
     running.until("all is delivered", || bench.record.complete());
     running.stop().expect("drained");
     bench.assert_finished();

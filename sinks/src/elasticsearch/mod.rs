@@ -380,7 +380,7 @@ impl Sink for Elasticsearch {
     }
 
     /// A call makes one request, and the limit holds from the connection to the last byte of the answer.
-    fn longest_call(&self) -> Option<Duration> {
+    fn longest_step(&self) -> Option<Duration> {
         Some(self.setup.timeout)
     }
 

@@ -11,6 +11,8 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
 
+use super::progress::Progress;
+
 /// `kafka.*`: the source cluster, also the default for the dead-letter topic and the Kafka sink.
 pub const SOURCE_PREFIX: &str = "kafka.";
 /// `sink.kafka.*`: the Kafka sink's own producer properties, laid over `kafka.*`.
@@ -64,6 +66,10 @@ pub const SINK_PASSTHROUGH: Passthrough = Passthrough {
             "the sink always waits for all in-sync replicas",
         ),
         ("transactional.id", "it is the sink's to choose"),
+        (
+            "statistics.interval.ms",
+            "the sink tells by the statistics whether its producer stands still",
+        ),
     ],
 };
 
@@ -150,6 +156,15 @@ pub fn properties(
     config
 }
 
+/// librdkafka's default of `socket.timeout.ms`: how long one request may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A property in milliseconds, `default` (librdkafka's) where it is not set.
+pub fn millis(config: &ClientConfig, name: &str, default: Duration) -> Duration {
+    let set = config.get(name).and_then(|value| value.parse().ok());
+    set.map_or(default, Duration::from_millis)
+}
+
 /// Asks librdkafka about each property below a prefix: every wrong name or value becomes a problem with our key and origin.
 pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
     settings
@@ -181,6 +196,8 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
 #[derive(Debug)]
 pub struct Reporter {
     client: &'static str,
+    /// Of a producer.
+    pub progress: Progress,
     state: Mutex<ReporterState>,
 }
 
@@ -200,6 +217,7 @@ impl Reporter {
     pub fn new(client: &'static str) -> Reporter {
         Reporter {
             client,
+            progress: Progress::default(),
             state: Mutex::default(),
         }
     }

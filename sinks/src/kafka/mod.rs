@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod producer;
+mod progress;
 mod target;
 mod transaction;
 
@@ -101,6 +102,9 @@ const WAIT_FOR_EVER: (&str, &str) = ("message.timeout.ms", "0");
 /// What a killed worker left open keeps readers, and the next worker, waiting for this long (Kafka's default is a minute).
 const SHORT_TRANSACTIONS: (&str, &str) = ("transaction.timeout.ms", "20000");
 
+/// How often the producer tells whether it gets on.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Properties of an idempotent producer on the cluster that these prefixes describe.
 pub fn producer_config(
     settings: &Settings,
@@ -150,6 +154,9 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
     if transactions {
         config.set("transactional.id", transaction::id(settings, context));
     }
+    config.set("statistics.interval.ms", LOOK.as_millis().to_string());
+    let longest_step = longest_step(&config);
+    let timeout = client::millis(&config, "transaction.timeout.ms", Duration::from_secs(60));
     let producer = Producer::new(config, "sink").map_err(|error| {
         vec![settings.problem(
             "sink.type",
@@ -160,15 +167,24 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
     let target = Target {
         topic: settings.get("sink.kafka.topic").to_owned(),
         producer,
+        longest_step,
     };
     if transactions {
         let bounds = Bounds {
             max_events: settings.count("sink.kafka.transaction.max.events"),
             max_age: settings.millis("sink.kafka.transaction.max.ms"),
+            timeout,
         };
         return Ok(Box::new(TransactionalSink::new(target, bounds)));
     }
     Ok(Box::new(KafkaSink { target }))
+}
+
+/// The longest between two steps of the producer: its records wait for company, then their request for an answer; that is seen by two looks.
+fn longest_step(config: &ClientConfig) -> Duration {
+    let linger = client::millis(config, "linger.ms", Duration::ZERO);
+    let request = client::millis(config, "socket.timeout.ms", client::REQUEST_TIMEOUT);
+    linger + request + 2 * LOOK
 }
 
 struct KafkaSink {
@@ -209,6 +225,14 @@ impl Sink for KafkaSink {
                 ..Answer::done()
             })
         })
+    }
+
+    fn longest_step(&self) -> Option<Duration> {
+        Some(self.target.longest_step)
+    }
+
+    fn steps(&self) -> u64 {
+        self.target.producer.reporter().progress.steps()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

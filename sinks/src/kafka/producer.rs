@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
 };
+use rdkafka::statistics::Statistics;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -97,6 +98,10 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.reporter.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.reporter.progress.look(&statistics);
     }
 }
 

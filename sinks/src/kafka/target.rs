@@ -15,6 +15,8 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(super) struct Target {
     pub(super) topic: String,
     pub(super) producer: Producer,
+    /// Of the producer.
+    pub(super) longest_step: Duration,
 }
 
 /// What the failures of a batch come to.

@@ -47,6 +47,8 @@ const MAX_REFUSED: usize = 10_000;
 pub(super) struct Bounds {
     pub(super) max_events: u64,
     pub(super) max_age: Duration,
+    /// Kafka ends a transaction at this age.
+    pub(super) timeout: Duration,
 }
 
 /// Where an event was read.
@@ -78,8 +80,11 @@ impl TransactionalSink {
         }
     }
 
+    /// Waits for its turn: whoever had the one before is done.
     async fn stage(&self) -> OwnedMutexGuard<Stage> {
-        self.stage.clone().lock_owned().await
+        let stage = self.stage.clone().lock_owned().await;
+        self.target.producer.reporter().progress.step();
+        stage
     }
 
     /// Opens a transaction where none is open.
@@ -398,6 +403,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Sink for TransactionalSink {
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
         Box::pin(self.deliver_batch(batch))
+    }
+
+    /// A commit sends the offsets, which may take as long as a transaction on top, and ends the transaction.
+    fn longest_step(&self) -> Option<Duration> {
+        Some(self.target.longest_step + self.bounds.timeout + 2 * PATIENCE)
+    }
+
+    fn steps(&self) -> u64 {
+        self.target.producer.reporter().progress.steps()
     }
 
     fn holds(&self) -> bool {

@@ -30,8 +30,9 @@ pub mod schema;
 pub mod store;
 mod sweep;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keystone_config::{Problem, Settings};
 use tokio::sync::{Mutex, MutexGuard};
@@ -51,6 +52,12 @@ use rows::{Layout, SharedLayout};
 use schema::Column;
 use store::{Publication, Store, StoreError};
 use sweep::Alive;
+
+/// Pieces of work on files that were done, and requests to a bucket that came to an end: see [`Sink::steps`]. As with the metrics, it
+/// does not matter for which sink of the process.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+/// A request to the bucket or the metastore, with the pause before it.
+const LONGEST_STEP: Duration = Duration::from_secs(70);
 
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -507,6 +514,15 @@ impl Sink for ParquetSink {
         })
     }
 
+    /// Calls wait for each other, and for any number of requests: an outage of the bucket is made of requests that fail in time.
+    fn longest_step(&self) -> Option<Duration> {
+        Some(LONGEST_STEP)
+    }
+
+    fn steps(&self) -> u64 {
+        STEPS.load(Ordering::Relaxed)
+    }
+
     fn holds(&self) -> bool {
         true
     }
@@ -591,15 +607,17 @@ fn retry(error: StoreError) -> SinkError {
     })
 }
 
-/// Runs what takes long without an await (encoding, files) so that the other tasks of this thread go on.
+/// Runs what takes long without an await (encoding, files) so that the other tasks of this thread go on. A step when it is done.
 fn blocking<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current() {
+    let done = match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
             tokio::task::block_in_place(work)
         }
         _ => work(),
-    }
+    };
+    STEPS.fetch_add(1, Ordering::Relaxed);
+    done
 }
 
 #[cfg(test)]

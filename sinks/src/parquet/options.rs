@@ -10,6 +10,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use super::file::Codec;
 use super::files::Rolling;
 use super::partition::{self, Partitioning};
+use super::s3::Steps;
 use super::schema::{self, Column, parse_columns};
 use super::store::Store;
 use crate::Context;
@@ -217,6 +218,7 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     // Credentials of a pod, task or machine come by the variables that the platform sets.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
+        .with_http_connector(Steps)
         .with_client_options(
             ClientOptions::new()
                 .with_allow_http(true)

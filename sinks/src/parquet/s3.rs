@@ -1,13 +1,19 @@
 //! Files in a bucket: multipart uploads, which nobody sees before they are completed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use object_store::aws::AmazonS3;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
-use object_store::{Error, ObjectStoreExt, PutPayload};
+use object_store::{ClientOptions, Error, ObjectStoreExt, PutPayload};
 
+use super::STEPS;
 use super::store::{Parts, Publication, StoreError};
 
 /// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
@@ -15,6 +21,36 @@ const ABORT: Duration = Duration::from_secs(5);
 
 /// S3 wants parts of at least 5 MiB; all but the last are of this size.
 const PART: usize = 5 << 20;
+
+/// Counts requests that came to an end, each attempt for itself.
+#[derive(Debug)]
+pub struct Steps;
+
+#[derive(Debug)]
+struct Counted(HttpClient);
+
+impl HttpConnector for Steps {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Counted(client)))
+    }
+}
+
+impl HttpService for Counted {
+    fn call<'s, 'f>(
+        &'s self,
+        request: HttpRequest,
+    ) -> BoxFuture<'f, Result<HttpResponse, HttpError>>
+    where
+        's: 'f,
+    {
+        Box::pin(async move {
+            let response = self.0.execute(request).await;
+            STEPS.fetch_add(1, Ordering::Relaxed);
+            response
+        })
+    }
+}
 
 /// A file that is being uploaded.
 #[derive(Debug)]
