@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use crate::bench::{Bench, together};
 use crate::scripted::{Act, Scripted};
 
@@ -17,6 +20,10 @@ fn flow() {
         ("a_stop_under_load", a_stop_under_load),
         ("two_workers_one_stops", two_workers_one_stops),
         ("an_idle_worker_stops", an_idle_worker_stops),
+        (
+            "a_coordinator_that_is_not_ready_yet",
+            a_coordinator_that_is_not_ready_yet,
+        ),
     ]);
 }
 
@@ -152,4 +159,21 @@ fn an_idle_worker_stops() {
         "{:?}",
         bench.committed()
     );
+}
+
+/// A broker that comes back refuses to say what a group has committed, at once each time: the worker asks until it does.
+fn a_coordinator_that_is_not_ready_yet() {
+    const REFUSAL: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
+    let bench = Bench::new("not-coordinator", 2);
+    let own = MockCluster::new(1).expect("the mock cluster starts");
+    own.create_topic(&bench.name, 2, 1)
+        .expect("the topic is made");
+    own.request_errors(RDKafkaApiKey::OffsetFetch, &[REFUSAL; 10]);
+    let servers = format!("kafka.bootstrap.servers={}", own.bootstrap_servers());
+    let sink = Scripted::new(&bench.record, |_| Act::done());
+    let running = bench.start(sink, &[&servers]);
+    running.until("it has its partitions", || {
+        running.shared.offsets().keys().len() == 2
+    });
+    running.stop().expect("drained");
 }
