@@ -143,10 +143,11 @@ impl<'c> Intake<'c> {
         if let Some(assigned) = self.consumer.context().take_changed() {
             self.assigned = assigned;
             self.last = None;
-            // A rebalance resets pauses.
+            // librdkafka keeps a pause beyond the assignment: a partition that left paused would never be read when it comes back.
             for lane in 0..self.outlets.len() {
-                if !self.outlets[lane].waiting.is_empty() {
-                    self.pause(lane);
+                match self.outlets[lane].waiting.is_empty() {
+                    true => self.resume(lane),
+                    false => self.pause(lane),
                 }
             }
         }
@@ -267,10 +268,7 @@ impl<'c> Intake<'c> {
                 Err(TrySendError::Disconnected(_)) => return self.lane_ended(lane),
             }
         }
-        let list = self.partitions_of_lane(lane);
-        if let Err(error) = self.consumer.resume(&list) {
-            warn!(lane, "partitions could not be resumed: {error}");
-        }
+        self.resume(lane);
         self.count_paused();
     }
 
@@ -283,6 +281,14 @@ impl<'c> Intake<'c> {
         let list = self.partitions_of_lane(lane);
         if let Err(error) = self.consumer.pause(&list) {
             warn!(lane, "partitions could not be paused: {error}");
+        }
+    }
+
+    /// Does nothing to partitions that are not paused.
+    fn resume(&self, lane: usize) {
+        let list = self.partitions_of_lane(lane);
+        if let Err(error) = self.consumer.resume(&list) {
+            warn!(lane, "partitions could not be resumed: {error}");
         }
     }
 

@@ -184,6 +184,8 @@ impl Group {
         if list.count() > 0 {
             match start::resolve(consumer, &self.shared, list) {
                 Ok(resolved) => starts = resolved,
+                // Nothing of these partitions was read: they are whoever's comes next.
+                Err(reason) if self.shared.stop_requested() => warn!("{reason}; the worker ends"),
                 Err(reason) => self.shared.fail(reason),
             }
         }

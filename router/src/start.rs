@@ -7,13 +7,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use keystone_sinks::kafka::client::is_refusal;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
+use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
 use crate::named;
 use crate::offsets::PartitionKey;
@@ -38,19 +41,25 @@ struct Committed {
     name: Option<String>,
 }
 
-/// How often the group's commits are asked for before the worker gives up.
-const ATTEMPTS: usize = 6;
+/// How long Kafka is asked before the worker gives up: a coordinator that was away finds its feet within seconds, an open transaction
+/// that holds the group's commits back ends by its timeout.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two attempts: the first pause, and the longest one. Refusals come back at once.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// Resolves where each partition begins and writes it into the list. The text of an error is for a person. Beats before each question to
-/// Kafka: there may be many, and each may take its time.
+/// Resolves where each partition begins and writes it into the list. The text of an error is for a person; it also ends early, with an
+/// error, where the worker is asked to stop meanwhile.
 pub fn resolve(
     consumer: &GroupConsumer,
     shared: &Shared,
     list: &mut TopicPartitionList,
 ) -> Result<Vec<PartitionStart>, String> {
-    let committed = committed(consumer, shared, list)?;
-    let known = known_topics(consumer, shared, &committed)
-        .map_err(|error| format!("the group's commits could not be read: {error}"))?;
+    let asking = Asking {
+        shared,
+        deadline: Instant::now() + PATIENCE,
+    };
+    let committed = committed(consumer, &asking, list)?;
+    let known = known_topics(consumer, &asking, &committed)?;
     let mut starts = Vec::new();
     for Committed { key, offset, name } in committed {
         let from = match offset {
@@ -59,12 +68,7 @@ pub fn resolve(
                 info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
                 None
             }
-            None => first_start(consumer, shared, &key).map_err(|error| {
-                format!(
-                    "where to begin in {}-{} could not be found out: {error}",
-                    key.topic, key.partition
-                )
-            })?,
+            None => first_start(consumer, &asking, &key)?,
         };
         let begin = from.map_or(Offset::Beginning, Offset::Offset);
         list.set_partition_offset(&key.topic, key.partition, begin)
@@ -84,40 +88,56 @@ pub fn resolve(
     Ok(starts)
 }
 
-/// The group's commits for these partitions.
-fn committed(
-    consumer: &GroupConsumer,
-    shared: &Shared,
-    list: &TopicPartitionList,
-) -> Result<Vec<Committed>, String> {
-    let mut attempt = 1;
-    loop {
-        shared.beat();
-        match consumer.committed_offsets(list.clone(), ASK_TIMEOUT) {
-            Ok(found) => {
-                let elements = found.elements();
-                return elements.iter().map(read_commit).collect();
+/// Questions to Kafka, with one patience for all of them.
+struct Asking<'s> {
+    shared: &'s Shared,
+    deadline: Instant,
+}
+
+impl Asking<'_> {
+    /// Asks until there is an answer. `what` could not be done otherwise: words for an error. Beats before each attempt: it may take its
+    /// time.
+    fn ask<T>(&self, what: &str, question: impl Fn() -> KafkaResult<T>) -> Result<T, String> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            self.shared.beat();
+            let error = match question() {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let failed = format!("{what}: {error}");
+            if error.rdkafka_error_code().is_some_and(is_refusal) || self.shared.stop_requested() {
+                return Err(failed);
             }
-            Err(error) if attempt < ATTEMPTS => {
-                warn!(
-                    attempt,
-                    "the group's commits could not be read: {error}; asked again"
-                );
-                attempt += 1;
+            if Instant::now() >= self.deadline {
+                return Err(format!("{failed}, for {} s", PATIENCE.as_secs()));
             }
-            Err(error) => {
-                return Err(format!(
-                    "the group's commits could not be read in {attempt} attempts: {error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)"
-                ));
-            }
+            warn!("{failed}; asked again");
+            std::thread::sleep(backoff.next(jitter(), None));
         }
     }
 }
 
+/// The group's commits for these partitions.
+fn committed(
+    consumer: &GroupConsumer,
+    asking: &Asking<'_>,
+    list: &TopicPartitionList,
+) -> Result<Vec<Committed>, String> {
+    let found = asking
+        .ask("the group's commits could not be read", || {
+            let found = consumer.committed_offsets(list.clone(), ASK_TIMEOUT)?;
+            let elements = found.elements();
+            elements.iter().try_for_each(|element| element.error())?;
+            Ok(found)
+        })
+        .map_err(|error| {
+            format!("{error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)")
+        })?;
+    found.elements().iter().map(read_commit).collect()
+}
+
 fn read_commit(element: &TopicPartitionListElem<'_>) -> Result<Committed, String> {
-    element
-        .error()
-        .map_err(|error| format!("the group's commits could not be read: {error}"))?;
     Ok(Committed {
         key: PartitionKey::new(element.topic(), element.partition()),
         offset: match element.offset() {
@@ -131,22 +151,26 @@ fn read_commit(element: &TopicPartitionListElem<'_>) -> Result<Committed, String
 /// Where a partition without a commit begins.
 fn first_start(
     consumer: &GroupConsumer,
-    shared: &Shared,
+    asking: &Asking<'_>,
     key: &PartitionKey,
-) -> KafkaResult<Option<i64>> {
-    let start = shared.route.start;
+) -> Result<Option<i64>, String> {
+    let start = asking.shared.route.start;
     if start == Start::Earliest {
         return Ok(None);
     }
-    shared.beat();
-    let (_, end) = consumer.fetch_watermarks(&key.topic, key.partition, ASK_TIMEOUT)?;
+    let (topic, partition) = (&key.topic, key.partition);
+    let what = format!("where to begin in {topic}-{partition} could not be found out");
+    let (_, end) = asking.ask(&what, || {
+        consumer.fetch_watermarks(topic, partition, ASK_TIMEOUT)
+    })?;
     let Start::Time(time) = start else {
         return Ok(Some(end));
     };
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition_offset(&key.topic, key.partition, Offset::Offset(time))?;
-    shared.beat();
-    let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+    let found = asking.ask(&what, || {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(topic, partition, Offset::Offset(time))?;
+        consumer.offsets_for_times(asked, ASK_TIMEOUT)
+    })?;
     let offset = found.elements().first().map(|element| element.offset());
     Ok(match offset {
         Some(Offset::Offset(offset)) => Some(offset),
@@ -160,10 +184,10 @@ fn first_start(
 /// are looked at after that would be taken for new ones and read from their beginning (repeating old events, never skipping any).
 fn known_topics(
     consumer: &GroupConsumer,
-    shared: &Shared,
+    asking: &Asking<'_>,
     committed: &[Committed],
-) -> KafkaResult<BTreeSet<Arc<str>>> {
-    if shared.route.start == Start::Earliest {
+) -> Result<BTreeSet<Arc<str>>, String> {
+    if asking.shared.route.start == Start::Earliest {
         return Ok(BTreeSet::new());
     }
     let fresh = committed
@@ -172,8 +196,9 @@ fn known_topics(
         .map(|commit| commit.key.topic.clone());
     let mut known = BTreeSet::new();
     for topic in fresh.collect::<BTreeSet<_>>() {
-        shared.beat();
-        let metadata = consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)?;
+        let metadata = asking.ask("the partitions of a topic could not be listed", || {
+            consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)
+        })?;
         let mut all = TopicPartitionList::new();
         for partition in metadata
             .topics()
@@ -182,8 +207,9 @@ fn known_topics(
         {
             all.add_partition(&topic, partition.id());
         }
-        shared.beat();
-        let found = consumer.committed_offsets(all, ASK_TIMEOUT)?;
+        let found = asking.ask("the group's commits could not be read", || {
+            consumer.committed_offsets(all.clone(), ASK_TIMEOUT)
+        })?;
         let offsets = found.to_topic_map();
         if offsets
             .values()

@@ -43,6 +43,8 @@ const CHECK_AGAIN: Duration = Duration::from_secs(5);
 const DROP_HELD: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
+/// How long tasks and calls of the sink that are under way at the end may take.
+const CLOSE: Duration = Duration::from_secs(2);
 /// How often the runtime shows that its tasks run.
 const RUNTIME_BEAT: Duration = Duration::from_secs(1);
 
@@ -166,7 +168,14 @@ impl Worker {
         ticks.abort();
         self.drop_held();
         let _ended = commits.send(CommitRequest::End);
-        leave(consumer, committing);
+        let leave = move || {
+            let _joined = committing.join();
+            drop(consumer);
+        };
+        // librdkafka waits for brokers that may be gone; the process ends afterwards.
+        if !ended_within(LEAVE, leave) {
+            warn!("the group could not be left in time; it notices by its session timeout");
+        }
         let ledger = shared.ledger.view();
         info!(
             consumed = ledger.consumed,
@@ -178,8 +187,13 @@ impl Worker {
             in_flight = ledger.in_flight,
             "ended"
         );
-        self.runtime.shutdown_timeout(Duration::from_secs(2));
-        self.control.shutdown_background();
+        self.runtime.shutdown_timeout(CLOSE);
+        self.control.shutdown_timeout(CLOSE);
+        // The last one who holds the sink: it takes back what it has told others of itself.
+        let sink = self.sink;
+        if !ended_within(CLOSE, move || drop(sink)) {
+            warn!("the sink could not be closed in time");
+        }
         match ended {
             Ended::Drained => Ok(ledger),
             Ended::NotDrained { unsettled_batches } => Err(format!(
@@ -399,15 +413,12 @@ fn longest_commit(config: &ClientConfig) -> Duration {
     coordinator + 3 * millis(config, "socket.timeout.ms", REQUEST_TIMEOUT)
 }
 
-/// Leaves the group. librdkafka waits for brokers that may be gone, so the time is bounded; the process ends afterwards.
-fn leave(consumer: Arc<GroupConsumer>, committing: std::thread::JoinHandle<()>) {
+/// Does what may hang on a thread of its own; answers whether it came to its end in time.
+fn ended_within(at_most: Duration, work: impl FnOnce() + Send + 'static) -> bool {
     let (done, finished) = bounded::<()>(1);
     std::thread::spawn(move || {
-        let _joined = committing.join();
-        drop(consumer);
+        work();
         drop(done);
     });
-    if let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(LEAVE) {
-        warn!("the group could not be left in time; it notices by its session timeout");
-    }
+    finished.recv_timeout(at_most) != Err(RecvTimeoutError::Timeout)
 }

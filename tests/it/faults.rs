@@ -290,6 +290,12 @@ fn a_drained_worker_repeats_nothing() -> Result<()> {
         );
         drain(second)?;
     }
+    let locks = directory.path().join("_keystone/locks");
+    assert_eq!(
+        std::fs::read_dir(locks)?.count(),
+        0,
+        "both workers take their locks with them"
+    );
     let mut judge = Judge::new(events.expected(), "event_id");
     judge.topic(kafka, "drained-out", Isolation::ReadCommitted)?;
     judge.verdict().assert_exact();

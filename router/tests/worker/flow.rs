@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use crate::bench::{Bench, together};
 use crate::scripted::{Act, Scripted};
 
@@ -16,7 +19,15 @@ fn flow() {
         ),
         ("a_stop_under_load", a_stop_under_load),
         ("two_workers_one_stops", two_workers_one_stops),
+        (
+            "a_partition_that_left_paused_comes_back",
+            a_partition_that_left_paused_comes_back,
+        ),
         ("an_idle_worker_stops", an_idle_worker_stops),
+        (
+            "a_coordinator_that_is_not_ready_yet",
+            a_coordinator_that_is_not_ready_yet,
+        ),
     ]);
 }
 
@@ -139,6 +150,47 @@ fn two_workers_one_stops() {
     bench.record.assert_once();
 }
 
+/// Librdkafka remembers a pause when the partition goes; it must not hold when the partition is back.
+fn a_partition_that_left_paused_comes_back() {
+    let bench = Bench::new("left-paused", 4);
+    bench.produce(8_000);
+    let open = Arc::new(AtomicBool::new(false));
+    let closed_at_first = {
+        let open = open.clone();
+        Scripted::new(&bench.record, move |_| {
+            if open.load(Ordering::Relaxed) {
+                Act::done()
+            } else {
+                Act::retry()
+            }
+        })
+    };
+    let options = [
+        "delivery.max.in.flight=1",
+        "delivery.rebalance.drain.max.ms=100",
+    ];
+    let one = bench.start(closed_at_first, &options);
+    one.until("both lanes are paused", || {
+        one.shared.paused_lanes.load(Ordering::Relaxed) == 2
+    });
+    let two = bench.start(Scripted::new(&bench.record, |_| Act::done()), &options);
+    two.until("the second has its share", || {
+        two.shared.offsets().keys().len() == 2
+    });
+    open.store(true, Ordering::Relaxed);
+    one.until("the lanes of the first go on", || {
+        one.shared.paused_lanes.load(Ordering::Relaxed) == 0
+    });
+    two.stop().expect("drained");
+    one.until("all partitions are back", || {
+        one.shared.offsets().keys().len() == 4
+    });
+    bench.produce(100);
+    one.until("all is delivered", || bench.record.complete());
+    one.stop().expect("drained");
+    bench.assert_finished();
+}
+
 fn an_idle_worker_stops() {
     let bench = Bench::new("idle", 2);
     let running = bench.start(Scripted::new(&bench.record, |_| Act::done()), &[]);
@@ -152,4 +204,21 @@ fn an_idle_worker_stops() {
         "{:?}",
         bench.committed()
     );
+}
+
+/// A broker that comes back refuses to say what a group has committed, at once each time: the worker asks until it does.
+fn a_coordinator_that_is_not_ready_yet() {
+    const REFUSAL: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
+    let bench = Bench::new("not-coordinator", 2);
+    let own = MockCluster::new(1).expect("the mock cluster starts");
+    own.create_topic(&bench.name, 2, 1)
+        .expect("the topic is made");
+    own.request_errors(RDKafkaApiKey::OffsetFetch, &[REFUSAL; 10]);
+    let servers = format!("kafka.bootstrap.servers={}", own.bootstrap_servers());
+    let sink = Scripted::new(&bench.record, |_| Act::done());
+    let running = bench.start(sink, &[&servers]);
+    running.until("it has its partitions", || {
+        running.shared.offsets().keys().len() == 2
+    });
+    running.stop().expect("drained");
 }
