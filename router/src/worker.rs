@@ -54,7 +54,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "4096"),
     // A full queue is looked at again after this time; the default of a second would throttle a small queue.
     ("fetch.queue.backoff.ms", "5"),
-    ("fetch.max.bytes", "8388608"),
+    // An answer is unpacked at once, to several times this: the largest single part of a worker's memory.
+    ("fetch.max.bytes", "2097152"),
     ("topic.metadata.refresh.interval.ms", "60000"),
     ("statistics.interval.ms", "2000"),
 ];
