@@ -215,7 +215,8 @@ mod tests {
         let called: Arc<dyn Sink> = sink.clone();
         let caller = stalls.watch_calls("caller", ms(0), &called);
         let other = stalls.watch("other", ms(0));
-        (caller.turn(), other.turn());
+        caller.turn();
+        other.turn();
         stalls.look(ms(0));
         stalls.look(ms(500));
         sink.0.fetch_add(1, Ordering::Relaxed);
