@@ -78,7 +78,7 @@ impl Kafka {
     }
 
     /// A private broker with one listener more: it listens on the port `listener`, and says that it is reached on `advertised`, where a
-    /// [`crate::proxy::Proxy`] stands. [`Kafka::bootstrap`] goes around the proxy.
+    /// [`crate::proxy::Proxy`] stands. [`Kafka::bootstrap`] goes around the proxy. Sessions of the new consumer protocol last 6 s.
     pub fn start_behind(listener: u16, advertised: u16) -> Result<Kafka> {
         let (port, controller) = (free_port(), free_port());
         let listeners = format!(
@@ -93,6 +93,10 @@ impl Kafka {
                 "listener.security.protocol.map",
                 "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
             ),
+            ("group.consumer.min.session.timeout.ms", "6000"),
+            ("group.consumer.session.timeout.ms", "6000"),
+            ("group.consumer.min.heartbeat.interval.ms", "500"),
+            ("group.consumer.heartbeat.interval.ms", "500"),
         ];
         Kafka::start_on(port, controller, &settings)
     }

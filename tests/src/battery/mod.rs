@@ -86,10 +86,12 @@ pub enum Fault {
     Kill,
     Terminate,
     ComeAndGo,
+    NewProtocol,
     BrokerRestart,
     BrokerFrozen,
     BrokerUnreachable,
     BrokerHalf,
+    BrokerLate,
     SinkRestart,
     SinkUnreachable,
     SinkUnavailable,
@@ -105,14 +107,16 @@ pub enum Fault {
 
 impl Fault {
     /// All rows, in the order of the table.
-    pub const ALL: [Fault; 18] = [
+    pub const ALL: [Fault; 20] = [
         Fault::Kill,
         Fault::Terminate,
         Fault::ComeAndGo,
+        Fault::NewProtocol,
         Fault::BrokerRestart,
         Fault::BrokerFrozen,
         Fault::BrokerUnreachable,
         Fault::BrokerHalf,
+        Fault::BrokerLate,
         Fault::SinkRestart,
         Fault::SinkUnreachable,
         Fault::SinkUnavailable,
@@ -132,15 +136,19 @@ impl Fault {
             Fault::Kill => "one of two workers killed (SIGKILL) at a random moment, three times",
             Fault::Terminate => "one of two workers ended (SIGTERM) under load, three times",
             Fault::ComeAndGo => "workers join and leave about once a second",
+            Fault::NewProtocol => {
+                "workers join, leave and are killed under the new consumer protocol (KIP-848)"
+            }
             Fault::BrokerRestart => "the only broker restarts",
             Fault::BrokerFrozen => "the only broker hangs for longer than a session",
             Fault::BrokerUnreachable => "the broker can't be reached for longer than a session",
             Fault::BrokerHalf => "the broker's answers don't arrive for longer than a session",
+            Fault::BrokerLate => "the broker's answers arrive later than a session lasts",
             Fault::SinkRestart => "the sink's server restarts",
             Fault::SinkUnreachable => "the sink's server can't be reached",
             Fault::SinkUnavailable => "the sink's server answers 503",
             Fault::SinkLate => "answers arrive after the worker gave up",
-            Fault::SinkSlow => "the sink is slower than the source",
+            Fault::SinkSlow => "the sink is slower than the source, for two minutes",
             Fault::Pressure => "429 from Elasticsearch's indexing pressure",
             Fault::Conflict => "one event in a hundred does not fit the mapping",
             Fault::Undeliverable => "one event in a hundred can never be delivered",
@@ -177,7 +185,7 @@ impl Fault {
 
     fn workers(self) -> usize {
         match self {
-            Fault::Kill | Fault::Terminate | Fault::ComeAndGo => 2,
+            Fault::Kill | Fault::Terminate | Fault::ComeAndGo | Fault::NewProtocol => 2,
             _ => 1,
         }
     }

@@ -29,12 +29,18 @@ const BAD_EVERY: u64 = 594;
 const WORK: Duration = Duration::from_secs(240);
 /// Longer than the session timeout of the routes.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// How long the sink's server is away or slow.
+/// Longer than that timeout, too.
+const LATE: Duration = Duration::from_secs(8);
+/// How long the sink's server is away.
 const SINK_OUTAGE: Duration = Duration::from_secs(8);
+/// How long it is slow. A worker that kept all that comes meanwhile would hold more than [`MEMORY`].
+const SLOW: Duration = Duration::from_secs(120);
+/// Bytes a second and connection that it takes then: all connections together take less than is kept of the events.
+const SLOW_RATE: u32 = 2_000;
 /// How long the producer goes on after the healing.
 const AFTER: Duration = Duration::from_secs(2);
 /// A worker of the main job needs about 60 MiB.
-const MEMORY: u64 = 300 * 1024 * 1024;
+const MEMORY: u64 = 200 * 1024 * 1024;
 const TICK: Duration = Duration::from_millis(50);
 
 /// Runs a fault under these cells, all at once. An error is a fault of the battery itself; what a cell got wrong is in its outcome.
@@ -170,7 +176,7 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
             }
             Ok(())
         }
-        Fault::ComeAndGo => come_and_go(routes, dice),
+        Fault::ComeAndGo | Fault::NewProtocol => come_and_go(fault, routes, dice),
         Fault::BrokerRestart => {
             let away = dice.between(10 * TICK, 60 * TICK);
             let kafka = &mut servers.kafka.server;
@@ -188,10 +194,11 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
                 kafka.resume()
             })
         }
-        Fault::BrokerUnreachable | Fault::BrokerHalf => {
+        Fault::BrokerUnreachable | Fault::BrokerHalf | Fault::BrokerLate => {
             let proxy = &servers.kafka.proxy;
             let mode = match fault {
                 Fault::BrokerHalf => Mode::Half,
+                Fault::BrokerLate => Mode::Delay(LATE),
                 _ => Mode::Refuse,
             };
             outlast(routes, || {
@@ -214,9 +221,12 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
                 None => Ok(()),
             }
         }),
-        Fault::SinkUnreachable => sink_is(servers, Mode::Refuse, routes),
-        Fault::SinkUnavailable => sink_is(servers, Mode::Unavailable, routes),
-        Fault::SinkLate => sink_is(servers, Mode::Delay(Duration::from_secs(3)), routes),
+        Fault::SinkUnreachable => sink_is(servers, Mode::Refuse, SINK_OUTAGE, routes),
+        Fault::SinkUnavailable => sink_is(servers, Mode::Unavailable, SINK_OUTAGE, routes),
+        Fault::SinkLate => {
+            let late = Mode::Delay(Duration::from_secs(3));
+            sink_is(servers, late, SINK_OUTAGE, routes)
+        }
         Fault::SinkSlow => slow(servers, routes),
         Fault::Pressure | Fault::Conflict | Fault::Undeliverable => outlast(routes, || {
             std::thread::sleep(SINK_OUTAGE);
@@ -275,7 +285,8 @@ fn outlast(routes: &mut [Route], fault: impl FnOnce() -> Result<()> + Send) -> R
 }
 
 /// About once a second a worker joins or leaves each group, which has one to three.
-fn come_and_go(routes: &mut [Route], dice: &mut Dice) -> Result<()> {
+fn come_and_go(fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()> {
+    let may_be_killed = fault == Fault::NewProtocol;
     for _ in 0..8 {
         for route in routes.iter_mut() {
             route.note_exposure(RATE);
@@ -286,6 +297,7 @@ fn come_and_go(routes: &mut [Route], dice: &mut Dice) -> Result<()> {
             };
             match joins {
                 true => route.join()?,
+                false if may_be_killed && dice.below(2) == 0 => route.kill_one(dice),
                 false => route.terminate_one(dice)?,
             }
         }
@@ -303,10 +315,10 @@ fn set(servers: &Servers, mode: Mode) {
     }
 }
 
-fn sink_is(servers: &Servers, mode: Mode, routes: &mut [Route]) -> Result<()> {
+fn sink_is(servers: &Servers, mode: Mode, time: Duration, routes: &mut [Route]) -> Result<()> {
     outlast(routes, || {
         set(servers, mode);
-        std::thread::sleep(SINK_OUTAGE);
+        std::thread::sleep(time);
         set(servers, Mode::Pass);
         Ok(())
     })
@@ -316,7 +328,7 @@ fn sink_is(servers: &Servers, mode: Mode, routes: &mut [Route]) -> Result<()> {
 fn slow(servers: &Servers, routes: &mut [Route]) -> Result<()> {
     let rebalances = |route: &Route| route.gauge("keystone_rebalances_total");
     let before: Vec<f64> = routes.iter().map(rebalances).collect();
-    sink_is(servers, Mode::Throttle(1_000), routes)?;
+    sink_is(servers, Mode::Throttle(SLOW_RATE), SLOW, routes)?;
     for (route, before) in routes.iter_mut().zip(before) {
         if rebalances(route) != before {
             route
