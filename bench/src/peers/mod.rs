@@ -8,7 +8,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keystone_tests::kafka::Isolation;
 use keystone_tests::process::Process;
@@ -85,6 +85,9 @@ const PEERS: [Peer; 12] = [
         programs::redpanda_connect,
     ),
 ];
+
+/// For a peer to deliver all events: a JVM takes minutes to start on a machine that others use up.
+const DELIVERED: Duration = Duration::from_secs(600);
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -238,7 +241,7 @@ fn until_delivered(
     let name = command.get_program().display().to_string();
     let started = Instant::now();
     let mut peer = Process::spawn(&name, command, log.path(), None)?;
-    let all = wait_for(measure::RUN, "all events were delivered", || {
+    let all = wait_for(DELIVERED, "all events were delivered", || {
         match (peer.exited(), delivered()?) {
             (_, found) if found >= count => Ok(None),
             (None, found) => Err(Error::new(format!("{found} of {count} are there"))),
