@@ -197,6 +197,9 @@ impl Worker {
         }
         match ended {
             Ended::Drained => Ok(ledger),
+            Ended::NotDrained { unsettled_batches: 0 } => Err(
+                "what was read last was not put into a batch within delivery.shutdown.drain.max.ms; it is read again by the next worker, nothing is lost".to_owned(),
+            ),
             Ended::NotDrained { unsettled_batches } => Err(format!(
                 "{unsettled_batches} batches were not settled within delivery.shutdown.drain.max.ms; they are delivered again by the next worker, nothing is lost"
             )),
