@@ -81,7 +81,8 @@ impl Baseline {
                 let _ = writeln!(text, "| {case} | {count} | none | **new** |");
                 continue;
             };
-            let change = (count as f64 / before.max(1) as f64 - 1.0) * 100.0;
+            // In this order what has grown by just so much compares as equal.
+            let change = (count as f64 - before as f64) * 100.0 / before.max(1) as f64;
             let word = match change {
                 change if change > allow => "**more**",
                 change if change < -allow => "less: accept it, so that it stays",
