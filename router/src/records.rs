@@ -67,18 +67,32 @@ impl<'c> RecordQueue<'c> {
         Entrance(Arc::downgrade(&self.queue))
     }
 
-    /// Appends at most `most` records, those at hand or else what comes first within `wait`. An error of a partition is returned beside them.
+    /// Appends at most `most` records and one: those at hand, or else what comes first within `wait`. An error of a partition is returned
+    /// beside them.
     pub fn read(
         &mut self,
         most: usize,
         wait: Duration,
         records: &mut Vec<Record<'c>>,
     ) -> Option<KafkaError> {
-        let mut count = self.call(most, Duration::ZERO);
-        if count == 0 && !wait.is_zero() {
-            // With a limit of time the call waits until it has all that it is asked for: so, for one.
-            count = self.call(1, wait);
+        let before = records.len();
+        let mut problem = self.take(most, Duration::ZERO, records);
+        if records.len() == before && problem.is_none() && !wait.is_zero() {
+            // With a limit of time the call waits until it has all that it is asked for: so, for one, and then what came with it.
+            problem = self.take(1, wait, records);
+            problem = self.take(most, Duration::ZERO, records).or(problem);
         }
+        problem
+    }
+
+    /// Takes what one call answers with.
+    fn take(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        records: &mut Vec<Record<'c>>,
+    ) -> Option<KafkaError> {
+        let count = self.call(most, wait);
         let mut problem = None;
         for message in &self.taken[..count] {
             let Some(message) = NonNull::new(*message) else {
