@@ -158,7 +158,6 @@ impl<'c> Intake<'c> {
 
     /// Reads what is at hand, or waits a moment for it, and shares it out.
     fn take_records(&mut self) {
-        let mut records = Vec::with_capacity(self.most);
         self.serve();
         if self.consumer.context().has_changed() {
             // The group has moved, or a rewind was just done: generations first. A record that is sorted in under a generation that
@@ -167,14 +166,16 @@ impl<'c> Intake<'c> {
         }
         let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
         let wait = if waiting { BEHIND } else { IDLE };
+        let mut records = Vec::with_capacity(self.most);
         if let Some(error) = self.queue.read(self.most, wait, &mut records) {
             self.poll_error(&error);
         }
         let count = records.len();
         let mut bytes = 0;
         for record in records {
-            bytes += record.payload().map_or(0, <[u8]>::len);
-            self.sort_in(record);
+            let size = record.payload().map_or(0, <[u8]>::len);
+            bytes += size;
+            self.sort_in(record, size);
         }
         if let Some(size) = bytes.checked_div(count) {
             self.most = (READ_BYTES / size.max(1)).clamp(1, READ_RECORDS);
@@ -200,8 +201,8 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// Puts a record into the chunk of its lane.
-    fn sort_in(&mut self, record: Record<'c>) {
+    /// Puts a record, whose value has so many bytes, into the chunk of its lane.
+    fn sort_in(&mut self, record: Record<'c>, size: usize) {
         let is_of_last = self.last.as_ref().is_some_and(|last| {
             last.key.partition == record.partition() && last.key.topic.as_bytes() == record.topic()
         });
@@ -213,7 +214,7 @@ impl<'c> Intake<'c> {
         };
         let lane = assigned.lane;
         let chunk = &mut self.outlets[lane].filling;
-        chunk.bytes += record.payload().map_or(0, <[u8]>::len);
+        chunk.bytes += size;
         chunk.records.push(record);
         let end = chunk.records.len();
         match chunk.runs.last_mut() {

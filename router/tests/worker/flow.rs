@@ -31,22 +31,25 @@ fn flow() {
     ]);
 }
 
+/// A sink that asks for every batch again until it is open.
+fn closed_until(bench: &Bench, open: &Arc<AtomicBool>) -> Scripted {
+    let open = open.clone();
+    Scripted::new(&bench.record, move |_| {
+        if open.load(Ordering::Relaxed) {
+            Act::done()
+        } else {
+            Act::retry()
+        }
+    })
+}
+
 /// 20,000 events wait; the worker takes in what its limits allow, pauses, and delivers all when the sink comes round.
 fn a_slow_sink_bounds_what_is_in_flight() {
     const BOUND: u64 = 2 * (2 + 3) * 50; // lanes × (in flight + queued + waiting for room + filling) × batch
     let bench = Bench::new("slow-sink", 4);
     bench.produce(20_000);
     let open = Arc::new(AtomicBool::new(false));
-    let sink = {
-        let open = open.clone();
-        Scripted::new(&bench.record, move |_| {
-            if open.load(Ordering::Relaxed) {
-                Act::done()
-            } else {
-                Act::retry()
-            }
-        })
-    };
+    let sink = closed_until(&bench, &open);
     let options = ["delivery.batch.max.events=50", "delivery.max.in.flight=2"];
     let running = bench.start(sink, &options);
     let shared = running.shared.clone();
@@ -156,16 +159,7 @@ fn a_partition_that_left_paused_comes_back() {
     let bench = Bench::new("left-paused", 4);
     bench.produce(8_000);
     let open = Arc::new(AtomicBool::new(false));
-    let closed_at_first = {
-        let open = open.clone();
-        Scripted::new(&bench.record, move |_| {
-            if open.load(Ordering::Relaxed) {
-                Act::done()
-            } else {
-                Act::retry()
-            }
-        })
-    };
+    let closed_at_first = closed_until(&bench, &open);
     let options = [
         "delivery.max.in.flight=1",
         "delivery.rebalance.drain.max.ms=100",
