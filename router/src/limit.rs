@@ -14,8 +14,11 @@ const SLOW: f64 = 0.9;
 const SLOW_FLOOR: Duration = Duration::from_secs(1);
 /// How far beyond its baseline an answer is slow, both as a whole and for each byte.
 const SLOW_FACTOR: f64 = 4.0;
-/// The weight of one answer in the baselines. All answers count, so that a sink that stays slow is soon taken as it is.
+/// The weight of one answer in the baselines.
 const WEIGHT: f64 = 0.02;
+/// The weight in them of a row of slow answers, which counts as one however many were under way: three times the limit is lowered, then the
+/// sink is taken as it is.
+const SLOW_WEIGHT: f64 = 0.1;
 /// Answers before a baseline is believed.
 const LEARNED: u32 = 20;
 
@@ -88,19 +91,23 @@ impl Limit {
             Load::Overload(_) if stale => None,
             Load::Overload(reason) => self.reduce(now, OVERLOAD).then_some(reason),
             Load::Fine { bytes } => {
-                // As many slow answers in a row as are under way at once: a single one may be a pause of the collector.
-                let slow = self.latency.note(took, bytes) > self.get();
+                if !self.latency.is_slow(took, bytes) {
+                    self.latency.learn(took, bytes);
+                    if begun.used && !stale {
+                        self.limit = (self.limit + 1.0 / self.limit).min(self.ceiling as f64);
+                    }
+                    return None;
+                }
                 if stale {
                     return None;
                 }
-                if slow {
-                    self.latency.slow = 0;
-                    return self.reduce(now, SLOW).then_some("slow");
+                // More slow answers in a row than are under way at once: a single one may be a pause of the collector.
+                self.latency.slow += 1;
+                if self.latency.slow <= self.get() {
+                    return None;
                 }
-                if begun.used && self.latency.slow == 0 {
-                    self.limit = (self.limit + 1.0 / self.limit).min(self.ceiling as f64);
-                }
-                None
+                self.latency.accept(took, bytes);
+                self.reduce(now, SLOW).then_some("slow")
             }
         }
     }
@@ -126,22 +133,38 @@ struct Latency {
 }
 
 impl Latency {
-    /// Takes note of an answer; how many in a row were slow, with this one.
-    fn note(&mut self, took: Duration, bytes: usize) -> usize {
-        let whole = took.as_secs_f64();
-        let byte = whole / bytes.max(1) as f64;
-        let slow = self.answers >= LEARNED
+    fn is_slow(&self, took: Duration, bytes: usize) -> bool {
+        let (whole, byte) = costs(took, bytes);
+        self.answers >= LEARNED
             && took > SLOW_FLOOR
             && whole > self.whole * SLOW_FACTOR
-            && byte > self.byte * SLOW_FACTOR;
-        self.slow = if slow { self.slow + 1 } else { 0 };
+            && byte > self.byte * SLOW_FACTOR
+    }
+
+    /// Takes note of an answer that is not slow.
+    fn learn(&mut self, took: Duration, bytes: usize) {
         self.answers = self.answers.saturating_add(1);
         // A plain mean at first.
-        let weight = WEIGHT.max(1.0 / f64::from(self.answers));
+        self.note(took, bytes, WEIGHT.max(1.0 / f64::from(self.answers)));
+    }
+
+    /// Takes note of a row of slow answers by its last one.
+    fn accept(&mut self, took: Duration, bytes: usize) {
+        self.note(took, bytes, SLOW_WEIGHT);
+    }
+
+    fn note(&mut self, took: Duration, bytes: usize, weight: f64) {
+        let (whole, byte) = costs(took, bytes);
+        self.slow = 0;
         self.whole += (whole - self.whole) * weight;
         self.byte += (byte - self.byte) * weight;
-        self.slow
     }
+}
+
+/// Seconds that an answer took, as a whole and for each byte.
+fn costs(took: Duration, bytes: usize) -> (f64, f64) {
+    let whole = took.as_secs_f64();
+    (whole, whole / bytes.max(1) as f64)
 }
 
 #[cfg(test)]
@@ -252,18 +275,21 @@ mod tests {
 
     #[test]
     fn a_sink_that_becomes_far_slower_lowers_it_mildly_and_is_then_taken_as_it_is() {
-        let mut limit = Limit::new(8);
-        let mut now = Instant::now();
-        for _ in 0..20 {
-            window(&mut limit, &mut now, 50, FINE);
+        for ceiling in [2, 8, 16, 64, 500] {
+            let mut limit = Limit::new(ceiling);
+            let mut now = Instant::now();
+            for _ in 0..20 {
+                window(&mut limit, &mut now, 50, FINE);
+            }
+            let mut fallen = 0;
+            for _ in 0..10 {
+                fallen += window(&mut limit, &mut now, 5_000, FINE);
+            }
+            assert_eq!(fallen, 3, "{ceiling}");
+            for _ in 0..2 * ceiling {
+                window(&mut limit, &mut now, 5_000, FINE);
+            }
+            assert_eq!(limit.get(), ceiling);
         }
-        let fallen: usize = (0..3)
-            .map(|_| window(&mut limit, &mut now, 5_000, FINE))
-            .sum();
-        assert!(fallen > 0 && limit.get() < 8);
-        for _ in 0..60 {
-            window(&mut limit, &mut now, 5_000, FINE);
-        }
-        assert_eq!(limit.get(), 8);
     }
 }

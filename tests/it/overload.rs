@@ -148,6 +148,47 @@ fn the_servers_pause_holds_for_all_calls() -> Result<()> {
     Ok(())
 }
 
+/// Answers that take far longer than they did lower the limit mildly; when they are quick again, it rises.
+#[test]
+fn requests_follow_the_latency_of_elasticsearch() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let server = Elasticsearch::shared()?;
+    let proxy = Proxy::to(server.port())?;
+    let events = Events::new(7, 60_000);
+    kafka.create_topic("latency-in", 8, &[])?;
+    // One in six is kept: enough requests for the first slow ones of a new index to be forgotten.
+    events.produce_in(&kafka.bootstrap(), "latency-in", 0..40_000)?;
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let route = to_elasticsearch(kafka, "latency", "latency-in", &url, "latency");
+    let mut worker = Worker::spawn(&format!(
+        "{route}delivery.lanes = {LANES}\ndelivery.max.in.flight = {IN_FLIGHT}\ndelivery.batch.max.events = 50\n"
+    ))?;
+    all_committed(kafka, "latency", "latency-in", &mut [&mut worker])?;
+    let before = limit(&worker)?;
+    proxy.set(Mode::Delay(Duration::from_secs(5)));
+    events.produce_in(&kafka.bootstrap(), "latency-in", 40_000..60_000)?;
+    worker.wait_until(WORK, "slow answers have lowered the limit", |worker| {
+        let reason = [("reason", "slow")];
+        let lowered = worker.metrics()?.sum(DECREASES, &reason);
+        Ok(lowered > 0.0 && limit(worker)? < before)
+    })?;
+    let low = limit(&worker)?;
+    proxy.set(Mode::Pass);
+    worker.wait_until(WORK, "the limit has risen again", |worker| {
+        Ok(limit(worker)? > low)
+    })?;
+    all_committed(kafka, "latency", "latency-in", &mut [&mut worker])?;
+    eprintln!(
+        "limit {before}, {low} with slow answers, {} at the end",
+        limit(&worker)?
+    );
+    drain(worker)?;
+    let mut judge = Judge::new(events.expected(), "event_id");
+    judge.elasticsearch(server, "latency")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
 fn busy(status: u16) -> Mode {
     Mode::Busy {
         status,
