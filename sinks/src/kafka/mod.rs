@@ -92,7 +92,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The Java client's partitioner: a key goes where the producers of other programs put it.
     ("partitioner", "murmur2_random"),
     // librdkafka's 1 GiB would be most of a worker's memory.
-    ("queue.buffering.max.kbytes", "32768"),
+    ("queue.buffering.max.kbytes", "16384"),
     ("batch.size", "262144"),
 ];
 
