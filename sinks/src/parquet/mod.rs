@@ -16,11 +16,11 @@
 
 mod column;
 mod exact;
-mod fast;
 mod file;
 mod files;
 pub mod local;
 mod manifest;
+mod members;
 mod mismatch;
 mod options;
 pub mod partition;

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::column::Buffers;
 use super::exact;
-use super::fast::{Cell, doubt};
+use super::members::{Doubt, Members};
 use super::mismatch::short;
 use super::partition::{Cache, Partitioning};
 use super::schema::{Column, to_arrow};
@@ -131,7 +131,13 @@ struct Table<'l> {
     partitions: HashMap<String, u32>,
     last: Option<(String, u32)>,
     path: String,
+    /// The fields that were last seen at each place of an event.
+    order: Vec<(String, Option<Slot>)>,
 }
+
+/// Fields of an event, and bytes of a name, that are kept in mind.
+const MAX_KNOWN: usize = 256;
+const MAX_KNOWN_NAME: usize = 128;
 
 impl<'l> Table<'l> {
     fn new(layout: &'l Layout) -> Table<'l> {
@@ -149,6 +155,7 @@ impl<'l> Table<'l> {
             partitions: HashMap::new(),
             last: None,
             path: String::new(),
+            order: Vec::new(),
         }
     }
 
@@ -174,17 +181,56 @@ impl<'l> Table<'l> {
         }
     }
 
-    fn push_fast(&mut self, payload: &[u8]) -> Result<(), serde_json::Error> {
+    fn push_fast(&mut self, payload: &[u8]) -> Result<(), Doubt> {
         self.sources.iter_mut().for_each(|source| *source = None);
-        let mut json = serde_json::Deserializer::from_slice(payload);
-        Row(self).deserialize(&mut json)?;
-        json.end()?;
+        let mut members = Members::of(payload)?;
+        let mut place = 0;
+        loop {
+            let guess = self.order.get(place).map_or("", |(known, _)| known);
+            let Some(name) = members.name(guess)? else {
+                break;
+            };
+            let slot = self.slot(place, name);
+            place += 1;
+            let value = members.value()?;
+            let Some(Slot { column, source }) = slot else {
+                continue;
+            };
+            // Of a field that stands twice it is not decided here which one counts.
+            if let Some(source) = source {
+                let before = self.sources[source].replace(value.value()?);
+                before.map_or(Ok(()), |_| Err(Doubt))?;
+            }
+            if let Some(column) = column {
+                let column = &mut self.columns[column];
+                if column.len() > self.rows {
+                    return Err(Doubt);
+                }
+                value.push(column)?;
+            }
+        }
         for column in &mut self.columns {
             if column.len() == self.rows {
                 column.push_null();
             }
         }
         Ok(())
+    }
+
+    /// The slot of the field at this place of an event. Most events of a route have the same fields in the same order.
+    #[inline]
+    fn slot(&mut self, place: usize, name: &str) -> Option<Slot> {
+        if let Some((known, slot)) = self.order.get(place)
+            && known == name
+        {
+            return *slot;
+        }
+        let slot = self.layout.find(name).map(|(slot, _)| slot);
+        self.order.truncate(place);
+        if place == self.order.len() && place < MAX_KNOWN && name.len() <= MAX_KNOWN_NAME {
+            self.order.push((name.to_owned(), slot));
+        }
+        slot
     }
 
     fn push_exact(&mut self, payload: &[u8]) -> Result<(), String> {
@@ -263,59 +309,6 @@ impl<'l> Table<'l> {
                 Ok(Group { partition, rows })
             })
             .collect()
-    }
-}
-
-/// Reads an event into the columns.
-struct Row<'t, 'l>(&'t mut Table<'l>);
-
-impl<'de> DeserializeSeed<'de> for Row<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Row<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        let table = self.0;
-        while let Some(found) = fields.next_key_seed(Name(table.layout))? {
-            let Some((slot, _)) = found else {
-                fields.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let filled = |column: usize| table.columns[column].len() > table.rows;
-            if slot.column.is_some_and(filled)
-                || slot
-                    .source
-                    .is_some_and(|source| table.sources[source].is_some())
-            {
-                return Err(doubt());
-            }
-            match slot {
-                Slot {
-                    column: Some(column),
-                    source: None,
-                } => fields.next_value_seed(Cell(&mut table.columns[column]))?,
-                Slot { column, source } => {
-                    let value: Value = fields.next_value()?;
-                    if let Some(column) = column {
-                        exact::push(&mut table.columns[column], &value).map_err(|_| doubt())?;
-                    }
-                    if let Some(source) = source {
-                        table.sources[source] = Some(value);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }
 
