@@ -51,7 +51,7 @@ const RUNTIME_BEAT: Duration = Duration::from_secs(1);
 /// Defaults for a consumer with bounded memory; each can be overridden by `kafka.*`.
 const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // librdkafka prefetches up to 64 MiB; this is enough for full speed.
-    ("queued.max.messages.kbytes", "4096"),
+    ("queued.max.messages.kbytes", "2048"),
     // A full queue is looked at again after this time; the default of a second would throttle a small queue.
     ("fetch.queue.backoff.ms", "5"),
     // An answer is unpacked at once, to several times this: the largest single part of a worker's memory.
