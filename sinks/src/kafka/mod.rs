@@ -116,7 +116,7 @@ pub fn producer_config(
     let client_id = settings.get("route.name");
     let mut all = vec![("client.id", client_id)];
     all.extend_from_slice(defaults);
-    client::properties(
+    let mut config = client::properties(
         settings,
         Role::Producer,
         prefixes,
@@ -126,7 +126,24 @@ pub fn producer_config(
             ("acks", "all"),
             ("linger.ms", &linger),
         ],
-    )
+    );
+    make_room(&mut config);
+    config
+}
+
+/// librdkafka's own `message.max.bytes`.
+const LARGEST: u64 = 1_000_000;
+/// For the headers of a record, which `message.max.bytes` does not count, in kilobytes.
+const HEADERS: u64 = 1024;
+
+/// A record for which the queue is too small even when it is empty would wait for room for ever: the queue grows to hold the largest one.
+fn make_room(config: &mut ClientConfig) {
+    let number = |name| config.get(name).and_then(|value| value.parse::<u64>().ok());
+    let largest = number("message.max.bytes").unwrap_or(LARGEST);
+    let needed = largest.div_ceil(1024) + HEADERS;
+    if number("queue.buffering.max.kbytes").is_some_and(|kbytes| kbytes < needed) {
+        config.set("queue.buffering.max.kbytes", needed.to_string());
+    }
 }
 
 /// Builds the sink from `sink.kafka.*` and `kafka.*`.
@@ -241,5 +258,27 @@ impl Sink for KafkaSink {
 
     fn state(&self) -> SinkState {
         self.target.state()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_holds_the_largest_record() {
+        let room = |queue: &str, largest: Option<&str>| {
+            let mut config = ClientConfig::new();
+            config.set("queue.buffering.max.kbytes", queue);
+            if let Some(largest) = largest {
+                config.set("message.max.bytes", largest);
+            }
+            make_room(&mut config);
+            config.get("queue.buffering.max.kbytes").map(str::to_owned)
+        };
+        assert_eq!(room("16384", None).unwrap(), "16384");
+        assert_eq!(room("16384", Some("30000000")).unwrap(), "30321");
+        assert_eq!(room("65536", Some("30000000")).unwrap(), "65536");
+        assert_eq!(room("1", None).unwrap(), "2001");
     }
 }
