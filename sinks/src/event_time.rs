@@ -62,12 +62,6 @@ pub fn parse_text(text: &str) -> Option<DateTime<Utc>> {
 /// `2026-11-23T11:05:06Z`, with a fraction or without, as most events write it. Nothing where it is another form or no time: chrono knows.
 fn from_utc(text: &str) -> Option<DateTime<Utc>> {
     let (whole, rest) = text.as_bytes().split_first_chunk::<19>()?;
-    let number = |digits: &[u8]| {
-        digits.iter().try_fold(0, |number: u32, byte| {
-            let digit = byte.wrapping_sub(b'0');
-            (digit < 10).then(|| number * 10 + u32::from(digit))
-        })
-    };
     let nanos = match rest {
         b"Z" => 0,
         [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => {
@@ -75,17 +69,30 @@ fn from_utc(text: &str) -> Option<DateTime<Utc>> {
         }
         _ => return None,
     };
-    if [whole[4], whole[7], whole[10], whole[13], whole[16]] != *b"--T::" {
+    if [whole[10], whole[13], whole[16]] != *b"T::" {
         return None;
     }
-    let date = NaiveDate::from_ymd_opt(
-        number(&whole[..4])? as i32,
-        number(&whole[5..7])?,
-        number(&whole[8..10])?,
-    )?;
+    let date = date(&whole[..10])?;
     let (hour, minute) = (number(&whole[11..13])?, number(&whole[14..16])?);
     let time = date.and_hms_nano_opt(hour, minute, number(&whole[17..])?, nanos)?;
     Some(time.and_utc())
+}
+
+/// A date written `YYYY-MM-DD`, and in no other way: chrono's `%Y-%m-%d` also takes `2026-1-3` and `+2026-01-03`.
+pub fn date(text: &[u8]) -> Option<NaiveDate> {
+    if text.len() != 10 || [text[4], text[7]] != *b"--" {
+        return None;
+    }
+    let year = number(&text[..4])?.try_into().ok()?;
+    NaiveDate::from_ymd_opt(year, number(&text[5..7])?, number(&text[8..])?)
+}
+
+/// The number that at most nine decimal digits stand for.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + u32::from(digit))
+    })
 }
 
 #[cfg(test)]
@@ -141,6 +148,23 @@ mod tests {
                 from_utc(text).unwrap(),
                 DateTime::parse_from_rfc3339(text).unwrap()
             );
+        }
+    }
+
+    #[test]
+    fn a_date_is_written_in_one_way() {
+        let expected = NaiveDate::from_ymd_opt(2026, 1, 3);
+        assert_eq!(date(b"2026-01-03"), expected);
+        for text in [
+            "2026-1-3",
+            "+2026-01-03",
+            "2026-01-03 ",
+            "2026/01/03",
+            "2026-02-30",
+            "20260103",
+            "",
+        ] {
+            assert_eq!(date(text.as_bytes()), None, "{text}");
         }
     }
 

@@ -187,16 +187,7 @@ pub(super) fn decimal(kind: &HiveType, value: &Value) -> Result<i128, &'static s
 }
 
 pub(super) fn date(text: &str) -> Option<i32> {
-    // chrono alone would also take `2026-1-3` and `+2026-01-03`.
-    let plain = text.len() == 10
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    if !plain {
-        return None;
-    }
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    let date = event_time::date(text.as_bytes())?;
     i32::try_from(
         date.signed_duration_since(NaiveDate::from_ymd_opt(1970, 1, 1)?)
             .num_days(),

@@ -62,8 +62,11 @@ impl<'p> Members<'p> {
         if self.peek()? == b'}' {
             self.at += 1;
             self.space();
-            let is_end = self.at == self.text.len();
-            return is_end.then_some(None).ok_or(Doubt);
+            return if self.at == self.text.len() {
+                Ok(None)
+            } else {
+                Err(Doubt)
+            };
         }
         if self.begun {
             self.expect(b',')?;
@@ -247,7 +250,10 @@ impl Token<'_> {
             }
             (Data::F64(values), Token::Number(text)) => {
                 let double: f64 = parsed(text)?;
-                values.push(Some(double).filter(|x| x.is_finite()).ok_or(Doubt)?);
+                if !double.is_finite() {
+                    return Err(Doubt);
+                }
+                values.push(double);
             }
             (_, other) => return exact::push(column, &other.value()?).map_err(|_| Doubt),
         }

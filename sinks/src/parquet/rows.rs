@@ -198,8 +198,10 @@ impl<'l> Table<'l> {
             };
             // Of a field that stands twice it is not decided here which one counts.
             if let Some(source) = source {
-                let before = self.sources[source].replace(value.value()?);
-                before.map_or(Ok(()), |_| Err(Doubt))?;
+                if self.sources[source].is_some() {
+                    return Err(Doubt);
+                }
+                self.sources[source] = Some(value.value()?);
             }
             if let Some(column) = column {
                 let column = &mut self.columns[column];
