@@ -106,7 +106,7 @@ impl Limit {
                 if self.latency.slow <= self.get() {
                     return None;
                 }
-                self.latency.accept(took, bytes);
+                self.latency.note(took, bytes, SLOW_WEIGHT);
                 self.reduce(now, SLOW).then_some("slow")
             }
         }
@@ -148,11 +148,7 @@ impl Latency {
         self.note(took, bytes, WEIGHT.max(1.0 / f64::from(self.answers)));
     }
 
-    /// Takes note of a row of slow answers by its last one.
-    fn accept(&mut self, took: Duration, bytes: usize) {
-        self.note(took, bytes, SLOW_WEIGHT);
-    }
-
+    /// Moves the baselines towards an answer, which ends a row of slow ones.
     fn note(&mut self, took: Duration, bytes: usize, weight: f64) {
         let (whole, byte) = costs(took, bytes);
         self.slow = 0;

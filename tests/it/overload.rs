@@ -101,11 +101,7 @@ fn the_servers_pause_holds_for_all_calls() -> Result<()> {
     // The worker asks once at its start whether the sink is there; the pause is not for that.
     let first = Events::new(5, 100);
     topic_of(kafka, "pause-in", &first)?;
-    let url = format!("http://127.0.0.1:{}", proxy.port());
-    let route = to_elasticsearch(kafka, "pause", "pause-in", &url, "pause");
-    let mut worker = Worker::spawn(&format!(
-        "{route}delivery.lanes = {LANES}\ndelivery.max.in.flight = {IN_FLIGHT}\ndelivery.batch.max.events = 100\n"
-    ))?;
+    let mut worker = start(kafka, &proxy, "pause", 100)?;
     all_committed(kafka, "pause", "pause-in", &mut [&mut worker])?;
     proxy.set(busy(503));
     let events = Events::new(6, 20_000);
@@ -158,11 +154,7 @@ fn requests_follow_the_latency_of_elasticsearch() -> Result<()> {
     kafka.create_topic("latency-in", 8, &[])?;
     // One in six is kept: enough requests for the first slow ones of a new index to be forgotten.
     events.produce_in(&kafka.bootstrap(), "latency-in", 0..40_000)?;
-    let url = format!("http://127.0.0.1:{}", proxy.port());
-    let route = to_elasticsearch(kafka, "latency", "latency-in", &url, "latency");
-    let mut worker = Worker::spawn(&format!(
-        "{route}delivery.lanes = {LANES}\ndelivery.max.in.flight = {IN_FLIGHT}\ndelivery.batch.max.events = 50\n"
-    ))?;
+    let mut worker = start(kafka, &proxy, "latency", 50)?;
     all_committed(kafka, "latency", "latency-in", &mut [&mut worker])?;
     let before = limit(&worker)?;
     proxy.set(Mode::Delay(Duration::from_secs(5)));
@@ -187,6 +179,15 @@ fn requests_follow_the_latency_of_elasticsearch() -> Result<()> {
     judge.elasticsearch(server, "latency")?;
     judge.verdict().assert_exact();
     Ok(())
+}
+
+/// A worker that delivers the topic `NAME-in` to the index of the name through the proxy, in batches of so many events.
+fn start(kafka: &Kafka, proxy: &Proxy, name: &str, batch: usize) -> Result<Worker> {
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let route = to_elasticsearch(kafka, name, &format!("{name}-in"), &url, name);
+    Worker::spawn(&format!(
+        "{route}delivery.lanes = {LANES}\ndelivery.max.in.flight = {IN_FLIGHT}\ndelivery.batch.max.events = {batch}\n"
+    ))
 }
 
 fn busy(status: u16) -> Mode {
