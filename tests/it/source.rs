@@ -182,12 +182,18 @@ fn a_static_member_restarts_without_a_rebalance() -> Result<()> {
         let route = Route::new(&properties).set("kafka.group.instance.id", id);
         route.set("kafka.session.timeout.ms", "40000").spawn()
     };
-    let (mut first, mut second) = (start("one")?, start("two")?);
-    holds(&mut first, 4)?;
-    holds(&mut second, 4)?;
     let rebalances = |worker: &Worker| -> Result<f64> {
         Ok(worker.metrics()?.sum("keystone_rebalances_total", &[]))
     };
+    let mut first = start("one")?;
+    holds(&mut first, 8)?;
+    let mut second = start("two")?;
+    holds(&mut second, 4)?;
+    // All eight; four away; none new in the generation that took them; none in the one that gives
+    // them to the second, of which the first may hear after the second.
+    first.wait_until(WORK, "the first knows the last generation", |worker| {
+        Ok(rebalances(worker)? >= 4.0)
+    })?;
     let before = rebalances(&first)?;
     load.produce_in(&kafka.bootstrap(), "static-in", 0..30_000)?;
     drain(second)?;
