@@ -237,21 +237,18 @@ impl<'s> Scanner<'s> {
 
     #[inline(always)]
     fn members(&mut self, at: usize, path: Option<&'s Path>, depth: usize) -> Option<usize> {
-        let bytes = self.bytes;
-        let mut at = bytes.space(at);
-        if bytes.get(at)? == b'}' {
-            return Some(at + 1);
+        let mut at = self.bytes.space(at);
+        match self.bytes.get(at)? {
+            b'"' => {}
+            b'}' => return Some(at + 1),
+            _ => return None,
         }
         loop {
-            if bytes.get(at)? != b'"' {
-                return None;
-            }
             let start = at + 1;
             let key = self.string(start)?;
             let child = path.and_then(|path| self.child(path, start, key));
-            at = self.expect(key.end, b':')?;
-            at = self.value(bytes.space(at), child, depth)?;
-            let (after, is_last) = self.after_item(at, b'}')?;
+            at = self.value(self.after_key(key.end)?, child, depth)?;
+            let (after, is_last) = self.after_member(at)?;
             at = after;
             if is_last {
                 return Some(at);
@@ -264,24 +261,19 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    /// The members of the event that come after the filter rejected it, from the first one's place: they are validated, and the keys that
-    /// the filter has looked at are watched for.
+    /// The members of the event that come after the filter rejected it, from the first one's opening quote: they are validated, and the keys
+    /// that the filter has looked at are watched for.
     #[inline(never)]
     fn rest(&mut self, mut at: usize, event: &'s Path, depth: usize) -> Option<usize> {
-        let bytes = self.bytes;
         let watched = event.filter_keys.lengths_of(|id| !self.spans[id].is_none());
         loop {
-            if bytes.get(at)? != b'"' {
-                return None;
-            }
             let start = at + 1;
             let key = self.string(start)?;
             if key.escaped || watched.has(key.end - 1 - start) {
                 self.watch(event, start, key);
             }
-            at = self.expect(key.end, b':')?;
-            at = self.any(bytes.space(at), None, depth)?;
-            let (after, is_last) = self.after_item(at, b'}')?;
+            at = self.any(self.after_key(key.end)?, None, depth)?;
+            let (after, is_last) = self.after_member(at)?;
             at = after;
             if is_last {
                 return Some(at);
@@ -316,11 +308,35 @@ impl<'s> Scanner<'s> {
         Some(self.paths?.get(id))
     }
 
-    /// The place after a byte that must come next, but for white space.
+    /// The place of a member's value. Most writers put it right after the colon, which one look at two bytes tells.
     #[inline(always)]
-    fn expect(&self, at: usize, byte: u8) -> Option<usize> {
+    fn after_key(&self, at: usize) -> Option<usize> {
+        match (self.bytes.get(at), self.bytes.get(at + 1)) {
+            (Some(b':'), Some(first)) if first > b' ' => Some(at + 1),
+            _ => self.after_spaced_key(at),
+        }
+    }
+
+    #[inline(never)]
+    fn after_spaced_key(&self, at: usize) -> Option<usize> {
         let at = self.bytes.space(at);
-        (self.bytes.get(at)? == byte).then_some(at + 1)
+        (self.bytes.get(at)? == b':').then(|| self.bytes.space(at + 1))
+    }
+
+    /// The opening quote of the next member; or the place after the object, and that it is closed.
+    #[inline(always)]
+    fn after_member(&self, at: usize) -> Option<(usize, bool)> {
+        match (self.bytes.get(at), self.bytes.get(at + 1)) {
+            (Some(b','), Some(b'"')) => Some((at + 1, false)),
+            _ => self.after_last_member(at),
+        }
+    }
+
+    /// As [`Self::after_member`], where it is the last one or white space follows.
+    #[inline(always)]
+    fn after_last_member(&self, at: usize) -> Option<(usize, bool)> {
+        let (at, is_last) = self.after_item(at, b'}')?;
+        (is_last || self.bytes.get(at)? == b'"').then_some((at, is_last))
     }
 
     /// The place of the next member or item; or after the container, and that it is closed.
