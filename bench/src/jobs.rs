@@ -141,12 +141,7 @@ impl Bench {
     /// group, and of the topic or index delivered to.
     pub(crate) fn run(&mut self, job: Job, run: &str) -> Result<(Cost, Option<Verdict>)> {
         match job.work {
-            Work::Kcat => {
-                let mut kcat = Command::new("kcat");
-                kcat.args(["-C", "-e", "-q", "-o", "beginning", "-t", EVENTS])
-                    .args(["-b", &self.kafka.bootstrap()]);
-                Ok((measure::run(&mut kcat)?, None))
-            }
+            Work::Kcat => Ok((self.kcat(EVENTS)?, None)),
             Work::MirrorC => {
                 let mut mirror = Command::new(&self.programs.mirror);
                 mirror
@@ -294,6 +289,14 @@ impl Bench {
         let started = Instant::now();
         let worker = self.start_worker(run, EVENTS, route)?;
         consumed(worker, started, self.events.count())
+    }
+
+    /// What consuming a topic to its end costs at all.
+    pub(crate) fn kcat(&self, topic: &str) -> Result<Cost> {
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-C", "-e", "-q", "-o", "beginning", "-t", topic])
+            .args(["-b", &self.kafka.bootstrap()]);
+        measure::run(&mut kcat)
     }
 
     pub(crate) fn start_worker(&self, run: &str, topic: &str, route: &str) -> Result<Worker> {

@@ -107,6 +107,8 @@ pub(crate) struct Row {
     setting: Setting,
     count: u64,
     costs: Vec<Cost>,
+    /// Of `kcat -C` on the same topic, for comparison.
+    floor: Vec<Cost>,
     wrong: Option<String>,
 }
 
@@ -138,6 +140,7 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
         setting,
         count: setting.count(events),
         costs: Vec::new(),
+        floor: Vec::new(),
         wrong: None,
     };
     let mut scaling = Scaling {
@@ -165,10 +168,17 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
             if row.wrong.is_some() {
                 continue;
             }
-            match route(bench, &row.setting, row.count, &run, jobs::consumed) {
-                Ok(cost) => {
-                    eprintln!("{what}: {:.2} CPU-s", cost.cpu_seconds);
+            let floor = || bench.kcat(&row.setting.topic());
+            match route(bench, &row.setting, row.count, &run, jobs::consumed)
+                .and_then(|cost| Ok((cost, floor()?)))
+            {
+                Ok((cost, floor)) => {
+                    eprintln!(
+                        "{what}: {:.2} CPU-s, kcat {:.2}",
+                        cost.cpu_seconds, floor.cpu_seconds
+                    );
                     row.costs.push(cost);
+                    row.floor.push(floor);
                 }
                 Err(error) => row.wrong = Some(said(&what, &error)),
             }

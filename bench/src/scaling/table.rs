@@ -7,8 +7,8 @@ use crate::measure::Cost;
 use crate::table::{MEBIBYTE, Spread};
 
 const HEAD: &str = "\
-| varied | | events | CPU-seconds per million: median (least to most) | CPU-seconds per GB | events a second | peak memory | delivered set |
-|---|---|---|---|---|---|---|---|
+| varied | | events | CPU-seconds per million: median (least to most) | `kcat -C` | × `kcat -C` | CPU-seconds per GB | events a second | peak memory | delivered set |
+|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// The table, with what it says of itself.
@@ -54,19 +54,27 @@ fn line(row: &Row) -> String {
         row.count
     );
     let cpu = |cost: &Cost| cost.cpu_seconds * 1e6 / row.count as f64;
-    let spread = |figure: &dyn Fn(&Cost) -> f64| Spread::of(row.costs.iter().map(figure).collect());
-    let (Some(cpu), Some(wall), None) =
-        (spread(&cpu), spread(&|cost| cost.wall_seconds), &row.wrong)
-    else {
+    let spread = |costs: &[Cost], figure: &dyn Fn(&Cost) -> f64| {
+        Spread::of(costs.iter().map(figure).collect())
+    };
+    let wall = spread(&row.costs, &|cost| cost.wall_seconds);
+    let (Some(floor), Some(cpu), Some(wall), None) = (
+        spread(&row.floor, &cpu),
+        spread(&row.costs, &cpu),
+        wall,
+        &row.wrong,
+    ) else {
         let wrong = row.wrong.as_deref().unwrap_or("not run");
-        return format!("{what} | - | - | - | - | wrong: {wrong} |");
+        return format!("{what} | - | - | - | - | - | - | wrong: {wrong} |");
     };
     let peak = row.costs.iter().map(|cost| cost.peak_bytes).max();
     format!(
-        "{what} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.0} | {:.0} MiB | exact |",
+        "{what} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} MiB | exact |",
         cpu.median,
         cpu.least,
         cpu.most,
+        floor.median,
+        cpu.median / floor.median,
         // A million events of so many bytes are so many megabytes.
         cpu.median * 1e3 / row.setting.shape.bytes as f64,
         row.count as f64 / wall.median,
