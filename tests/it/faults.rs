@@ -14,8 +14,8 @@ use keystone_tests::{
 };
 
 use crate::scenario::{
-    WORK, all_committed, consumed, counter, drain, file_url, source, to_elasticsearch, to_kafka,
-    to_parquet, topic_of,
+    LONG_DRAIN, WORK, all_committed, consumed, counter, drain, file_url, source, to_elasticsearch,
+    to_kafka, to_parquet, topic_of,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -174,7 +174,7 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     let mut first = Worker::spawn(&endpoint(proxy.port()))?;
     first.wait_ready(WORK)?;
     // Publishing starts with reading the manifest, and that answer comes this late.
-    proxy.set(Mode::Delay(Duration::from_secs(2)));
+    proxy.set(Mode::Delay(Duration::from_secs(8)));
     events.produce_in(&kafka.bootstrap(), "named-files-in", 0..20_000)?;
     first.wait_until(WORK, "a commit names files", |_| {
         let commits = kafka.commits("named-files", "named-files-in")?;
@@ -219,6 +219,7 @@ fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
         Ok(!hidden_files(directory.path())?.is_empty())
     })?;
     first.sigkill();
+    let committed: i64 = kafka.committed("swept", "swept-in")?.values().sum();
     let left = hidden_files(directory.path())?;
     let long_ago = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
     for path in &left {
@@ -231,7 +232,7 @@ fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
     second.wait_until(WORK, "they are removed", |_| {
         Ok(!left.iter().any(|path| path.exists()))
     })?;
-    consumed(&mut second, events.count())?;
+    consumed(&mut second, events.count() - committed as u64)?;
     drain(second)?;
     assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
     let mut judge = Judge::new(events.expected_with_time(), "event_id");
@@ -269,8 +270,9 @@ fn a_drained_worker_repeats_nothing() -> Result<()> {
         "drained-in",
         &file_url(directory.path()),
     );
-    for (route, properties) in [("drained-kafka", &to_topic), ("drained-parquet", &to_files)] {
-        let mut first = Worker::spawn(properties)?;
+    for (route, properties) in [("drained-kafka", to_topic), ("drained-parquet", to_files)] {
+        let properties = properties + LONG_DRAIN;
+        let mut first = Worker::spawn(&properties)?;
         consumed(&mut first, 1)?;
         drain(first)?;
         let committed: i64 = kafka.committed(route, "drained-in")?.values().sum();
@@ -282,7 +284,7 @@ fn a_drained_worker_repeats_nothing() -> Result<()> {
             committed > 0 && committed < events.count() as i64,
             "{committed}: not in the middle"
         );
-        let mut second = Worker::spawn(properties)?;
+        let mut second = Worker::spawn(&properties)?;
         consumed(&mut second, events.count() - committed as u64)?;
         assert_eq!(
             counter(&second, "consumed")?,
@@ -403,6 +405,11 @@ fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
     metastore.stop();
     let mut worker = Worker::spawn(&properties)?;
     all_committed(kafka, "hms-outage", "hms-outage-in", &mut [&mut worker])?;
+    let expected = events.expected_with_time();
+    // Files are published after the commit that names them.
+    worker.wait_until(WORK, "all is published", |worker| {
+        Ok(counter(worker, "delivered")? >= expected.len() as u64)
+    })?;
     let status = worker.status()?;
     let problems = status["sink"]["problems"].to_string();
     assert!(problems.contains("metastore"), "{status}");
@@ -415,7 +422,7 @@ fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
         pending > 0.0,
         "the metrics say that {pending} partitions wait"
     );
-    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    let mut judge = Judge::new(expected, "event_id");
     judge.parquet(&location)?;
     judge.verdict().assert_exact();
     metastore.restart()?;
@@ -454,7 +461,7 @@ fn sigterm_ends_a_worker_that_never_reached_a_broker() -> Result<()> {
         Ok(!ready && text.contains("kafka.bootstrap.servers"))
     })?;
     worker.sigterm()?;
-    let (status, log) = worker.wait_exit(Duration::from_secs(20))?;
+    let (status, log) = worker.wait_exit(Duration::from_secs(29))?;
     assert_eq!(status.code(), Some(0), "{log}");
     Ok(())
 }

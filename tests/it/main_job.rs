@@ -8,8 +8,8 @@ use keystone_tests::kafka::Isolation;
 use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, S3, Worker};
 
 use crate::scenario::{
-    all_committed, assert_ledger, consumed, counter, drain, file_url, to_elasticsearch, to_kafka,
-    to_parquet, topic_of,
+    LONG_DRAIN, all_committed, assert_ledger, consumed, counter, drain, file_url, to_elasticsearch,
+    to_kafka, to_parquet, topic_of,
 };
 
 const COUNT: u64 = 1_000_000;
@@ -32,7 +32,7 @@ fn source() -> Result<&'static Kafka> {
 
 /// Waits until all is consumed, drains, and checks ledger, commits and memory. Says what it cost.
 fn run_to_the_end(kafka: &Kafka, route: &str, properties: &str) -> Result<()> {
-    let mut worker = Worker::spawn(properties)?;
+    let mut worker = Worker::spawn(&format!("{properties}{LONG_DRAIN}"))?;
     consumed(&mut worker, COUNT)?;
     assert_ledger(&worker)?;
     let kept = million().expected().len() as u64;

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
-use keystone_tests::{Events, Kafka, Result, Worker, block_on};
+use keystone_tests::{Error, Events, Kafka, Result, Worker, block_on, wait_for};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 /// For a route to do its work; generous, since two cores serve everything.
 pub(crate) const WORK: Duration = Duration::from_secs(240);
-/// For a worker to end after SIGTERM.
-pub(crate) const END: Duration = Duration::from_secs(60);
+/// For a worker to end after SIGTERM: longer than any drain.
+pub(crate) const END: Duration = Duration::from_secs(150);
+/// For routes that are drained with much on its way, which may take a busy machine longer than the default allows.
+pub(crate) const LONG_DRAIN: &str = "delivery.shutdown.drain.max.ms = 50000\n";
 
 /// The part of a route that every sink shares.
 pub(crate) fn source(kafka: &Kafka, name: &str, topic: &str) -> String {
@@ -77,12 +79,19 @@ pub(crate) fn all_committed(
     topic: &str,
     workers: &mut [&mut Worker],
 ) -> Result<()> {
-    let ends = kafka.end_offsets(topic)?;
+    // A broker that was restarted may not lead its partitions yet.
+    let ends = wait_for(WORK, &format!("the ends of {topic}"), || {
+        let ends = kafka.end_offsets(topic)?;
+        match ends.is_empty() {
+            false => Ok(ends),
+            true => Err(Error::new("it has no partitions")),
+        }
+    })?;
     let (first, others) = workers.split_first_mut().expect("at least one worker");
     first.wait_until(WORK, &format!("all of {topic} is committed"), |_| {
         for other in others.iter_mut() {
             if other.has_exited() {
-                return Err(keystone_tests::Error::new(format!(
+                return Err(Error::new(format!(
                     "another worker has ended\n{}",
                     other.stderr_tail()
                 )));

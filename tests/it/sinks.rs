@@ -86,7 +86,8 @@ fn create_suppresses_what_was_delivered_before() -> Result<()> {
     let events = Events::new(41, 20_000);
     topic_of(kafka, "created-in", &events)?;
     let properties = to_elasticsearch(kafka, "created", "created-in", &server.url(), "created")
-        + "delivery.tradeoff = no-duplicates\n";
+        // A request that is sent again would find its own documents.
+        + "delivery.tradeoff = no-duplicates\nsink.elasticsearch.request.timeout.ms = 300000\n";
     let kept = events.expected().len() as u64;
     for (group, suppressed) in [("created-once", 0), ("created-twice", kept)] {
         let mut worker = Route::new(&properties)
@@ -305,6 +306,10 @@ fn two_workers_register_one_table() -> Result<()> {
     for worker in [&mut first, &mut second] {
         consumed(worker, events.count() / 2)?;
     }
+    // What is to be registered dies with the process.
+    first.wait_until(WORK, "the partitions are registered", |_| {
+        Ok(metastore.partitions("default", "two_workers")?.len() == 2)
+    })?;
     drain(first)?;
     drain(second)?;
     assert_eq!(
@@ -451,7 +456,8 @@ fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
     events.produce_in(&kafka.bootstrap(), "s3-outage-in", 100_000..200_000)?;
     worker.wait_until(WORK, "readyz says that the sink is down", |worker| {
         let (ready, text) = worker.readyz()?;
-        Ok(!ready && text.contains("sink:"))
+        // Where it went away after a commit, the files that this names are what waits.
+        Ok(!ready && (text.contains("sink:") || text.contains("publish:")))
     })?;
     assert!(
         worker

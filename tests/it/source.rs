@@ -1,6 +1,5 @@
 //! Where a route reads: several topics, starts, partitions and topics that come and go, groups of every kind.
 
-use std::collections::HashMap;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 
 use crate::scenario::{
-    END, Outgoing, WORK, all_committed, counter, drain, send, to_elasticsearch, to_kafka, topic_of,
-    values,
+    LONG_DRAIN, Outgoing, WORK, all_committed, counter, drain, send, to_elasticsearch, to_kafka,
+    topic_of, values,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -162,7 +161,8 @@ fn a_new_group_starts_at_the_end_or_at_a_time() -> Result<()> {
         })?;
         holds(&mut worker, 3)?;
         send(kafka, &from, &[at(Outgoing::new(event("after")), noon, 0)])?;
-        delivered(&mut worker, 3)?;
+        // Which of the two workers has read "at noon" is not known, so nothing is to be left unread.
+        all_committed(kafka, name, &from, &mut [&mut worker])?;
         drain(worker)?;
         expected.sort_unstable();
         assert_eq!(ids(kafka, &to)?, expected, "{name}");
@@ -216,7 +216,7 @@ fn join_and_leave(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()
     let (from, to) = (format!("{name}-in"), format!("{name}-out"));
     kafka.create_topic(&from, 8, &[])?;
     kafka.create_topic(&to, 8, &[])?;
-    let properties = to_kafka(kafka, name, &from, &to) + more;
+    let properties = to_kafka(kafka, name, &from, &to) + more + LONG_DRAIN;
     let producing = std::thread::scope(|scope| -> Result<()> {
         let producing = scope.spawn(|| -> Result<()> {
             for part in 0..12 {
@@ -299,7 +299,7 @@ fn a_topic_that_was_deleted_and_made_anew_is_read_again() -> Result<()> {
         kafka.create_topic("anew-in", 1, &[])
     })?;
     send(kafka, "anew-in", &events(&["f", "g"]))?;
-    worker.wait_until(END, "the new events are delivered", |worker| {
+    worker.wait_until(WORK, "the new events are delivered", |worker| {
         Ok(counter(worker, "delivered")? >= 7)
     })?;
     send(kafka, "anew-in", &events(&["h"]))?;
@@ -364,21 +364,16 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     topic_of(kafka, "silent-in", &load)?;
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", silent.local_addr()?);
-    let taking = std::thread::spawn(move || {
-        let mut taken: HashMap<usize, std::net::TcpStream> = HashMap::new();
-        // Ends with the first connection that sends nothing: the test's own.
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
         while let Ok((stream, _)) = silent.accept() {
-            let mut byte = [0];
-            if stream.peek(&mut byte).is_ok_and(|read| read == 0) {
-                break;
-            }
-            taken.insert(taken.len(), stream);
+            open.push(stream);
         }
     });
     let properties = to_elasticsearch(kafka, "silent", "silent-in", &url, "silent")
         .replace("filter", "# filter")
-        + "kafka.session.timeout.ms = 6000\nkafka.max.poll.interval.ms = 6000\nsink.elasticsearch.request.timeout.ms = 3000\n\
-           delivery.shutdown.drain.max.ms = 500\n";
+        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\nkafka.max.poll.interval.ms = 6000\n\
+           sink.elasticsearch.request.timeout.ms = 3000\ndelivery.shutdown.drain.max.ms = 500\n";
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "all lanes are paused", |worker| {
         let (lanes, paused) = (
@@ -421,9 +416,5 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
             .sum::<i64>(),
         0
     );
-    drop(std::net::TcpStream::connect(
-        url.trim_start_matches("http://"),
-    )?);
-    taking.join().expect("it does not panic");
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use keystone_tests::kafka::Isolation;
-use keystone_tests::{Error, Events, Judge, Kafka, Result, Worker, wait_for};
+use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Worker, wait_for};
 
 use crate::scenario::{
-    Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, send, to_kafka,
+    END, Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, send, to_kafka,
     topic_of, values,
 };
 
@@ -31,8 +31,11 @@ fn a_drained_worker_hands_on_exactly() -> Result<()> {
     let events = Events::new(61, 200_000);
     topic_of(kafka, "once-in", &events)?;
     kafka.create_topic("once-out", 8, &[])?;
-    let properties = once(kafka, "once", "once-in", "once-out");
-    let mut first = Worker::spawn(&properties)?;
+    // Nothing is killed here: nobody is to be fenced because the machine is busy.
+    let route = Route::new(once(kafka, "once", "once-in", "once-out"))
+        .set("sink.kafka.transaction.timeout.ms", "30000")
+        .set("kafka.session.timeout.ms", "30000");
+    let mut first = route.spawn()?;
     first.wait_until(WORK, "some is committed", |worker| {
         assert_eq!(
             worker
@@ -44,7 +47,7 @@ fn a_drained_worker_hands_on_exactly() -> Result<()> {
     })?;
     drain(first)?;
     let committed: i64 = kafka.committed("once", "once-in")?.values().sum();
-    let mut second = Worker::spawn(&properties)?;
+    let mut second = route.spawn()?;
     consumed(&mut second, events.count() - committed as u64)?;
     all_committed(kafka, "once", "once-in", &mut [&mut second])?;
     assert_ledger(&second)?;
@@ -106,14 +109,18 @@ fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
         Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(8.0))
     })?;
     zombie.signal("CONT")?;
-    all_committed(
-        kafka,
-        "once-zombie",
-        "once-zombie-in",
-        &mut [&mut other, &mut zombie],
-    )?;
+    all_committed(kafka, "once-zombie", "once-zombie-in", &mut [&mut other])?;
     drain(other)?;
-    drain(zombie)?;
+    // Where it was stopped before the answer to a commit, it may have to end by itself.
+    if !zombie.has_exited() {
+        zombie.sigterm()?;
+    }
+    let (status, _) = zombie.wait_exit(END)?;
+    let log = zombie.stderr();
+    assert!(
+        status.code() == Some(0) || log.contains("is not known"),
+        "{log}"
+    );
     judge(kafka, &events, "once-zombie-out")
 }
 

@@ -16,6 +16,8 @@ const CONNECTIONS: usize = 512;
 /// How often a waiting thread looks at what the test has set.
 const LOOK: Duration = Duration::from_millis(20);
 const CONNECT: Duration = Duration::from_secs(5);
+/// For a request to begin to come, where it is answered in the server's place.
+const REQUEST: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 16 * 1024;
 
@@ -64,7 +66,7 @@ impl Mode {
 pub struct Visit {
     /// When its first bytes were there.
     pub arrived: Instant,
-    /// When it was answered in the server's place.
+    /// When it was answered in the server's place: just before the answer was sent.
     pub refused: Option<Instant>,
 }
 
@@ -206,11 +208,8 @@ fn connect(mut client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_nodelay(true)?;
     if let Some(answer) = shared.mode().answer() {
-        let arrived = refuse(&mut client, &answer)?;
-        shared.visits().extend(arrived.map(|arrived| Visit {
-            arrived,
-            refused: Some(Instant::now()),
-        }));
+        let visit = refuse(&mut client, &answer)?;
+        shared.visits().extend(visit);
         return Ok(());
     }
     while shared.mode() == Mode::BlackHole {
@@ -228,21 +227,26 @@ fn connect(mut client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Answers after it has read what has come of the request, so that closing does not reset the connection before the answer is read. Says when
-/// the request began to come, if it did.
-fn refuse(client: &mut TcpStream, answer: &str) -> std::io::Result<Option<Instant>> {
-    client.set_read_timeout(Some(LOOK * 5))?;
+/// Answers after it has read what has come of the request, so that closing does not reset the connection before the answer is read.
+/// `None` where nothing came.
+fn refuse(client: &mut TcpStream, answer: &str) -> std::io::Result<Option<Visit>> {
+    client.set_read_timeout(Some(REQUEST))?;
     let mut buffer = [0; BUFFER];
     let mut arrived = None;
     // A request of 64 MiB is the most that is read.
     for _ in 0..4096 {
         match client.read(&mut buffer) {
             Ok(0) | Err(_) => break,
-            Ok(_) => arrived = arrived.or(Some(Instant::now())),
+            Ok(_) if arrived.is_none() => {
+                arrived = Some(Instant::now());
+                client.set_read_timeout(Some(LOOK * 5))?;
+            }
+            Ok(_) => {}
         }
     }
+    let refused = Some(Instant::now());
     client.write_all(answer.as_bytes())?;
-    Ok(arrived)
+    Ok(arrived.map(|arrived| Visit { arrived, refused }))
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64, answers: bool) {

@@ -182,7 +182,6 @@ impl Worker {
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let response = http()
             .get(format!("http://127.0.0.1:{}{path}", self.port))
-            .timeout(Duration::from_secs(5))
             .send()?;
         Ok((response.status().as_u16(), response.text()?))
     }

@@ -27,7 +27,7 @@ use crate::judge::{Place, Record};
 use crate::scripted::Scripted;
 
 /// Nothing here takes this long; a condition that is not met by then never will be.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Runs scenarios side by side and names those that failed.
 pub(crate) fn together(scenarios: &[(&str, fn())]) {

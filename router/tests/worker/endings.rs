@@ -102,7 +102,7 @@ fn a_stuck_sink_and_a_stop() {
         error.contains("not settled within delivery.shutdown.drain.max.ms"),
         "{error}"
     );
-    assert!(took < Duration::from_secs(8), "the stop took {took:?}");
+    assert!(took < Duration::from_secs(20), "the stop took {took:?}");
     assert_eq!(bench.record.count(), 0);
     assert!(
         bench.committed().values().all(|offset| *offset == 0),

@@ -88,12 +88,12 @@ fn a_slow_sink_bounds_what_is_in_flight() {
 fn a_stop_under_load() {
     let bench = Bench::new("stop-under-load", 4);
     bench.produce(4_000);
-    let slow = || {
-        Scripted::new(&bench.record, |call| {
-            Act::after_ms(call.number % 9, Act::done())
+    let slow = |least| {
+        Scripted::new(&bench.record, move |call| {
+            Act::after_ms(least + call.number % 9, Act::done())
         })
     };
-    let running = bench.start(slow(), &[]);
+    let running = bench.start(slow(20), &[]);
     running.until("some is delivered", || bench.record.count() > 500);
     let first = running.stop().expect("drained");
     assert_eq!((first.consumed, first.in_flight), (first.delivered, 0));
@@ -103,7 +103,7 @@ fn a_stop_under_load() {
         bench.committed().values().sum::<i64>(),
         first.delivered as i64
     );
-    let running = bench.start(slow(), &[]);
+    let running = bench.start(slow(0), &[]);
     running.until("all is delivered", || bench.record.complete());
     let second = running.stop().expect("drained");
     assert_eq!(first.delivered + second.delivered, 4_000);

@@ -15,6 +15,8 @@ use super::{Cell, Dice, Fault, Sink, Tradeoff};
 const START: Duration = Duration::from_secs(180);
 /// For a worker to end after SIGTERM: longer than any drain.
 const END: Duration = Duration::from_secs(150);
+/// What a worker says when it has subscribed.
+const READING: &str = ": reading topics=";
 /// What a worker says that could not drain in time.
 const NOT_DRAINED: &str = "were not settled within delivery.shutdown.drain.max.ms";
 /// A worker that ends more often than this is not started again.
@@ -136,6 +138,14 @@ impl Route {
     pub(super) fn terminate_one(&mut self, dice: &mut Dice) -> Result<()> {
         let victim = dice.below(self.workers.len() as u64) as usize;
         let mut worker = self.workers.remove(victim);
+        // Before it listens for signals, SIGTERM is no request to drain.
+        let what = format!("a worker of {} to listen for signals", self.name);
+        wait_for(START, &what, || {
+            match worker.has_exited() || worker.stderr().contains(READING) {
+                true => Ok(()),
+                false => Err(Error::new(worker.stderr_tail())),
+            }
+        })?;
         if !worker.has_exited() {
             worker.sigterm()?;
         }
