@@ -13,12 +13,13 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
 use crate::joint::{Committing, JointCommits};
 use crate::lane::{Assigned, Flush};
+use crate::list::{describe, keys_of, list_of};
 use crate::named;
 use crate::offsets::{Commit, PartitionKey};
 use crate::records::Entrance;
@@ -496,56 +497,6 @@ fn least_loaded(assigned: &HashMap<PartitionKey, Arc<Assigned>>, lanes: usize) -
     (0..loads.len())
         .min_by_key(|lane| loads[*lane])
         .unwrap_or(0)
-}
-
-fn keys_of(list: &TopicPartitionList) -> Vec<PartitionKey> {
-    list.elements()
-        .iter()
-        .map(|element| PartitionKey::new(element.topic(), element.partition()))
-        .collect()
-}
-
-/// A list to commit, with this metadata at each partition.
-pub fn list_of(commits: &[Commit], metadata: Option<&str>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(commits.len());
-    for commit in commits {
-        let element = list.add_partition(&commit.key.topic, commit.key.partition);
-        let mut element = element;
-        // Only an offset that librdkafka can't represent fails, and those never come out of a window.
-        if element.set_offset(Offset::Offset(commit.offset)).is_err() {
-            warn!(offset = commit.offset, "an offset can't be committed");
-        }
-        if let Some(metadata) = metadata {
-            element.set_metadata(metadata);
-        }
-    }
-    list
-}
-
-/// `events[0,1,5]` for a log line, cut where there are many.
-fn describe(list: &TopicPartitionList) -> String {
-    let mut topics: std::collections::BTreeMap<String, Vec<i32>> =
-        std::collections::BTreeMap::new();
-    for element in list.elements() {
-        topics
-            .entry(element.topic().to_owned())
-            .or_default()
-            .push(element.partition());
-    }
-    let parts: Vec<String> = topics
-        .into_iter()
-        .map(|(topic, mut partitions)| {
-            partitions.sort_unstable();
-            let shown: Vec<String> = partitions.iter().take(20).map(i32::to_string).collect();
-            let more = if partitions.len() > 20 { ",…" } else { "" };
-            format!("{topic}[{}{more}]", shown.join(","))
-        })
-        .collect();
-    if parts.is_empty() {
-        "none".to_owned()
-    } else {
-        parts.join(" ")
-    }
 }
 
 impl ClientContext for Group {

@@ -24,6 +24,7 @@ pub mod lane;
 pub mod ledger;
 pub mod limit;
 pub mod limiter;
+pub mod list;
 pub mod log;
 pub mod metrics;
 pub mod named;

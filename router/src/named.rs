@@ -27,8 +27,9 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::{debug, info};
 
 use crate::backoff::{Backoff, jitter};
-use crate::group::{list_of, take_durable};
+use crate::group::take_durable;
 use crate::joint::{Chosen, Committing, choose, finish, quiet};
+use crate::list::list_of;
 use crate::offsets::Commit;
 use crate::state::{ASK_TIMEOUT, Shared, lock};
 

@@ -7,8 +7,9 @@ use keystone_sinks::{JointCommit, SinkError};
 use rdkafka::consumer::Consumer;
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::group::{list_of, take_durable};
+use crate::group::take_durable;
 use crate::joint::{Chosen, Committing, choose, finish, quiet};
+use crate::list::list_of;
 use crate::state::lock;
 
 /// A commit that was begun.

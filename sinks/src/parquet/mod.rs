@@ -37,11 +37,10 @@ use std::time::{Duration, Instant};
 use keystone_config::{Problem, Settings};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use options::{OPTIONS, SECTION};
+pub use options::{METRICS, OPTIONS, SECTION};
 
 use crate::batch::{Batch, BatchId};
 use crate::hive::{self, ColumnsError, Hive};
-use crate::metric::{Metric, MetricKind};
 use crate::{
     Answer, BoxFuture, Cause, Context, Joint, Prepared, Sink, SinkError, SinkState, Source,
 };
@@ -58,63 +57,6 @@ use sweep::Alive;
 static STEPS: AtomicU64 = AtomicU64::new(0);
 /// A request to the bucket or the metastore, with the pause before it.
 const LONGEST_STEP: Duration = Duration::from_secs(70);
-
-pub const METRICS: &[Metric] = &[
-    Metric {
-        name: "keystone_parquet_files_published_total",
-        kind: MetricKind::Counter,
-        labels: &["cause"],
-        help: "Files published, by what ended them: bytes, rows, age, open_files, memory, flush or commit (taken along by the commit of others). Worry when open_files or memory dominate: events arrive for many partitions at once, and files are small.",
-    },
-    Metric {
-        name: "keystone_parquet_published_bytes_total",
-        kind: MetricKind::Counter,
-        labels: &[],
-        help: "Bytes of the files published.",
-    },
-    Metric {
-        name: "keystone_parquet_published_rows_total",
-        kind: MetricKind::Counter,
-        labels: &[],
-        help: "Rows in the files published.",
-    },
-    Metric {
-        name: "keystone_parquet_open_files",
-        kind: MetricKind::Gauge,
-        labels: &[],
-        help: "Files being written, hidden from readers.",
-    },
-    Metric {
-        name: "keystone_parquet_open_rows",
-        kind: MetricKind::Gauge,
-        labels: &[],
-        help: "Rows that readers don't see yet, in files being written or waiting: what a crash makes the worker read again.",
-    },
-    Metric {
-        name: "keystone_parquet_waiting_files",
-        kind: MetricKind::Gauge,
-        labels: &[],
-        help: "Files that have ended and wait, hidden, for the commit that names them (two-phase publication).",
-    },
-    Metric {
-        name: "keystone_parquet_buffered_bytes",
-        kind: MetricKind::Gauge,
-        labels: &[],
-        help: "Memory held by files being written.",
-    },
-    Metric {
-        name: "keystone_parquet_swept_files_total",
-        kind: MetricKind::Counter,
-        labels: &[],
-        help: "Hidden files in a directory that crashed workers had left, removed. At the start, and every 6 hours.",
-    },
-    Metric {
-        name: "keystone_parquet_abandoned_rows_total",
-        kind: MetricKind::Counter,
-        labels: &[],
-        help: "Rows dropped from files being written, to be read again: after a write error, or partitions that were lost.",
-    },
-];
 
 /// Builds the sink from `sink.parquet.*` and `sink.hive.*`.
 pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
