@@ -91,7 +91,7 @@ pub(crate) fn gather(
             file: file.clone(),
             line,
         };
-        for (key, value, origin) in from_file(text, origin, problems) {
+        for (key, value, origin) in from_file(table, text, origin, problems) {
             add(key, value, origin, problems);
         }
     }
@@ -100,7 +100,7 @@ pub(crate) fn gather(
             file: file.clone(),
             line,
         };
-        for (key, value, origin) in from_file(text, origin, problems) {
+        for (key, value, origin) in from_file(table, text, origin, problems) {
             add(key, value, origin, problems);
         }
     }
@@ -128,16 +128,17 @@ pub(crate) fn gather(
 }
 
 fn from_file(
+    table: &Table,
     text: &str,
     origin: impl Fn(usize) -> Origin,
     problems: &mut Vec<Problem>,
 ) -> Vec<(String, String, Origin)> {
-    let (pairs, flaws) = properties::parse(text);
+    let (pairs, flaws) = properties::parse(text, |key| secret(table, key));
     problems.extend(flaws.into_iter().map(|flaw| Problem {
         key: flaw.key,
         origin: Some(origin(flaw.line)),
         problem: flaw.problem,
-        hint: flaw.hint.into(),
+        hint: flaw.hint.into_owned(),
     }));
     pairs
         .into_iter()
@@ -185,6 +186,14 @@ fn prefixes(table: &Table) -> impl Iterator<Item = Passthrough> + '_ {
 
 fn known(table: &Table, key: &str) -> bool {
     declared(table).any(|spec| spec.key == key) || handed_on(table, key).is_some()
+}
+
+/// A key that nobody knows may be a secret's with a slip in it.
+fn secret(table: &Table, key: &str) -> bool {
+    match declared(table).find(|spec| spec.key == key) {
+        Some(spec) => spec.secret,
+        None => handed_on(table, key).is_none_or(|(passthrough, name)| (passthrough.secret)(name)),
+    }
 }
 
 fn unknown_key(table: &Table, key: String, origin: Origin) -> Problem {

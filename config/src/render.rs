@@ -24,8 +24,10 @@ Layers, later wins:
 An option that belongs to another `sink.type` than the route's has no effect: a warning, or nothing where it is in the managed defaults.
 
 **Files** are Java property files in UTF-8: `key=value`, `#` begins a comment, a backslash at the end of a line continues the value in the
-next line, and `\\n` is a line break. A backslash that is part of a value is written twice: `source.topics=^events\\\\..*`. White space around a
-value is dropped, except in a secret. A key may stand only once in a file.
+next line, and `\\n` is a line break. A backslash that is part of a value is written twice: `source.topics=^events\\\\..*`. One before a
+character that it does nothing for is an error, as it would be dropped: `\\d` would be read as `d`. What may be escaped: `\\\\`, `\\n`, `\\t`,
+`\\r`, `\\f`, `\\u` and four hexadecimal digits, `:`, `=`, `#`, `!`, `'`, `\"`, a space and a tab. White space around a value is dropped, except in a
+secret. A key may stand only once in a file.
 
 **Environment**: `source.topics` is `KEYSTONE_SOURCE_TOPICS`: upper-case, with an underscore for each dot and dash. An empty variable counts as
 not set. A variable that begins with `KEYSTONE_` and sets no option is an error; the variables that Kubernetes makes for a Service named

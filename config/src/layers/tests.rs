@@ -232,3 +232,23 @@ fn a_file_is_read_and_its_first_wrong_byte_has_a_line() {
         "{problem}"
     );
 }
+
+#[test]
+fn a_dropped_backslash_is_a_problem_of_its_line_in_each_file() {
+    let mut sources =
+        file("filter=regex_match(a, '\\d+')\nadmin.password=a\\Zb\nadmin.pasword=a\\Zb");
+    sources.defaults = Some(("fleet".into(), "route.name=\\\na\\.b".into()));
+    let problems = bad(&sources);
+    let lines: Vec<&str> = problems.lines().collect();
+    assert_eq!(
+        lines[0],
+        r"fleet:2: route.name: a backslash would be dropped: `\.` would be read as `.`; write a backslash that is part of the value twice: `\\.`"
+    );
+    assert_eq!(
+        lines[1],
+        r"route.properties:5: filter: a backslash would be dropped: `\d` would be read as `d`; write a backslash that is part of the value twice: `\\d`"
+    );
+    assert!(lines[2].starts_with("route.properties:6: admin.password: a backslash stands before"));
+    assert_eq!(lines.len(), 5, "{problems}");
+    assert!(!problems.contains('Z'), "{problems}");
+}

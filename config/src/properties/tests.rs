@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
-use super::{escape_value, parse};
+use super::{Flaw, Pair, escape_value};
+
+fn parse(text: &str) -> (Vec<Pair>, Vec<Flaw>) {
+    super::parse(text, |key| key == "password")
+}
 
 fn pairs(text: &str) -> Vec<(String, String, usize)> {
     let (pairs, flaws) = parse(text);
@@ -59,15 +63,79 @@ fn every_line_ending_and_a_byte_order_mark() {
 
 #[test]
 fn escapes_and_utf_8() {
-    let text = "a=x\\ny\\tz\\\\\nb=\\u00e9é\u{1f600}\nc\\ d\\=e=1\nd=^e\\.\n";
+    let text = "a=x\\ny\\tz\\\\\nb=\\u00e9é\u{1f600}\nc\\ d\\=e=1\nd=^e\\\\.\n";
     let expected = [
         pair("a", "x\ny\tz\\", 1),
         pair("b", "éé\u{1f600}", 2),
         pair("c d=e", "1", 3),
-        // Java's rule: the backslash is dropped.
-        pair("d", "^e.", 4),
+        pair("d", "^e\\.", 4),
     ];
     assert_eq!(pairs(text), expected);
+}
+
+#[test]
+fn what_may_be_escaped() {
+    let text = "a=\\\\ \\\\d \\n \\t \\r \\f \\: \\= \\# \\! \\' \\\" \\u0041 \\\t\\ ";
+    let expected = "\\ \\d \n \t \r \x0c : = # ! ' \" A \t ";
+    assert_eq!(pairs(text), [pair("a", expected, 1)]);
+}
+
+#[test]
+fn a_backslash_that_would_be_dropped_is_a_flaw_with_its_line() {
+    let (pairs, flaws) = parse("a=1\nfilter=regex_match(a, '\\d+')\nb=2\n");
+    assert_eq!(pairs.len(), 3);
+    assert_eq!(flaws.len(), 1);
+    assert_eq!((flaws[0].key.as_str(), flaws[0].line), ("filter", 2));
+    assert_eq!(
+        flaws[0].problem,
+        r"a backslash would be dropped: `\d` would be read as `d`"
+    );
+    assert_eq!(
+        flaws[0].hint,
+        r"write a backslash that is part of the value twice: `\\d`"
+    );
+}
+
+#[test]
+fn a_dropped_backslash_is_found_wherever_it_stands() {
+    let (_, flaws) =
+        parse("# \\d\na=\\w\\.\\w, \\\n  \\\\d \\\n  #\\é\u{1b}\\\u{1b}\nb\\c \\n\\\\\n=\\q");
+    let found: Vec<_> = flaws
+        .iter()
+        .map(|flaw| (flaw.key.as_str(), flaw.line, flaw.problem.as_str()))
+        .collect();
+    let dropped = "a backslash would be dropped: ";
+    assert_eq!(
+        found,
+        [
+            (
+                "a",
+                2,
+                &*format!(r"{dropped}`\w` would be read as `w`, `\.` would be read as `.`")
+            ),
+            (
+                "a",
+                4,
+                &*format!(
+                    r"{dropped}`\é` would be read as `é`, `\\u{{1b}}` would be read as `\u{{1b}}`"
+                )
+            ),
+            ("bc", 5, &*format!(r"{dropped}`\c` would be read as `c`")),
+            ("", 6, &*format!(r"{dropped}`\q` would be read as `q`")),
+            ("", 6, "there is no key before the separator"),
+        ]
+    );
+}
+
+#[test]
+fn of_a_secret_a_flaw_tells_nothing() {
+    let (_, flaws) = parse("password=ab\\Zc\n");
+    assert_eq!(flaws.len(), 1);
+    let told = format!("{}; {}", flaws[0].problem, flaws[0].hint);
+    assert_eq!(
+        told,
+        r"a backslash stands before a character that needs none, and would be dropped; write a backslash that is part of the value twice, `\\`"
+    );
 }
 
 #[test]
