@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use chrono::format::{self, Item, Parsed, StrftimeItems};
-use chrono::{DateTime, Datelike, NaiveTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 
 use super::argument::{Takes, number, text, with_article};
 use super::{Call, Function, Literals, Outcome, PrepareError, Prepared};
@@ -51,20 +51,51 @@ impl Format {
         })
     }
 
-    /// As what is read: a pattern must tell a date, which is tried.
+    /// As what is read: a pattern must tell a date, and a time or none, which is tried.
     fn read_source(word: &str) -> Result<Format, String> {
         let format = Format::read(word)?;
         if let Format::Pattern(items) = &format {
-            let mut sample = String::new();
-            let day = DateTime::<Utc>::UNIX_EPOCH;
-            let known = write!(sample, "{}", day.format_with_items(items.iter()))
-                .is_ok_and(|()| by_pattern(&sample, items).is_some());
-            if !known {
-                return Err("the pattern does not tell a whole date".to_owned());
-            }
+            readable(items)?;
         }
         Ok(format)
     }
+}
+
+/// Refuses a pattern by which no text, or not every text, tells a time.
+fn readable(items: &[Item<'_>]) -> Result<(), String> {
+    use format::Fixed::{LowerAmPm, TimezoneName, UpperAmPm};
+    use format::Numeric::{Hour, Hour12, Timestamp};
+    let number = |which| {
+        items
+            .iter()
+            .any(|item| matches!(item, Item::Numeric(it, _) if *it == which))
+    };
+    let fixed = |which| items.contains(&Item::Fixed(which));
+    // Reading skips the name, so that any zone would be taken as UTC.
+    if fixed(TimezoneName) {
+        return Err("the name of a zone, %Z, can't be read; use %z, an offset".to_owned());
+    }
+    let half_of_day = fixed(UpperAmPm) || fixed(LowerAmPm) || number(Hour) || number(Timestamp);
+    if number(Hour12) && !half_of_day {
+        return Err(
+            "an hour from 1 to 12, %I or %l, does not tell the half of the day; add %p, AM or PM, or use %H, an hour from 0 to 23"
+                .to_owned(),
+        );
+    }
+    // Two digits in each field and a fraction: what is written without padding or only where it is not zero is there too.
+    let sample_time = DateTime::from_timestamp(817_166_096, 789_000_000).unwrap_or_default();
+    let mut sample = String::new();
+    let mut parsed = Parsed::new();
+    let date = write!(sample, "{}", sample_time.format_with_items(items.iter())).is_ok()
+        && format::parse(&mut parsed, &sample, items.iter()).is_ok()
+        && (parsed.timestamp().is_some() || parsed.to_naive_date().is_ok());
+    if !date {
+        return Err("the pattern does not tell a whole date".to_owned());
+    }
+    resolve(parsed).map(drop).ok_or_else(|| {
+        "the pattern tells a part of a time without the greater one: a fraction needs seconds, seconds need minutes, and minutes and %p an hour"
+            .to_owned()
+    })
 }
 
 fn prepare(literals: Literals<'_>, _: &Settings) -> Result<Prepared, PrepareError> {
@@ -148,18 +179,27 @@ fn since_epoch(text: &str, unit: i128) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds, nanos.rem_euclid(NANOS) as u32)
 }
 
-/// UTC where the pattern has no zone, midnight where it has no time.
 fn by_pattern(text: &str, items: &[Item<'_>]) -> Option<DateTime<Utc>> {
     let mut parsed = Parsed::new();
     format::parse(&mut parsed, text, items.iter()).ok()?;
-    if parsed.offset().is_some() {
-        return parsed.to_datetime().ok().map(|time| time.to_utc());
+    resolve(parsed)
+}
+
+/// UTC where there is no zone, midnight where there is no time, the full hour where there is nothing below it. A time that is told in
+/// any other part is none: it would be a guess.
+fn resolve(mut parsed: Parsed) -> Option<DateTime<Utc>> {
+    let below_minute = parsed.second().or(parsed.nanosecond());
+    // Seconds since 1970 tell the time, too, and what else is there is compared with them.
+    if parsed.timestamp().is_none() && parsed.minute().is_none() && below_minute.is_none() {
+        if parsed.hour_div_12().is_none() && parsed.hour_mod_12().is_none() {
+            parsed.set_hour(0).ok()?;
+        }
+        parsed.set_minute(0).ok()?;
     }
-    let time = match parsed.to_naive_datetime_with_offset(0) {
-        Ok(time) => time,
-        Err(_) => parsed.to_naive_date().ok()?.and_time(NaiveTime::MIN),
-    };
-    Some(time.and_utc())
+    if parsed.offset().is_none() {
+        parsed.set_offset(0).ok()?;
+    }
+    parsed.to_datetime().ok().map(|time| time.to_utc())
 }
 
 fn write<'a>(time: DateTime<Utc>, to: &Format) -> Outcome<'a> {

@@ -63,6 +63,24 @@ fn what_is_read() {
             "1795431906000000000",
         ),
         ("\"2026-327\"", "%Y-%j", "1795392000000000000"),
+        // An hour without minutes is the full hour.
+        ("\"2026-11-23 11\"", "%Y-%m-%d %H", "1795431600000000000"),
+        (
+            "\"Nov 23 2026 11 PM\"",
+            "%b %d %Y %I %p",
+            "1795474800000000000",
+        ),
+        (
+            "\"Nov 23 2026 12 am\"",
+            "%b %d %Y %l %P",
+            "1795392000000000000",
+        ),
+        // Midnight where there is no time, in the zone if there is one.
+        ("\"2026-11-23+01:00\"", "%F%:z", "1795388400000000000"),
+        // Seconds since 1970 tell all of it.
+        ("\"11 1795431906\"", "%I %s", "1795431906000000000"),
+        ("\"1795431906.5\"", "%s%.f", "1795431906500000000"),
+        ("\"2026-11-23 1795431906\"", "%F %s", "1795431906000000000"),
     ] {
         yields(
             &format!("convert_time(@, '{from}', 'nanos')"),
@@ -134,6 +152,61 @@ fn a_bad_format_is_found_when_it_is_compiled() {
         17,
         "argument 2: a time is written in 'seconds', 'millis', 'micros', 'nanos', as 'rfc3339' or by a pattern such as '%Y-%m-%d'",
     );
+}
+
+#[test]
+fn a_pattern_that_leaves_the_time_open_is_found_when_it_is_compiled() {
+    let half = "argument 2: an hour from 1 to 12, %I or %l, does not tell the half of the day; add %p, AM or PM, or use %H, an hour from 0 to 23";
+    let part = "argument 2: the pattern tells a part of a time without the greater one: a fraction needs seconds, seconds need minutes, and minutes and %p an hour";
+    let zone = "argument 2: the name of a zone, %Z, can't be read; use %z, an offset";
+    for (pattern, reason) in [
+        ("%Y-%m-%d %I:%M", half),
+        ("%F %l", half),
+        ("%F %T %Z", zone),
+        ("%F %T %z (%Z)", zone),
+        ("%F %M", part),
+        ("%F %p", part),
+        ("%F %S", part),
+        ("%F %H %S", part),
+        ("%F %H%.f", part),
+        ("%F %R%.f", part),
+        ("%F%.f", part),
+    ] {
+        refuses(
+            &format!("convert_time(a, '{pattern}', 'millis')"),
+            17,
+            reason,
+        );
+        fails(
+            "convert_time(t, p, 'millis')",
+            &json!({"t": "2026-11-26", "p": pattern}).to_string(),
+            &format!("convert_time: {reason}"),
+        );
+    }
+    // To be written, they are whole.
+    yields(
+        "convert_time(`1795431906`, 'seconds', '%I:%M %Z')",
+        "null",
+        "\"11:05 UTC\"",
+    );
+}
+
+#[test]
+fn a_time_that_can_not_be_is_not_midnight() {
+    for (text, pattern) in [
+        ("2026-11-26 24", "%F %H"),
+        ("2026-11-26 24:00", "%F %R"),
+        ("2026-11-26 11:60", "%F %R"),
+        ("2026-11-26 13 PM", "%F %I %p"),
+        ("2026-11-26 11 AM 12", "%F %H %p %I"),
+        ("2026-11-26 12 1795431906", "%F %H %s"),
+    ] {
+        fails(
+            &format!("convert_time(@, '{pattern}', 'millis')"),
+            &json!(text).to_string(),
+            "convert_time: argument 1 is a string that is not written as argument 2 says",
+        );
+    }
 }
 
 #[test]
