@@ -5,7 +5,7 @@ use std::time::Duration;
 use keystone_config::Settings;
 use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, is_refusal, properties};
 use keystone_sinks::kafka::producer::{Failure, Outgoing, Producer};
-use keystone_sinks::kafka::producer_config;
+use keystone_sinks::kafka::{producer_config, refuses_with_others};
 use keystone_sinks::{Batch, Cause, Event, Stage};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -93,10 +93,10 @@ impl DeadLetters {
         pulse.turn();
         self.create_topic().await;
         let mut failures = self.send(batch, None).await;
-        // A topic refuses whole request batches above its limit: only a record that is refused alone is too large.
+        // Kafka refuses a whole request for one record in it: only a record that is refused alone is meant.
         if failures
             .iter()
-            .any(|failure| failure.code == RDKafkaErrorCode::MessageSizeTooLarge)
+            .any(|failure| refuses_with_others(failure.code))
         {
             let mut alone = Vec::new();
             for failure in failures {
@@ -129,12 +129,14 @@ impl DeadLetters {
         failures
     }
 
+    /// Dated when it is written, not when the event was: Kafka would refuse one from the future, and would delete one from the past by the
+    /// topic's retention, soon after its offset is committed. The event's own time is among the headers.
     fn record<'a>(&'a self, event: Event<'a>, stage: Stage, reason: &str) -> Outgoing<'a> {
         Outgoing {
             topic: &self.topic,
             key: event.key,
             payload: event.original,
-            timestamp: event.timestamp,
+            timestamp: None,
             headers: Some(headers(&self.route, event, stage, reason)),
         }
     }
@@ -160,6 +162,9 @@ impl DeadLetters {
         match code {
             RDKafkaErrorCode::MessageSizeTooLarge => DeadLetterError::Fatal(format!(
                 "the dead letter of {event} is too large for topic {topic} (dead.letter.topic): raise that topic's max.message.bytes to that of the source topic, then start the worker again; nothing is lost"
+            )),
+            RDKafkaErrorCode::InvalidRecord => DeadLetterError::Fatal(format!(
+                "kafka refuses the dead letter of {event} for topic {topic} (dead.letter.topic): {code}; a compacted topic takes none without a key: set that topic's cleanup.policy to delete, then start the worker again; nothing is lost"
             )),
             code if is_refusal(code) => DeadLetterError::Fatal(format!(
                 "kafka does not let the route write dead letters to topic {topic} (dead.letter.topic): {code}; give its user the right to write, or choose another dead.letter.topic or dead.letter.policy"

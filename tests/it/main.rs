@@ -14,6 +14,7 @@ mod bad_events;
 mod battery;
 mod by_hand;
 mod cli;
+mod dead_letters;
 mod faults;
 mod main_job;
 mod overload;

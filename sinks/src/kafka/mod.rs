@@ -16,7 +16,8 @@ use rdkafka::config::ClientConfig;
 use crate::{Answer, Batch, BoxFuture, Context, Sink, SinkError, SinkState};
 use client::{Role, SINK_PREFIX, SOURCE_PREFIX};
 use producer::{Failure, Producer};
-use target::{Sorted, Target, refuses_with_others};
+pub use target::refuses_with_others;
+use target::{Sorted, Target};
 use transaction::{Bounds, TransactionalSink};
 
 pub const OPTIONS: &[OptionSpec] = &[

@@ -28,7 +28,7 @@ pub(super) struct Sorted {
 }
 
 /// Whether the refusal may be meant for another record of the same request.
-pub(super) fn refuses_with_others(code: Code) -> bool {
+pub fn refuses_with_others(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge
@@ -76,7 +76,12 @@ impl Target {
                 event.payload.map_or(0, <[u8]>::len),
                 self.topic
             )),
-            Code::InvalidRecord | Code::InvalidMessage | Code::InvalidTimestamp => Some(format!(
+            Code::InvalidTimestamp => Some(format!(
+                "kafka refuses the event for topic {}: the record's timestamp is outside what the topic allows \
+                 (message.timestamp.before.max.ms, message.timestamp.after.max.ms)",
+                self.topic
+            )),
+            Code::InvalidRecord | Code::InvalidMessage => Some(format!(
                 "kafka refuses the event for topic {}: {code} (a compacted topic takes no event without a key)",
                 self.topic
             )),

@@ -1,0 +1,92 @@
+//! The dead-letter topic where Kafka itself stands in the way.
+
+use keystone_tests::{Kafka, Result, Worker};
+
+use crate::scenario::{Outgoing, WORK, all_committed, counter, drain, send, source, values};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+
+/// Events with timestamps that Kafka takes in no other topic, or would delete from it at once: their dead letters are there and stay, and none
+/// of them holds back what came with it.
+#[test]
+fn the_time_of_a_bad_event_does_not_matter() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let any_time = [
+        ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ("retention.ms", "-1"),
+    ];
+    kafka.create_topic("times-in", 1, &any_time)?;
+    kafka.create_topic("times-out", 1, &[])?;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
+    let at = |value: &str, timestamp| Outgoing {
+        timestamp: Some(timestamp),
+        ..Outgoing::new(value)
+    };
+    // Microseconds taken for milliseconds is the usual mistake.
+    let records = [
+        at(r#"{"id":"now"}"#, now),
+        at("bad, of the future", now * 1000),
+        at(r#"{"id":"good, of the future"}"#, now * 1000),
+        at("bad, of the past", now - 30 * 24 * HOUR_MS),
+        at("bad, of now", now),
+        at(r#"{"id":"last"}"#, now),
+    ];
+    send(kafka, "times-in", &records)?;
+    let properties = format!(
+        "{}sink.type = kafka\nsink.kafka.topic = times-out\n",
+        source(kafka, "times", "times-in").replace("filter", "# filter")
+    );
+    let mut worker = Worker::spawn(&properties)?;
+    all_committed(kafka, "times", "times-in", &mut [&mut worker])?;
+    assert_eq!(counter(&worker, "dead_lettered")?, 4);
+    drain(worker)?;
+    assert_eq!(
+        values(kafka, "times-out")?,
+        [r#"{"id":"now"}"#, r#"{"id":"last"}"#]
+    );
+    let letters = kafka.read_all("times.dead-letters")?;
+    assert_eq!(letters.len(), 4);
+    for letter in letters {
+        assert!(
+            letter
+                .timestamp
+                .is_some_and(|at| (now..now + HOUR_MS).contains(&at)),
+            "{letter:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A compacted topic takes nothing without a key: the worker says so and ends, with nothing lost, instead of trying for ever.
+#[test]
+fn a_compacted_dead_letter_topic_is_named() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("compacted-in", 1, &[])?;
+    kafka.create_topic(
+        "compacted.dead-letters",
+        1,
+        &[("cleanup.policy", "compact")],
+    )?;
+    send(
+        kafka,
+        "compacted-in",
+        &[Outgoing::new("bad"), Outgoing::new("{}")],
+    )?;
+    let properties = source(kafka, "compacted", "compacted-in") + "sink.type = blackhole\n";
+    let mut worker = Worker::spawn(&properties)?;
+    let (status, log) = worker.wait_exit(WORK)?;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("compacted-in-0 offset 0") && log.contains("cleanup.policy"),
+        "{log}"
+    );
+    let committed = kafka.committed("compacted", "compacted-in")?;
+    assert!(
+        committed.values().all(|offset| *offset == 0),
+        "{committed:?}"
+    );
+    Ok(())
+}
