@@ -17,6 +17,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
+use crate::expired::{Expiry, Look};
 use crate::joint::{Committing, JointCommits};
 use crate::lane::{Assigned, Flush};
 use crate::list::{describe, keys_of, list_of};
@@ -102,6 +103,7 @@ pub struct Group {
     reporter: Reporter,
     /// The partitions held, each with its generation and lane.
     assigned: Mutex<HashMap<PartitionKey, Arc<Assigned>>>,
+    expiry: Mutex<Expiry>,
     /// `assigned` has changed since the consumer loop last looked.
     changed: AtomicBool,
     /// To the thread that commits: Kafka may take long to answer, and nobody else is to wait for it without a limit.
@@ -133,6 +135,7 @@ impl Group {
             records: OnceLock::new(),
             reporter: Reporter::new("consumer"),
             assigned: Mutex::default(),
+            expiry: Mutex::default(),
             changed: AtomicBool::new(false),
             commits,
             longest_commit,
@@ -193,7 +196,9 @@ impl Group {
         {
             let mut assigned = lock(&self.assigned);
             let mut offsets = self.shared.offsets();
+            let mut expiry = lock(&self.expiry);
             for start in &starts {
+                expiry.assigned(&start.key, start.from);
                 let generation = offsets.assign(start.key.clone(), start.from, start.committed);
                 if let (Some(name), Some(offset)) = (&start.name, start.committed) {
                     let commit = Commit {
@@ -508,15 +513,23 @@ impl ClientContext for Group {
         self.reporter.error(error, reason);
     }
 
-    /// Keeps the log's end of each partition, and notices when no broker can be reached.
+    /// Keeps the log's end of each partition, and notices what was deleted unread and when no broker can be reached.
     fn stats(&self, statistics: Statistics) {
         let mut ends = HashMap::new();
         {
             let assigned = lock(&self.assigned);
+            let mut expiry = lock(&self.expiry);
             for topic in statistics.topics.values() {
                 for partition in topic.partitions.values() {
                     let key = PartitionKey::new(&topic.topic, partition.partition);
-                    if partition.hi_offset >= 0 && assigned.contains_key(&key) {
+                    if !assigned.contains_key(&key) {
+                        continue;
+                    }
+                    if let Some(now) = Look::at(partition) {
+                        let count = expiry.look(&key, now);
+                        self.shared.count_expired(&key, count, now.low);
+                    }
+                    if partition.hi_offset >= 0 {
                         let high = partition.hi_offset;
                         ends.insert(key, LogEnd { high });
                     }

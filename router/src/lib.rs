@@ -17,6 +17,7 @@ pub mod consumer;
 pub mod dead_letters;
 pub mod decision;
 pub mod delivery;
+pub mod expired;
 pub mod group;
 pub mod held;
 pub mod joint;

@@ -182,6 +182,12 @@ pub const METRICS: &[Metric] = &[
         "Lanes whose partitions are paused because the sink is slower than the source.",
     ),
     metric(
+        "keystone_events_expired_total",
+        Counter,
+        &[],
+        "Events that Kafka deleted, by the topic's retention or on request, before this worker had read them: the route has lost them. About, where the topic is compacted or written in transactions.",
+    ),
+    metric(
         "keystone_rebalances_total",
         Counter,
         &[],
@@ -411,6 +417,7 @@ fn observe(shared: &Shared, ready: bool) {
     }
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     counter!("keystone_batches_closed_total").absolute(read(&shared.batches));
+    counter!("keystone_events_expired_total").absolute(read(&shared.expired));
     counter!("keystone_rebalances_total").absolute(read(&shared.rebalances));
     counter!("keystone_commits_total").absolute(read(&shared.commits));
     counter!("keystone_commit_failures_total").absolute(read(&shared.commit_failures));

@@ -54,6 +54,9 @@ pub fn resolve(
     shared: &Shared,
     list: &mut TopicPartitionList,
 ) -> Result<Vec<PartitionStart>, String> {
+    if shared.stop_requested() {
+        return Err("partitions came after the worker was asked to stop".to_owned());
+    }
     let asking = Asking {
         shared,
         deadline: Instant::now() + PATIENCE,

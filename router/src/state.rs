@@ -83,6 +83,8 @@ pub struct Shared {
     /// The group has assigned partitions (or none) to this worker at least once.
     pub joined: AtomicBool,
     pub rebalances: AtomicU64,
+    /// Events that were deleted before they were read.
+    pub expired: AtomicU64,
     pub commits: AtomicU64,
     pub commit_failures: AtomicU64,
     pub paused_lanes: AtomicUsize,
@@ -121,6 +123,7 @@ impl Shared {
             loop_ended: AtomicBool::new(false),
             joined: AtomicBool::new(false),
             rebalances: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             commit_failures: AtomicU64::new(0),
             paused_lanes: AtomicUsize::new(0),
@@ -303,6 +306,21 @@ impl Shared {
             errors.pop_front();
         }
         errors.push_back((SystemTime::now(), text));
+    }
+
+    /// Counts and tells of events that Kafka deleted before they were read: they lay before the offset `low`.
+    pub fn count_expired(&self, key: &PartitionKey, count: u64, low: i64) {
+        if count == 0 {
+            return;
+        }
+        self.expired.fetch_add(count, Ordering::Relaxed);
+        let PartitionKey { topic, partition } = key;
+        let text = format!(
+            "{count} events of {topic}-{partition} before offset {low} were deleted by kafka before they were read, and are lost to this route: \
+             raise retention.ms and retention.bytes of topic {topic} above the longest time that the route or its sink may be away"
+        );
+        warn!("{text}");
+        self.remember(text);
     }
 
     pub fn last_errors(&self) -> Vec<(SystemTime, String)> {

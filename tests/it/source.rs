@@ -8,6 +8,7 @@ use keystone_tests::{Events, Judge, Kafka, Result, Route, Worker, block_on};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::scenario::{
     LONG_DRAIN, Outgoing, WORK, all_committed, counter, drain, send, to_elasticsearch, to_kafka,
@@ -167,6 +168,48 @@ fn a_new_group_starts_at_the_end_or_at_a_time() -> Result<()> {
         expected.sort_unstable();
         assert_eq!(ids(kafka, &to)?, expected, "{name}");
     }
+    Ok(())
+}
+
+/// Events that Kafka deletes while the route is away are lost to it, and it says so and counts them.
+#[test]
+fn events_that_were_deleted_unread_are_counted() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("expired-in", 1, &[])?;
+    kafka.create_topic("expired-out", 1, &[])?;
+    let numbers = |range: std::ops::Range<u32>| -> Vec<Outgoing> {
+        range
+            .map(|number| Outgoing::new(event(&number.to_string())))
+            .collect()
+    };
+    let properties = copy(kafka, "expired", "expired-in", "expired-out");
+    send(kafka, "expired-in", &numbers(0..10))?;
+    let mut worker = Worker::spawn(&properties)?;
+    all_committed(kafka, "expired", "expired-in", &mut [&mut worker])?;
+    drain(worker)?;
+    send(kafka, "expired-in", &numbers(10..1010))?;
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .create()?;
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset("expired-in", 0, Offset::Offset(900))?;
+    block_on(admin.delete_records(&before, &AdminOptions::new()))?;
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "the loss is counted", |worker| {
+        Ok(counter(worker, "expired")? > 0)
+    })?;
+    delivered(&mut worker, 110)?;
+    assert_eq!(counter(&worker, "expired")?, 890);
+    let errors = worker.status()?["last_errors"].to_string();
+    let log = drain(worker)?;
+    for text in [&errors, &log] {
+        assert!(
+            text.contains("890 events of expired-in-0 before offset 900")
+                && text.contains("retention.ms"),
+            "{text}"
+        );
+    }
+    assert_eq!(ids(kafka, "expired-out")?.len(), 120);
     Ok(())
 }
 
