@@ -1,7 +1,7 @@
 //! The route's own options, and the table of all options of the program.
 
 use keystone_config::{Default, Kind, OptionSpec, Passthrough, Section, Table, Tradeoff3};
-use keystone_sinks::kafka::client::SOURCE_PASSTHROUGH;
+use keystone_sinks::kafka::client::{SOURCE_PASSTHROUGH, check_servers};
 
 const ROUTE: &[OptionSpec] = &[OptionSpec {
     key: "route.name",
@@ -21,12 +21,17 @@ const SOURCE: &[OptionSpec] = &[
         kind: Kind::List,
         default: Default::Required,
         secret: false,
-        doc: "The topics to read: names, or regular expressions that begin with `^` (topics that match later are picked up within `kafka.topic.metadata.refresh.interval.ms`).",
+        doc: "The topics to read: names, or regular expressions that begin with `^` (topics that match later are picked up within `kafka.topic.metadata.refresh.interval.ms`). \
+              An expression is POSIX extended (`[0-9]`, not `\\d`), has no comma, and matches a name that begins as it says; with `kafka.group.protocol=consumer` the brokers want the whole name to match: write `^plays-.*`. \
+              It must not match the topics that the route writes to.",
         example: "events",
     },
     OptionSpec {
         key: "kafka.bootstrap.servers",
-        kind: Kind::Text,
+        kind: Kind::Checked {
+            form: "`host:port`, separated by commas",
+            check: check_servers,
+        },
         default: Default::Required,
         secret: false,
         doc: "Some of the Kafka brokers to read from: `host:port`, separated by commas.",

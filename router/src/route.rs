@@ -1,5 +1,7 @@
 //! A route as the worker runs it: checked values, the compiled program, the sink.
 
+pub(crate) mod topics;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,14 @@ use keystone_config::{
     Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
 };
 use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets, Validation};
-use keystone_sinks::kafka::client;
+use keystone_sinks::kafka::client::{self, Role};
+use keystone_sinks::kafka::producer_config;
 use keystone_sinks::{Context, Sink};
 
 use crate::decision::{NullPayload, Steps};
 use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
+use crate::worker::consumer_config;
 
 /// Where a group without commits begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,7 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
     let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
     let whole = problems.is_empty();
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
+    problems.extend(topics::problems(&settings));
     let steps = steps(&settings, &mut problems);
     let mut sink = None;
     if whole {
@@ -106,6 +111,10 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
             Ok(built) => sink = Some(built),
             Err(more) => problems.extend(more),
         }
+    }
+    // Else librdkafka would repeat in its words what is known already.
+    if problems.is_empty() {
+        problems.extend(clients(&settings));
     }
     match (steps, sink) {
         (Some(steps), Some(sink)) if problems.is_empty() => {
@@ -121,6 +130,7 @@ pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
     let (settings, Problems(mut problems)) = resolve_without_secrets(&options::table(), sources);
     problems.extend(problems_below(SECRET_PREFIX, sources));
     let whole = problems.is_empty();
+    problems.extend(topics::problems(&settings));
     let steps = steps(&settings, &mut problems);
     if whole {
         problems.extend(combinations(&settings));
@@ -158,6 +168,35 @@ fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, V
         "stdout" => stdout::build(settings, context),
         _ => blackhole::build(settings, context),
     }
+}
+
+/// `kafka.*` properties that librdkafka takes one by one and refuses together.
+fn clients(settings: &Settings) -> Vec<Problem> {
+    let mut complaints = vec![client::refusal(&consumer_config(settings), Role::Consumer)];
+    if settings.get("dead.letter.policy") == "topic" {
+        let prefixes = &[client::SOURCE_PREFIX];
+        let mut config = producer_config(settings, prefixes, &[], Duration::ZERO);
+        // The producer of dead letters has a limit of its own.
+        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+            config.remove(name);
+        }
+        complaints.push(client::refusal(&config, Role::Producer));
+    }
+    let complaints = complaints.into_iter().flatten();
+    complaints
+        .map(|complaint| {
+            let set = settings.passthrough(client::SOURCE_PREFIX).into_iter();
+            let named = set
+                .map(|(name, _)| name)
+                .find(|name| complaint.contains(name));
+            let key = format!("kafka.{}", named.as_deref().unwrap_or("*"));
+            settings.problem(
+                &key,
+                format!("no Kafka client can be made; librdkafka says: {complaint}"),
+                "see librdkafka's CONFIGURATION.md for what goes together",
+            )
+        })
+        .collect()
 }
 
 /// Options that look into events.
@@ -199,31 +238,6 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
             format!("tombstones can't be delivered to the sink {sink}"),
             "set it to dead-letter or discard",
         ));
-    }
-    for topic in settings.list("source.topics") {
-        let clash = match sink {
-            "kafka" => {
-                settings.text("sink.kafka.topic") == Some(&topic)
-                    && !settings.is_set("sink.kafka.bootstrap.servers")
-            }
-            _ => false,
-        };
-        if clash {
-            problems.push(settings.problem(
-                "sink.kafka.topic",
-                format!(
-                    "{topic} is also a source topic: the route would read what it writes, for ever"
-                ),
-                "deliver to another topic",
-            ));
-        }
-        if dead_letter_topic(settings) == topic {
-            problems.push(settings.problem(
-                "dead.letter.topic",
-                format!("{topic} is also a source topic: the route would read its own dead letters, for ever"),
-                "use another topic",
-            ));
-        }
     }
     problems
 }
@@ -300,13 +314,6 @@ fn empty_secrets(settings: &Settings) -> Vec<Problem> {
         .collect()
 }
 
-fn dead_letter_topic(settings: &Settings) -> String {
-    settings.text("dead.letter.topic").map_or_else(
-        || format!("{}.dead-letters", settings.get("route.name")),
-        str::to_owned,
-    )
-}
-
 fn assemble(settings: Settings, steps: Steps) -> Route {
     let lanes = settings.maybe_count("delivery.lanes").unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64)
@@ -341,8 +348,11 @@ fn assemble(settings: Settings, steps: Steps) -> Route {
             "discard" => DeadLetterPolicy::Discard,
             _ => DeadLetterPolicy::Topic,
         },
-        dead_letter_topic: dead_letter_topic(&settings),
+        dead_letter_topic: topics::dead_letter_topic(&settings).unwrap_or_default(),
         config_hash: settings.hash(),
         settings,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,6 +128,26 @@ fn check_shows_an_expression_with_a_caret_and_librdkafkas_own_complaint() -> Res
 }
 
 #[test]
+fn check_refuses_a_route_that_reads_what_it_writes() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let route = file(
+        directory.path(),
+        "loop.properties",
+        "route.name = loop\nsource.topics = out, ^lo.*\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = kafka\nsink.kafka.topic = out\n",
+    )?;
+    let answer = keystone(&["check", "--offline", "--config", &route], b"")?;
+    assert_eq!(answer.code, USAGE, "{}", answer.stderr);
+    assert_lines(
+        &answer.stderr,
+        &[
+            &["loop.properties:5: sink.kafka.topic: out is also a source topic"],
+            &["dead.letter.topic: loop.dead-letters is matched by the pattern ^lo.*"],
+        ],
+    );
+    Ok(())
+}
+
+#[test]
 fn check_prints_each_value_with_its_origin_and_the_later_layer_wins() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let defaults = file(

@@ -9,7 +9,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{Failure, RouteArgs, worker_id};
-use crate::route::{self, Route};
+use crate::cli::output::{complain, say};
+use crate::route::{self, Route, topics};
 use crate::worker::consumer_config;
 
 /// How long a server may take to answer.
@@ -20,21 +21,21 @@ pub(super) fn check(args: &RouteArgs, offline: bool) -> Result<(), Failure> {
     let (route, sink) = route::load(&sources, &worker_id())?;
     print_effective(&route);
     for warning in route.warnings() {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     if offline {
-        println!("\nthe route {} is valid (no server was asked)", route.name);
+        say!("\nthe route {} is valid (no server was asked)", route.name);
         return Ok(());
     }
     let problems = ask_servers(&route, sink)?;
     if problems.is_empty() {
-        println!(
+        say!(
             "\nthe route {} is valid, and its servers answer",
             route.name
         );
         return Ok(());
     }
-    println!("\nthe route {} is valid, but:", route.name);
+    say!("\nthe route {} is valid, but:", route.name);
     Err(Failure::Failed(problems.join("\n")))
 }
 
@@ -56,9 +57,9 @@ fn print_effective(route: &Route) {
         .unwrap_or(0);
     for entry in &effective {
         let setting = format!("{} = {}", entry.key, entry.shown);
-        println!("{setting:width$}  # {}", entry.origin);
+        say!("{setting:width$}  # {}", entry.origin);
     }
-    println!("# configuration hash {}", route.config_hash);
+    say!("# configuration hash {}", route.config_hash);
 }
 
 /// What the servers that the route names say; each line names the option.
@@ -71,7 +72,7 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
         .map_err(|error| Failure::Failed(format!("the runtime can't be started: {error}")))?;
     let checked = runtime.block_on(async { tokio::time::timeout(PATIENCE, sink.check()).await });
     match checked {
-        Ok(Ok(())) => println!("\nsink {}: answers", route.sink_type),
+        Ok(Ok(())) => say!("\nsink {}: answers", route.sink_type),
         Ok(Err(problem)) => problems.push(format!("sink {}: {problem}", route.sink_type)),
         Err(_) => problems.push(format!(
             "sink {}: no answer within {} s",
@@ -109,12 +110,13 @@ fn source_problems(route: &Route) -> Vec<String> {
             )];
         }
     };
-    println!("\nsource: {} brokers answer", metadata.brokers().len());
+    say!("\nsource: {} brokers answer", metadata.brokers().len());
     let mut problems = Vec::new();
-    for topic in route.topics.iter().filter(|topic| !topic.starts_with('^')) {
+    let named = |topic: &&String| !topics::is_pattern(topic);
+    for topic in route.topics.iter().filter(named) {
         match metadata.topics().iter().find(|found| found.name() == topic) {
             Some(found) => match found.error() {
-                None => println!("source: topic {topic} has {} partitions", found.partitions().len()),
+                None => say!("source: topic {topic} has {} partitions", found.partitions().len()),
                 Some(code) => problems.push(format!("source: topic {topic}: {}", RDKafkaErrorCode::from(code))),
             },
             None => problems.push(format!(
@@ -122,5 +124,83 @@ fn source_problems(route: &Route) -> Vec<String> {
             )),
         }
     }
+    let found: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
+    let whole = topics::whole_names(&route.settings);
+    for pattern in route
+        .topics
+        .iter()
+        .filter(|topic| topics::is_pattern(topic))
+    {
+        match matched(pattern, whole, &found) {
+            Ok(line) => say!("source: {line}"),
+            Err(problem) => problems.push(format!("source: {problem}")),
+        }
+    }
     problems
+}
+
+/// How many topics that a pattern matches are named.
+const NAMED: usize = 10;
+
+/// What a pattern matches at present.
+fn matched(pattern: &str, whole: bool, topics: &[&str]) -> Result<String, String> {
+    let regex = topics::pattern(pattern, whole)?;
+    let mut names: Vec<&str> = topics.to_vec();
+    names.retain(|name| regex.is_match(name));
+    names.sort_unstable();
+    let plural = if names.len() == 1 { "" } else { "s" };
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    match names.len() {
+        0 => Err(format!(
+            "no topic matches the pattern {pattern} (source.topics) now, or the route's user may not see it{}",
+            if whole {
+                "; with kafka.group.protocol=consumer the whole name must match"
+            } else {
+                ""
+            }
+        )),
+        count => Ok(format!(
+            "the pattern {pattern} matches {count} topic{plural} now: {}{more}",
+            names[..count.min(NAMED)].join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matched;
+
+    #[test]
+    fn the_topics_of_a_pattern_are_named() {
+        let topics = ["plays-b", "other", "plays-a"];
+        assert_eq!(
+            matched("^plays-", false, &topics).unwrap(),
+            "the pattern ^plays- matches 2 topics now: plays-a, plays-b"
+        );
+        assert_eq!(
+            matched("^o", false, &topics).unwrap(),
+            "the pattern ^o matches 1 topic now: other"
+        );
+        let many: Vec<String> = (0..12).map(|n| format!("t{n:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let line = matched("^t", false, &many).unwrap();
+        assert!(
+            line.contains("12 topics now: t00, ") && line.ends_with("t09, and 2 more"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_pattern_without_topics_is_a_problem() {
+        let problem = matched("^x", false, &["plays"]).unwrap_err();
+        assert!(
+            problem.starts_with("no topic matches the pattern ^x (source.topics) now"),
+            "{problem}"
+        );
+        let problem = matched("^pl", true, &["plays"]).unwrap_err();
+        assert!(problem.contains("the whole name must match"), "{problem}");
+    }
 }

@@ -17,6 +17,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::{Failure, run, worker_id};
+use crate::cli::output::say;
 use crate::ledger::LedgerView;
 use crate::route;
 use crate::state::Shared;
@@ -48,9 +49,9 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
             .map_err(failed("the embedded broker can't create a topic"))?;
     }
     let properties = route_properties(&cluster.bootstrap_servers(), &out);
-    println!("A Kafka-protocol broker runs in this process. The route:\n");
+    say!("A Kafka-protocol broker runs in this process. The route:\n");
     for line in properties.lines() {
-        println!("    {line}");
+        say!("    {line}");
     }
     let sources = Sources {
         defaults: None,
@@ -61,7 +62,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let (route, sink) = route::load(&sources, &worker_id())?;
     run::start_logging(&route);
     let worker = Worker::new(route, sink).map_err(Failure::Failed)?;
-    println!(
+    say!(
         "\nWatch it at http://{}/metrics and /status while it runs.\n",
         worker.admin_address()
     );
@@ -241,7 +242,7 @@ fn watch(shared: &Arc<Shared>, count: u64) -> Result<(), String> {
 fn report(ledger: &LedgerView, out: &Path, took: Duration) -> Result<(), Failure> {
     let (files, rows) = read_back(out)
         .map_err(|reason| Failure::Failed(format!("the files can't be read back: {reason}")))?;
-    println!("\nThe ledger, after {:.1} s:", took.as_secs_f64());
+    say!("\nThe ledger, after {:.1} s:", took.as_secs_f64());
     for (name, count) in [
         ("consumed", ledger.consumed),
         ("filtered", ledger.filtered),
@@ -250,9 +251,9 @@ fn report(ledger: &LedgerView, out: &Path, took: Duration) -> Result<(), Failure
         ("dead-lettered", ledger.dead_lettered),
         ("in flight", ledger.in_flight),
     ] {
-        println!("    {name:<14} {count:>12}");
+        say!("    {name:<14} {count:>12}");
     }
-    println!(
+    say!(
         "\nRead back from {files} Parquet files: {rows} rows.\nThey are in {}",
         out.display()
     );

@@ -5,15 +5,18 @@ mod check;
 mod demo;
 mod eval;
 mod lines;
+mod output;
 mod run;
 mod test;
 mod trial;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use keystone_config::{Problems, Sources, read_file};
+use output::complain;
 
 /// Why a command ended without success.
 pub enum Failure {
@@ -98,10 +101,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // clap prints help and version to standard output, everything else to standard error.
-            let printed = error.print();
-            return match (printed, error.use_stderr()) {
-                (Ok(()), false) => ExitCode::SUCCESS,
-                _ => ExitCode::from(64),
+            let printed = match error.print() {
+                // A reader such as `head` has seen enough.
+                Err(error) => error.kind() == ErrorKind::BrokenPipe,
+                Ok(()) => true,
+            };
+            return match printed && !error.use_stderr() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(64),
             };
         }
     };
@@ -115,11 +122,11 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("{}", text.trim_end());
+            complain!("{}", text.trim_end());
             ExitCode::from(64)
         }
         Err(Failure::Failed(text)) => {
-            eprintln!("{}", text.trim_end());
+            complain!("{}", text.trim_end());
             ExitCode::FAILURE
         }
     }

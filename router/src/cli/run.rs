@@ -3,6 +3,7 @@
 use tracing::Level;
 
 use super::{Failure, RouteArgs, worker_id};
+use crate::cli::output::complain;
 use crate::log::RouteFormat;
 use crate::route::{self, Route};
 use crate::worker::Worker;
@@ -47,7 +48,7 @@ fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        eprintln!("keystone has a bug and ends; what is not committed is delivered again: {panic}");
+        complain!("keystone has a bug and ends; what is not committed is delivered again: {panic}");
         std::process::exit(1);
     }));
 }

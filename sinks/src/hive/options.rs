@@ -3,6 +3,7 @@
 use keystone_config::{Default, Kind, OptionSpec, Problem, Section, Settings};
 
 use super::client::Place;
+use crate::kafka::client::without_credentials;
 
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -40,7 +41,10 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         key: "sink.hive.location",
-        kind: Kind::Text,
+        kind: Kind::Checked {
+            form: "a location without credentials",
+            check: check_location,
+        },
         default: Default::Derived("`<sink.parquet.location>`"),
         secret: false,
         doc: "The table's location as Hive sees it, where that differs from `sink.parquet.location`: `s3a://bucket/path` for `s3://bucket/path`.",
@@ -56,11 +60,21 @@ pub const SECTION: Section = Section {
 };
 
 pub(super) fn check_uris(text: &str) -> Result<(), String> {
+    // As a whole: a password may have a comma.
+    if text.contains('@') {
+        return address(text).map(drop);
+    }
     text.split(',').try_for_each(|uri| address(uri).map(drop))
 }
 
 pub(super) fn address(uri: &str) -> Result<String, String> {
     let uri = uri.trim();
+    if uri.contains('@') {
+        let shown = without_credentials(uri);
+        return Err(format!(
+            "`{shown}` holds credentials, and none are sent to a metastore"
+        ));
+    }
     let rest = uri
         .strip_prefix("thrift://")
         .ok_or_else(|| format!("`{uri}` does not begin with thrift://"))?
@@ -74,6 +88,19 @@ pub(super) fn address(uri: &str) -> Result<String, String> {
         Some(_) => Err(format!("`{uri}` has no valid host and port")),
         None if rest.is_empty() => Err(format!("`{uri}` names no host")),
         None => Ok(format!("{rest}:9083")),
+    }
+}
+
+/// A user without a password is part of some names: `abfss://container@account/path`.
+fn check_location(text: &str) -> Result<(), String> {
+    let after = text.split_once("://").map_or(text, |(_, after)| after);
+    let authority = after.split('/').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) if user.contains(':') => Err(format!(
+            "`{}` holds credentials, which belong into the configuration of those who read the table",
+            without_credentials(text)
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -115,4 +142,23 @@ pub fn place(settings: &Settings) -> Result<Option<Place>, Problem> {
         table: table.to_lowercase(),
         location: location.trim_end_matches('/').to_owned(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_location, check_uris};
+
+    #[test]
+    fn credentials_in_addresses_are_refused_and_not_repeated() {
+        let uris = check_uris("thrift://a:9083, thrift://user:s3cret@b:9083").unwrap_err();
+        let location = check_location("s3a://id:s3cret@lake/plays").unwrap_err();
+        for (error, shown) in [(uris, "`…@b:9083`"), (location, "`…@lake/plays`")] {
+            assert!(
+                error.contains(shown) && !error.contains("s3cret"),
+                "{error}"
+            );
+        }
+        assert_eq!(check_location("abfss://lake@account/a:b"), Ok(()));
+        assert_eq!(check_location("hdfs://name:8020/a@b"), Ok(()));
+    }
 }

@@ -1,14 +1,16 @@
 //! What every Kafka client of the program shares: its properties from `kafka.*` (and `sink.kafka.*`), librdkafka's complaints about
 //! them in our terms, and its log lines and errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use keystone_config::{Passthrough, Problem, Settings};
 use rdkafka::ClientContext;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaType;
 use tracing::{debug, error, info, warn};
 
 use super::progress::Progress;
@@ -156,6 +158,62 @@ pub fn properties(
     config
 }
 
+/// Both of librdkafka's names for the brokers.
+const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+
+/// Whether the Kafka sink writes to the cluster that the route reads from, as far as the addresses tell: the sink has none of its own, or
+/// shares one.
+pub fn same_cluster(settings: &Settings) -> bool {
+    let sink = servers(settings, SINK_PREFIX);
+    sink.is_empty() || !sink.is_disjoint(&servers(settings, SOURCE_PREFIX))
+}
+
+/// The brokers set below a prefix, in one form.
+fn servers(settings: &Settings, prefix: &str) -> BTreeSet<String> {
+    let own = settings.passthrough(prefix).into_iter();
+    let own = own.filter(|(name, _)| SERVERS.contains(&name.as_str()));
+    let mut lists: Vec<String> = own.map(|(_, value)| value).collect();
+    if prefix == SOURCE_PREFIX {
+        lists.extend(settings.text("kafka.bootstrap.servers").map(str::to_owned));
+    }
+    let all = lists.iter().flat_map(|list| list.split(','));
+    all.map(address)
+        .filter(|address| !address.is_empty())
+        .collect()
+}
+
+/// `PLAINTEXT://Host` as `host:9092`: librdkafka's default port.
+fn address(text: &str) -> String {
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.split_once("://").map_or(&*text, |(_, rest)| rest);
+    let port = text
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()));
+    match port || text.is_empty() {
+        true => text.to_owned(),
+        false => format!("{text}:9092"),
+    }
+}
+
+/// Refuses addresses of brokers that hold credentials: they would stand in logs and errors.
+pub fn check_servers(text: &str) -> Result<(), String> {
+    match text.contains('@') {
+        false => Ok(()),
+        true => Err(format!(
+            "`{}` holds credentials, which belong into kafka.sasl.username and kafka.sasl.password (the sink's own into sink.kafka.sasl.*)",
+            without_credentials(text)
+        )),
+    }
+}
+
+/// An address for an error: nothing of what stands before the last `@`.
+pub fn without_credentials(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, after)) => format!("…@{after}"),
+        None => text.to_owned(),
+    }
+}
+
 /// librdkafka's default of `socket.timeout.ms`: how long one request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -171,6 +229,9 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
         .passthrough(prefix)
         .into_iter()
         .filter_map(|(name, value)| {
+            if let Err((problem, hint)) = unfit(&name, &value) {
+                return Some(settings.problem(&format!("{prefix}{name}"), problem, hint));
+            }
             let mut alone = ClientConfig::new();
             alone.set(&name, &value);
             let complaint = match alone.create_native_config() {
@@ -190,6 +251,41 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
             ))
         })
         .collect()
+}
+
+/// What librdkafka takes and can't be meant.
+fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
+    if SERVERS.contains(&name) {
+        return check_servers(value).map_err(|problem| (problem, "a list of `host:port`"));
+    }
+    match name == "group.id" && value.trim().is_empty() {
+        true => Err((
+            "it is empty, and offsets are committed for a consumer group".to_owned(),
+            "name the group, or leave the option out: the group is named as the route then",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What librdkafka says against these properties together, each of which is right by itself. No server is asked.
+pub fn refusal(config: &ClientConfig, role: Role) -> Option<String> {
+    let mut config = config.clone();
+    // A client without addresses connects to nothing.
+    for name in SERVERS {
+        config.remove(name);
+    }
+    let kind = match role {
+        Role::Consumer => RDKafkaType::RD_KAFKA_CONSUMER,
+        Role::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
+    };
+    let made = config
+        .create_native_config()
+        .and_then(|native| Client::new(&config, native, kind, DefaultClientContext));
+    match made {
+        Ok(_) => None,
+        Err(KafkaError::ClientCreation(complaint)) => Some(complaint),
+        Err(other) => Some(other.to_string()),
+    }
 }
 
 /// Takes a client's log lines and errors: into our log with the client's part in the route, and the last error for `/status`.
@@ -301,4 +397,59 @@ pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
             | Code::TransactionalIdAuthorizationFailed
             | Code::SaslAuthenticationFailed
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_brokers_are_compared_in_one_form() {
+        for text in ["Host", " host:9092 ", "PLAINTEXT://host:9092", "SSL://HOST"] {
+            assert_eq!(address(text), "host:9092");
+        }
+        assert_eq!(address("[::1]:9093"), "[::1]:9093");
+        assert_eq!(address("[::1]"), "[::1]:9092");
+        assert_eq!(address(""), "");
+    }
+
+    #[test]
+    fn credentials_in_addresses_are_refused_and_not_repeated() {
+        assert_eq!(check_servers("a:9092, SSL://b"), Ok(()));
+        let error = check_servers("a:9092,user:p@ss@b:9092").unwrap_err();
+        assert!(
+            error.contains("`…@b:9092`") && error.contains("kafka.sasl.password"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("user:") && !error.contains("p@ss"),
+            "{error}"
+        );
+        for name in SERVERS {
+            assert!(unfit(name, "u:p@b").is_err() && unfit(name, "b").is_ok());
+        }
+    }
+
+    #[test]
+    fn an_empty_group_is_refused() {
+        assert!(unfit("group.id", " ").is_err());
+        assert!(unfit("group.id", "g").is_ok() && unfit("client.rack", "").is_ok());
+    }
+
+    #[test]
+    fn librdkafka_is_asked_about_properties_together() {
+        let mut config = ClientConfig::new();
+        config
+            .set("group.id", "g")
+            .set("bootstrap.servers", "127.0.0.1:1");
+        assert_eq!(refusal(&config, Role::Consumer), None);
+        config.set("session.timeout.ms", "400000");
+        let complaint = refusal(&config, Role::Consumer).unwrap();
+        assert!(complaint.contains("max.poll.interval.ms"), "{complaint}");
+        let mut config = ClientConfig::new();
+        config.set("enable.idempotence", "true");
+        assert_eq!(refusal(&config, Role::Producer), None);
+        config.set("max.in.flight", "10");
+        assert!(refusal(&config, Role::Producer).is_some());
+    }
 }

@@ -14,7 +14,12 @@ use super::s3::Steps;
 use super::schema::{self, Column, parse_columns};
 use super::store::Store;
 use crate::Context;
+use crate::kafka::client::without_credentials;
 use crate::metric::{Metric, MetricKind};
+
+/// Where credentials belong.
+const KEY_ID: &str = "sink.parquet.s3.access.key.id";
+const SECRET_KEY: &str = "sink.parquet.s3.secret.access.key";
 
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -147,7 +152,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         example: "eu-north-1",
     },
     OptionSpec {
-        key: "sink.parquet.s3.access.key.id",
+        key: KEY_ID,
         kind: Kind::Text,
         default: Default::Absent,
         secret: false,
@@ -155,7 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         example: "",
     },
     OptionSpec {
-        key: "sink.parquet.s3.secret.access.key",
+        key: SECRET_KEY,
         kind: Kind::Text,
         default: Default::Absent,
         secret: true,
@@ -245,18 +250,31 @@ pub const METRICS: &[Metric] = &[
 ];
 
 fn check_location(text: &str) -> Result<(), String> {
+    let shown = without_credentials(text);
     match text.split_once("://") {
         Some(("file", path)) if path.starts_with('/') && path.len() > 1 => Ok(()),
         Some(("file", _)) => Err(format!(
-            "`{text}` is not an absolute path, which has three slashes: file:///directory"
+            "`{shown}` is not an absolute path, which has three slashes: file:///directory"
         )),
-        Some(("s3", rest)) if !rest.split('/').next().unwrap_or_default().is_empty() => Ok(()),
-        Some(("s3", _)) => Err(format!("`{text}` names no bucket")),
-        _ => Err(format!("`{text}` is neither")),
+        Some(("s3", rest)) => match rest.split('/').next().unwrap_or_default() {
+            "" => Err(format!("`{shown}` names no bucket")),
+            // A secret may hold a slash, so that the `@` comes later; the text is not repeated then.
+            bucket if bucket.contains(['@', ':']) => Err(format!(
+                "the bucket's name has a `:` or `@`; credentials belong into {KEY_ID} and {SECRET_KEY}"
+            )),
+            _ => Ok(()),
+        },
+        _ => Err(format!("`{shown}` is neither")),
     }
 }
 
 fn check_endpoint(text: &str) -> Result<(), String> {
+    if text.contains('@') {
+        let shown = without_credentials(text);
+        return Err(format!(
+            "`{shown}` holds credentials, which belong into {KEY_ID} and {SECRET_KEY}"
+        ));
+    }
     match url::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
         _ => Err(format!("`{text}` is not such a URL")),
@@ -303,10 +321,10 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     if let Some(region) = settings.text("sink.parquet.s3.region") {
         builder = builder.with_region(region);
     }
-    if let Some(id) = settings.text("sink.parquet.s3.access.key.id") {
+    if let Some(id) = settings.text(KEY_ID) {
         builder = builder.with_access_key_id(id);
     }
-    if let Some(secret) = settings.secret("sink.parquet.s3.secret.access.key") {
+    if let Some(secret) = settings.secret(SECRET_KEY) {
         builder = builder.with_secret_access_key(secret.expose());
     }
     if let Some(token) = settings.secret("sink.parquet.s3.session.token") {
@@ -388,4 +406,53 @@ fn safe(text: &str) -> String {
         })
         .take(80)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_endpoint, check_location};
+
+    #[test]
+    fn credentials_in_addresses_are_refused_and_not_repeated() {
+        for location in [
+            "s3://id:s3cret@bucket/path",
+            "s3://id:s3/cret@bucket/path",
+            "s3://s3cret@bucket",
+            "id:s3cret@bucket",
+            "file://id:s3cret@host/path",
+        ] {
+            let error = check_location(location).unwrap_err();
+            assert!(
+                !error.contains("id:") && !error.contains("s3cret"),
+                "{error}"
+            );
+        }
+        let error = check_location("s3://id:s3cret@bucket/path").unwrap_err();
+        assert!(
+            error.contains("sink.parquet.s3.secret.access.key"),
+            "{error}"
+        );
+        for endpoint in [
+            "http://id:s3cret@minio:9000",
+            "http://id:1/s3cret@minio",
+            "s3cret@minio",
+        ] {
+            let error = check_endpoint(endpoint).unwrap_err();
+            assert!(
+                error.contains("`…@minio") && !error.contains("s3cret"),
+                "{error}"
+            );
+            assert!(
+                error.contains("sink.parquet.s3.secret.access.key"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_at_sign_in_a_path_is_no_credential() {
+        assert_eq!(check_location("s3://bucket/a@b:c"), Ok(()));
+        assert_eq!(check_location("file:///a@b"), Ok(()));
+        assert_eq!(check_endpoint("https://minio:9000/path"), Ok(()));
+    }
 }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::lines::value_members;
 use super::trial::{Outcome, OwnedRecord, Trial};
 use super::{Failure, RouteArgs};
+use crate::cli::output::{complain, say};
 use crate::decision::{NullPayload, Steps};
 use crate::route;
 use documents::Documents;
@@ -68,8 +69,8 @@ pub(super) struct EvalArgs {
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let (steps, settings) = steps(args)?;
     if args.explain {
-        let told = writeln!(io::stdout(), "{}", steps.program.explain());
-        return told.map_err(|error| cannot_write(&error));
+        say!("{}", steps.program.explain());
+        return Ok(());
     }
     let expression = match &args.expression {
         Some(text) => {
@@ -101,7 +102,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Failure> {
         Ok(()) => {}
     }
     printer.out.flush().map_err(|error| cannot_write(&error))?;
-    eprintln!("{}", printer.totals());
+    complain!("{}", printer.totals());
     Ok(())
 }
 
@@ -206,7 +207,7 @@ impl<W: Write> Printer<'_, W> {
     fn topic(&mut self, settings: &Settings, count: usize) -> Result<(), Stop> {
         let latest = topic::latest(settings, count).map_err(Stop::Input)?;
         if let Some(remark) = latest.remark {
-            eprintln!("{remark}");
+            complain!("{remark}");
         }
         for record in latest.records {
             let OwnedRecord {
@@ -259,7 +260,7 @@ impl<W: Write> Printer<'_, W> {
             How::Decide(trial, false) => match trial.run(record) {
                 Outcome::Delivered(Some(payload)) => print_line(&mut self.out, payload),
                 Outcome::DeadLetter(stage, reason) => {
-                    eprintln!("{at}: {}: {reason}", stage.as_str());
+                    complain!("{at}: {}: {reason}", stage.as_str());
                     Ok(())
                 }
                 Outcome::Delivered(None) | Outcome::Filtered | Outcome::Discarded(_) => Ok(()),
@@ -300,7 +301,7 @@ fn print_result(
         }
         Err(error) => {
             results.bad += 1;
-            eprintln!("{at}: {error}");
+            complain!("{at}: {error}");
             Ok(())
         }
     }

@@ -10,11 +10,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use regex::Regex;
 
 use crate::cli::Failure;
 use crate::cli::trial::{NamedValues, OwnedRecord};
 use crate::records::headers;
+use crate::route::topics as names;
 use crate::worker::consumer_config;
 
 /// How long a broker may take to answer one question.
@@ -47,7 +47,8 @@ pub(super) fn latest(settings: &Settings, count: usize) -> Result<Latest, Failur
         let what = format!("no Kafka broker answers at kafka.bootstrap.servers = {servers}");
         failed(&what, error)
     })?;
-    let topics = topics(&settings.list("source.topics"), &metadata).map_err(Failure::Failed)?;
+    let (wanted, whole) = (settings.list("source.topics"), names::whole_names(settings));
+    let topics = topics(&wanted, whole, &metadata).map_err(Failure::Failed)?;
     let partitions: usize = topics.values().map(Vec::len).sum();
     let tail = (MOST_READ / partitions.max(1) as i64).clamp(1, count as i64);
     let mut kept = Kept::new(count);
@@ -67,15 +68,18 @@ pub(super) fn latest(settings: &Settings, count: usize) -> Result<Latest, Failur
 }
 
 /// The topics that the route reads, with their partitions.
-fn topics(wanted: &[String], metadata: &Metadata) -> Result<BTreeMap<String, Vec<i32>>, String> {
+fn topics(
+    wanted: &[String],
+    whole: bool,
+    metadata: &Metadata,
+) -> Result<BTreeMap<String, Vec<i32>>, String> {
     let mut found = BTreeMap::new();
     for wanted in wanted {
-        let pattern = match wanted.starts_with('^') {
-            true => Some(Regex::new(wanted).map_err(|error| {
-                format!(
-                    "source.topics: {wanted} can't be taken as a regular expression here: {error}"
-                )
-            })?),
+        let pattern = match names::is_pattern(wanted) {
+            true => {
+                let pattern = names::pattern(wanted, whole);
+                Some(pattern.map_err(|problem| format!("source.topics: {problem}"))?)
+            }
             false => None,
         };
         let before = found.len();

@@ -11,6 +11,7 @@ use clap::Args;
 use keystone_config::Settings;
 
 use super::{Failure, RouteArgs};
+use crate::cli::output::say;
 use crate::decision::Steps;
 use crate::route;
 use case::{Case, cases_of};
@@ -51,7 +52,7 @@ pub(super) fn test(args: &TestArgs) -> Result<(), Failure> {
     let all = cases().count();
     let plural = if all == 1 { "" } else { "s" };
     if failed == 0 {
-        println!("{all} case{plural} passed");
+        say!("{all} case{plural} passed");
         return Ok(());
     }
     let advice = match args.update {
@@ -100,7 +101,7 @@ fn run_route(file: &Path, steps: &Steps, settings: &Settings, update: bool) -> S
             }
         }
         Err(reason) => {
-            println!("FAILED  {}: {reason}", suite.name);
+            say!("FAILED  {}: {reason}", suite.name);
             suite.cases.push(Reported {
                 name: "(no cases)".to_owned(),
                 took: Duration::ZERO,
@@ -118,11 +119,11 @@ fn run_case(route: &str, case: &Case, steps: &Steps, topic: &str, update: bool) 
     let name = format!("{route}: {}", case.name);
     let failure = match ran {
         Err(reason) => {
-            println!("FAILED  {name}\n  {reason}");
+            say!("FAILED  {name}\n  {reason}");
             Some(reason)
         }
         Ok(ran) if !ran.differences.is_empty() => {
-            println!(
+            say!(
                 "FAILED  {name} ({})\n{}",
                 ran.tally,
                 ran.differences.trim_end()
@@ -131,7 +132,7 @@ fn run_case(route: &str, case: &Case, steps: &Steps, topic: &str, update: bool) 
         }
         Ok(ran) => {
             let word = if ran.updated { "updated" } else { "ok     " };
-            println!("{word} {name} ({})", ran.tally);
+            say!("{word} {name} ({})", ran.tally);
             None
         }
     };
