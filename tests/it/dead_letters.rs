@@ -64,26 +64,27 @@ fn the_time_of_a_bad_event_does_not_matter() -> Result<()> {
 #[test]
 fn a_compacted_dead_letter_topic_is_named() -> Result<()> {
     let kafka = Kafka::shared()?;
-    kafka.create_topic("compacted-in", 1, &[])?;
+    kafka.create_topic("compact-letters-in", 1, &[])?;
     kafka.create_topic(
-        "compacted.dead-letters",
+        "compact-letters.dead-letters",
         1,
         &[("cleanup.policy", "compact")],
     )?;
     send(
         kafka,
-        "compacted-in",
+        "compact-letters-in",
         &[Outgoing::new("bad"), Outgoing::new("{}")],
     )?;
-    let properties = source(kafka, "compacted", "compacted-in") + "sink.type = blackhole\n";
+    let properties =
+        source(kafka, "compact-letters", "compact-letters-in") + "sink.type = blackhole\n";
     let mut worker = Worker::spawn(&properties)?;
     let (status, log) = worker.wait_exit(WORK)?;
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(
-        log.contains("compacted-in-0 offset 0") && log.contains("cleanup.policy"),
+        log.contains("compact-letters-in-0 offset 0") && log.contains("cleanup.policy"),
         "{log}"
     );
-    let committed = kafka.committed("compacted", "compacted-in")?;
+    let committed = kafka.committed("compact-letters", "compact-letters-in")?;
     assert!(
         committed.values().all(|offset| *offset == 0),
         "{committed:?}"
