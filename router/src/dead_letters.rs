@@ -9,6 +9,7 @@ use keystone_sinks::kafka::{producer_config, refuses_with_others};
 use keystone_sinks::{Batch, Cause, Event, Stage};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::Producer as _;
@@ -46,6 +47,28 @@ pub const LONGEST_SEND: Duration =
 /// Reasons are cut to this many bytes: a header is not the place for a whole payload.
 const MAX_REASON: usize = 4_096;
 
+/// Properties of the producer of dead letters, on the source cluster.
+pub fn client_config(settings: &Settings) -> ClientConfig {
+    let mut config = producer_config(
+        settings,
+        &[SOURCE_PREFIX],
+        &[
+            ("compression.type", "lz4"),
+            ("queue.buffering.max.kbytes", "131072"),
+            // The broker's limit counts, not the client's: what was readable is to be writable.
+            ("message.max.bytes", "100000000"),
+        ],
+        Duration::from_millis(5),
+    );
+    // A limit that `kafka.*` sets is the Kafka sink's. The second name is librdkafka's other one for the same.
+    config.set(
+        "message.timeout.ms",
+        MESSAGE_TIMEOUT.as_millis().to_string(),
+    );
+    config.remove("delivery.timeout.ms");
+    config
+}
+
 pub struct DeadLetters {
     topic: String,
     route: String,
@@ -58,27 +81,10 @@ pub struct DeadLetters {
 impl DeadLetters {
     /// Makes the producer on the source cluster; no connection is waited for.
     pub fn new(route: &Route) -> KafkaResult<DeadLetters> {
-        let mut config = producer_config(
-            &route.settings,
-            &[SOURCE_PREFIX],
-            &[
-                ("compression.type", "lz4"),
-                ("queue.buffering.max.kbytes", "131072"),
-                // The broker's limit counts, not the client's: what was readable is to be writable.
-                ("message.max.bytes", "100000000"),
-            ],
-            Duration::from_millis(5),
-        );
-        // A limit that `kafka.*` sets is the Kafka sink's. The second name is librdkafka's other one for the same.
-        config.set(
-            "message.timeout.ms",
-            MESSAGE_TIMEOUT.as_millis().to_string(),
-        );
-        config.remove("delivery.timeout.ms");
         Ok(DeadLetters {
             topic: route.dead_letter_topic.clone(),
             route: route.name.clone(),
-            producer: Producer::new(config, "dead letters")?,
+            producer: Producer::new(client_config(&route.settings), "dead letters")?,
             settings: route.settings.clone(),
             created: tokio::sync::Mutex::new(false),
         })

@@ -42,17 +42,16 @@ impl Expiry {
     pub fn assigned(&mut self, key: &PartitionKey, from: Option<i64>) {
         let received = self.last.get(key).map_or(0, |look| look.received);
         match from {
-            Some(next) => {
-                let low = 0;
-                let look = Look {
-                    low,
+            Some(next) => self.last.insert(
+                key.clone(),
+                Look {
+                    low: 0,
                     next,
                     received,
-                };
-                self.last.insert(key.clone(), look);
-            }
-            None => drop(self.last.remove(key)),
-        }
+                },
+            ),
+            None => self.last.remove(key),
+        };
     }
 
     /// How many events before the log's beginning were deleted unread since the last look; about, where the topic is compacted or written

@@ -12,9 +12,9 @@ use keystone_config::{
 };
 use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets, Validation};
 use keystone_sinks::kafka::client::{self, Role};
-use keystone_sinks::kafka::producer_config;
 use keystone_sinks::{Context, Sink};
 
+use crate::dead_letters;
 use crate::decision::{NullPayload, Steps};
 use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
@@ -174,13 +174,10 @@ fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, V
 fn clients(settings: &Settings) -> Vec<Problem> {
     let mut complaints = vec![client::refusal(&consumer_config(settings), Role::Consumer)];
     if settings.get("dead.letter.policy") == "topic" {
-        let prefixes = &[client::SOURCE_PREFIX];
-        let mut config = producer_config(settings, prefixes, &[], Duration::ZERO);
-        // The producer of dead letters has a limit of its own.
-        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
-            config.remove(name);
-        }
-        complaints.push(client::refusal(&config, Role::Producer));
+        complaints.push(client::refusal(
+            &dead_letters::client_config(settings),
+            Role::Producer,
+        ));
     }
     let complaints = complaints.into_iter().flatten();
     complaints

@@ -13,7 +13,7 @@ use keystone_config::Settings;
 use super::{Failure, RouteArgs};
 use crate::cli::output::say;
 use crate::decision::Steps;
-use crate::route;
+use crate::route::{self, topics::is_pattern};
 use case::{Case, cases_of};
 use junit::{Reported, Suite};
 
@@ -91,7 +91,7 @@ fn run_route(file: &Path, steps: &Steps, settings: &Settings, update: bool) -> S
         cases: Vec::new(),
     };
     let topics = settings.list("source.topics");
-    let topic = topics.iter().find(|topic| !topic.starts_with('^'));
+    let topic = topics.iter().find(|topic| !is_pattern(topic));
     let topic = topic.map_or("", String::as_str);
     match cases_of(file) {
         Ok(cases) => {
