@@ -3,6 +3,7 @@
 //! With `sink.kafka.transactions = true` the events and the offsets that they were read from are one transaction (`transaction`).
 
 pub mod client;
+mod groups;
 pub mod producer;
 mod progress;
 mod target;

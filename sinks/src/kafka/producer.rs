@@ -1,7 +1,6 @@
 //! An idempotent producer that answers for a group of records together: who failed, and why. Used by the Kafka sink and by the
 //! dead-letter topic.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +10,12 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::statistics::Statistics;
-use tokio::sync::Notify;
 use tracing::warn;
 
 use super::client::Reporter;
+use super::groups::{Groups, Ticket};
+
+pub use super::groups::Failure;
 
 /// What a record to be produced consists of.
 #[derive(Debug)]
@@ -34,59 +35,10 @@ pub fn headers<'a>(all: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Op
     })
 }
 
-/// A record that was not produced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure {
-    /// Its index in the group.
-    pub index: usize,
-    pub code: RDKafkaErrorCode,
-    /// It was handed to librdkafka, and Kafka may have seen it; else it was refused at once and touched nothing.
-    pub entered: bool,
-}
-
-/// The state of one group of records on its way.
-#[derive(Debug, Default)]
-struct Group {
-    outstanding: AtomicUsize,
-    failures: Mutex<Vec<Failure>>,
-    done: Notify,
-}
-
-impl Group {
-    fn fail(&self, failure: Failure) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(failure);
-    }
-
-    fn finish_one(&self) {
-        if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.done.notify_one();
-        }
-    }
-
-    async fn wait(&self) -> Vec<Failure> {
-        while self.outstanding.load(Ordering::Acquire) > 0 {
-            // `notify_one` leaves a permit, so a notification between the check and this line is not missed.
-            self.done.notified().await;
-        }
-        let mut failures =
-            std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.sort_by_key(|failure| failure.index);
-        failures
-    }
-}
-
-/// Travels with each record through librdkafka.
-pub struct Ticket {
-    group: Arc<Group>,
-    index: usize,
-}
-
 /// librdkafka's callbacks: delivery reports to their groups, the rest to the reporter.
 pub struct Deliveries {
     reporter: Arc<Reporter>,
+    groups: Arc<Groups>,
 }
 
 impl ClientContext for Deliveries {
@@ -104,19 +56,18 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Ticket>;
+    /// The number of a [`Ticket`].
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        if let Err((error, _)) = result {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            ticket.group.fail(Failure {
-                index: ticket.index,
-                code,
-                entered: true,
-            });
-        }
-        ticket.group.finish_one();
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let failed = result.as_ref().err();
+        let code = failed.map(|(error, _)| code_of(error));
+        self.groups.settle(Ticket::of(ticket), code);
     }
+}
+
+fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
+    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)
 }
 
 pub(super) type Client = BaseProducer<Deliveries>;
@@ -125,6 +76,7 @@ pub(super) type Client = BaseProducer<Deliveries>;
 pub struct Producer {
     config: ClientConfig,
     reporter: Arc<Reporter>,
+    groups: Arc<Groups>,
     client: Mutex<Arc<Client>>,
     /// Records enter librdkafka group by group, so that the order within a partition is the order of the groups.
     entrance: tokio::sync::Mutex<()>,
@@ -137,10 +89,12 @@ impl Producer {
     /// Makes the producer; no connection is waited for.
     pub fn new(config: ClientConfig, client_name: &'static str) -> KafkaResult<Producer> {
         let reporter = Arc::new(Reporter::new(client_name));
-        let client = Mutex::new(connect(&config, &reporter)?);
+        let groups = Arc::default();
+        let client = Mutex::new(connect(&config, &reporter, &groups)?);
         Ok(Producer {
             config,
             reporter,
+            groups,
             client,
             entrance: tokio::sync::Mutex::new(()),
         })
@@ -161,26 +115,19 @@ impl Producer {
     /// Produces all records and waits until each is acknowledged by all in-sync replicas or has failed.
     /// Returns the failures in ascending order of index; what is not among them is durable.
     pub async fn send_all<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Vec<Failure> {
-        let group = Arc::new(Group::default());
-        // One for this call itself: the group can't be done before all have entered.
-        group.outstanding.store(1, Ordering::Release);
+        let (mut entry, answered) = self.groups.open();
         {
             let _entered = self.entrance.lock().await;
             let client = self.client();
-            for (index, record) in records.enumerate() {
-                group.outstanding.fetch_add(1, Ordering::AcqRel);
-                if let Err(code) = enter(&client, &group, index, record).await {
-                    group.fail(Failure {
-                        index,
-                        code,
-                        entered: false,
-                    });
-                    group.finish_one();
+            for record in records {
+                match enter(&client, entry.ticket(), record).await {
+                    Ok(()) => entry.taken(),
+                    Err(code) => entry.refused(code),
                 }
             }
         }
-        group.finish_one();
-        let failures = group.wait().await;
+        drop(entry);
+        let failures = answered.await.expect("a group answers before it is gone");
         if failures
             .iter()
             .any(|failure| failure.code == RDKafkaErrorCode::Fatal)
@@ -204,7 +151,7 @@ impl Producer {
 
     /// A new producer takes over.
     pub(super) fn replace(&self) {
-        match connect(&self.config, &self.reporter) {
+        match connect(&self.config, &self.reporter, &self.groups) {
             Ok(new) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = new,
             Err(error) => warn!("the kafka producer could not be replaced: {error}"),
         }
@@ -216,9 +163,14 @@ impl Producer {
 /// hundredth of a core where nothing is produced.
 const POLL: Duration = Duration::from_secs(1);
 
-fn connect(config: &ClientConfig, reporter: &Arc<Reporter>) -> KafkaResult<Arc<Client>> {
+fn connect(
+    config: &ClientConfig,
+    reporter: &Arc<Reporter>,
+    groups: &Arc<Groups>,
+) -> KafkaResult<Arc<Client>> {
     let context = Deliveries {
         reporter: reporter.clone(),
+        groups: groups.clone(),
     };
     let client = Arc::new(Client::from_config_and_context(config, context)?);
     let served = Arc::downgrade(&client);
@@ -239,16 +191,11 @@ fn connect(config: &ClientConfig, reporter: &Arc<Reporter>) -> KafkaResult<Arc<C
 /// Puts one record into librdkafka's queue, waiting while it is full.
 async fn enter(
     client: &Client,
-    group: &Arc<Group>,
-    index: usize,
+    ticket: Ticket,
     record: Outgoing<'_>,
 ) -> Result<(), RDKafkaErrorCode> {
-    let ticket = Box::new(Ticket {
-        group: group.clone(),
-        index,
-    });
-    let mut base: BaseRecord<'_, [u8], [u8], Box<Ticket>> =
-        BaseRecord::with_opaque_to(record.topic, ticket);
+    let mut base: BaseRecord<'_, [u8], [u8], usize> =
+        BaseRecord::with_opaque_to(record.topic, ticket.number());
     base.key = record.key;
     base.payload = record.payload;
     base.timestamp = record.timestamp;
@@ -260,9 +207,7 @@ async fn enter(
                 base = back;
                 tokio::time::sleep(QUEUE_FULL_PAUSE).await;
             }
-            Err((error, _)) => {
-                return Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
-            }
+            Err((error, _)) => return Err(code_of(&error)),
         }
     }
 }
