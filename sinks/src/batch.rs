@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::arena::{Arena, Arenas};
+
 /// Names one call of the sink with a batch. Never reused within a process.
 ///
 /// A batch may need several calls (its halves, or events that are sent again), and a sink that holds events answers for each by itself.
@@ -176,7 +178,7 @@ fn put_part(arena: &mut Vec<u8>, part: Option<&[u8]>) {
 #[derive(Debug)]
 pub struct Batch {
     id: BatchId,
-    arena: Arc<Vec<u8>>,
+    arena: Arc<Arena>,
     records: Vec<Record>,
     dead: Vec<(Record, Stage, String)>,
     claims: Arc<[Claim]>,
@@ -316,6 +318,7 @@ pub struct RecordMeta<'a> {
 /// Fills one batch. The projection writes straight into [`BatchBuilder::arena`].
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
+    arenas: Arc<Arenas>,
     arena: Vec<u8>,
     records: Vec<Record>,
     dead: Vec<(Record, Stage, String)>,
@@ -419,18 +422,13 @@ impl BatchBuilder {
 
     /// Closes the batch and begins the next.
     pub fn finish(&mut self, id: BatchId) -> Batch {
-        let BatchBuilder {
-            arena,
-            records,
-            dead,
-            claims,
-        } = std::mem::take(self);
+        let arena = std::mem::replace(&mut self.arena, self.arenas.take());
         Batch {
             id,
-            arena: Arc::new(arena),
-            records,
-            dead,
-            claims: claims.into(),
+            arena: Arc::new(Arena::new(arena, self.arenas.clone())),
+            records: std::mem::take(&mut self.records),
+            dead: std::mem::take(&mut self.dead),
+            claims: std::mem::take(&mut self.claims).into(),
         }
     }
 

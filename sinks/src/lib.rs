@@ -32,6 +32,7 @@
 //! This crate knows nothing of the consumer; only a joint sink sees offsets, and only those it is given to commit.
 #![forbid(unsafe_code)]
 
+mod arena;
 pub mod batch;
 pub mod blackhole;
 pub mod elasticsearch;

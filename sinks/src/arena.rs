@@ -1,0 +1,88 @@
+//! The memory that batches hold their events in, used again and again: each fresh page of it would cost a page fault.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Unused arenas that are kept. A worker that keeps up with its source needs about as many as there are batches on their way.
+const KEPT: usize = 4;
+/// Larger ones, in bytes, are given back: they held an unusually large event.
+const LARGEST: usize = 8 << 20;
+
+/// Where arenas come back to.
+#[derive(Debug, Default)]
+pub(crate) struct Arenas(Mutex<Vec<Vec<u8>>>);
+
+impl Arenas {
+    /// An empty arena.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        self.unused().pop().unwrap_or_default()
+    }
+
+    fn put_back(&self, mut arena: Vec<u8>) {
+        arena.clear();
+        let mut unused = self.unused();
+        if unused.len() < KEPT && (1..=LARGEST).contains(&arena.capacity()) {
+            unused.push(arena);
+        }
+    }
+
+    fn unused(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A filled arena, shared by the parts of a batch. With the last of them it goes back.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    bytes: Vec<u8>,
+    home: Arc<Arenas>,
+}
+
+impl Arena {
+    pub(crate) fn new(bytes: Vec<u8>, home: Arc<Arenas>) -> Arena {
+        Arena { bytes, home }
+    }
+}
+
+impl Deref for Arena {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.home.put_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_is_used_again_once_its_last_part_is_gone() {
+        let arenas = Arc::new(Arenas::default());
+        let part = Arc::new(Arena::new(vec![1, 2, 3], arenas.clone()));
+        let other = part.clone();
+        drop(part);
+        assert_eq!(arenas.take().capacity(), 0);
+        drop(other);
+        let again = arenas.take();
+        assert!(again.is_empty() && again.capacity() >= 3);
+    }
+
+    #[test]
+    fn few_are_kept_and_none_that_grew_large() {
+        let arenas = Arc::new(Arenas::default());
+        drop(Arena::new(Vec::with_capacity(LARGEST + 1), arenas.clone()));
+        drop(Arena::new(Vec::new(), arenas.clone()));
+        assert!(arenas.unused().is_empty());
+        for _ in 0..2 * KEPT {
+            arenas.put_back(vec![0]);
+        }
+        assert_eq!(arenas.unused().len(), KEPT);
+    }
+}
