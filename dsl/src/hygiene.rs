@@ -73,7 +73,7 @@ impl Hygiene {
     pub fn compile(rules: &Rules<'_>) -> Result<Option<Hygiene>, Vec<ExpressionError>> {
         let mut errors = Vec::new();
         let required = fields::list("hygiene.required", rules.required, List::field, &mut errors);
-        let types = fields::list("hygiene.types", rules.types, List::typed, &mut errors);
+        let types = fields::types(rules.types, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }

@@ -157,7 +157,7 @@ const HYGIENE: &[OptionSpec] = &[
         kind: Kind::Text,
         default: Default::Absent,
         secret: false,
-        doc: "Fields with the type of their value: `string`, `integer`, `number`, `boolean`, `object`, `array` or `timestamp`. A field that is absent or `null` has no wrong type.",
+        doc: "Fields with the type of their value: `string`, `integer`, `number`, `boolean`, `object`, `array` or `timestamp`. A field that is absent or `null` has no wrong type. A field is named once.",
         example: "duration_ms: integer, ts: timestamp",
     },
     OptionSpec {

@@ -14,6 +14,8 @@ pub(super) struct Field {
     names: Vec<String>,
     /// As the route has it.
     pub(super) shown: String,
+    /// Where it stands in the option.
+    at: usize,
 }
 
 impl Field {
@@ -143,6 +145,25 @@ pub(super) fn list<'t, T>(
     })
 }
 
+/// The types of fields. A field named again is a mistake: of two types a value could only have one.
+pub(super) fn types(text: Option<&str>, errors: &mut Vec<ExpressionError>) -> Vec<(Field, Type)> {
+    let types = list("hygiene.types", text, List::typed, errors);
+    for (index, (field, _)) in types.iter().enumerate() {
+        let before = &types[..index];
+        if before.iter().any(|(known, _)| known.names == field.names) {
+            let text = text.unwrap_or_default();
+            errors.push(ExpressionError {
+                which: "hygiene.types",
+                expression: text.to_owned(),
+                position: position(text, field.at),
+                message: format!("the field {} is named twice", field.shown),
+                hint: Some("name each field once, with one type".to_owned()),
+            });
+        }
+    }
+    types
+}
+
 /// A comma-separated list on its way through the tokens of the expression language.
 pub(super) struct List<'t> {
     text: &'t str,
@@ -208,6 +229,7 @@ impl<'t> List<'t> {
         Ok(Field {
             names,
             shown: self.text[start..end].trim_end().to_owned(),
+            at: start,
         })
     }
 

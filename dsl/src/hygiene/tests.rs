@@ -291,6 +291,25 @@ fn mistakes_in_the_lists_have_a_place_and_a_hint() {
     }
 }
 
+#[test]
+fn each_field_has_one_type() {
+    let rules = Rules {
+        types: Some("a: string, b.c: integer, \"a\": string, b . c: number, c: array"),
+        ..Rules::default()
+    };
+    let errors = Hygiene::compile(&rules).unwrap_err();
+    let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let text = text.join("\n");
+    assert_eq!(errors.len(), 2, "{text}");
+    for words in [
+        "hygiene.types: the field \"a\" is named twice (line 1, column 26)",
+        "the field b . c is named twice",
+        "name each field once",
+    ] {
+        assert!(text.contains(words), "no {words} in {text}");
+    }
+}
+
 fn json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -377,7 +396,7 @@ proptest! {
     fn the_rules_do_what_they_say(
         event in json(),
         required in prop::collection::vec(prop::sample::select(&PATHS[..]), 0..3),
-        types in prop::collection::vec((prop::sample::select(&PATHS[..]), prop::sample::select(&WORDS[..])), 0..3),
+        types in prop::collection::btree_map(prop::sample::select(&PATHS[..]), prop::sample::select(&WORDS[..]), 0..3),
         max_event_bytes in prop::option::of(0_u64..80),
         drop_nulls in any::<bool>(),
         trim_strings in any::<bool>(),
