@@ -1,7 +1,7 @@
 //! The worker and what surrounds it. In reading order:
 //!
 //! - [`options`], [`route`]: from text to a route that can run
-//! - [`worker`]: threads and tasks, set up and taken down
+//! - [`worker`]: threads and tasks, set up and taken down; [`signals`] that end it
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`records`] is how librdkafka hands them over, [`decision`] what a
 //!   lane does to each, [`dead_letters`] and [`limiter`] beside it
 //! - [`group`], [`joint`], [`transaction`], [`named`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
@@ -33,6 +33,7 @@ pub mod offsets;
 pub mod options;
 pub mod records;
 pub mod route;
+pub mod signals;
 pub mod stall;
 pub mod start;
 pub mod state;

@@ -1,7 +1,7 @@
 //! One worker: sets up threads and tasks, runs until it is asked to stop or fails, and takes everything down in order.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keystone_config::Settings;
@@ -24,6 +24,7 @@ use crate::ledger::LedgerView;
 use crate::metrics;
 use crate::records::RecordQueue;
 use crate::route::Route;
+use crate::signals;
 use crate::state::Shared;
 use crate::watchdog;
 
@@ -33,8 +34,6 @@ const CHUNKS_PER_LANE: usize = 4;
 const BATCHES_PER_LANE: usize = 1;
 /// How often the sink is asked what time has brought.
 const TICK: Duration = Duration::from_millis(200);
-/// Signals that come together are one: some process managers send one to the process and to its group.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long a sink may take to say whether it is there.
 const CHECK_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a sink that was away at the start is asked again.
@@ -111,38 +110,10 @@ impl Worker {
         self.admin_address
     }
 
-    /// Stops the worker on SIGTERM or SIGINT. A second signal is left to end the process at once.
+    /// Drains the worker and ends it when a signal asks for it.
     pub fn stop_on_signals(&self) -> Result<(), String> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let shared = self.shared.clone();
-        let _entered = self.control.enter();
-        let failed = |error| format!("signals can't be listened for: {error}");
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        self.control.spawn(async move {
-            let mut asked: Option<Instant> = None;
-            loop {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                match asked {
-                    None => {
-                        info!("{name}: draining; send it again to end at once");
-                        asked = Some(Instant::now());
-                        shared.request_stop();
-                    }
-                    Some(first) if first.elapsed() < SAME_SIGNAL => {}
-                    Some(_) => {
-                        warn!(
-                            "{name} again: ended at once; what is not committed is delivered again"
-                        );
-                        std::process::exit(1);
-                    }
-                }
-            }
-        });
-        Ok(())
+        signals::stop_on_signals(self.control.handle(), self.shared.clone())
+            .map_err(|error| format!("signals can't be listened for: {error}"))
     }
 
     /// Runs until asked to stop or something fails. `Ok` when everything read is settled and committed; else the reason, for a person.

@@ -450,9 +450,16 @@ fn an_outage_of_the_metastore_delays_registration_only() -> Result<()> {
     Ok(())
 }
 
-/// No broker has ever answered: SIGTERM ends the worker all the same, well before a container platform's patience does.
+/// No broker has ever answered: a signal ends the worker all the same, well before a container platform's patience does.
 #[test]
-fn sigterm_ends_a_worker_that_never_reached_a_broker() -> Result<()> {
+fn signals_end_a_worker_that_never_reached_a_broker() -> Result<()> {
+    for signal in ["TERM", "HUP"] {
+        ends_without_a_broker(signal)?;
+    }
+    Ok(())
+}
+
+fn ends_without_a_broker(signal: &str) -> Result<()> {
     let mut worker = Worker::spawn(
         "route.name = nowhere\nsource.topics = none\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = blackhole\n",
     )?;
@@ -460,8 +467,9 @@ fn sigterm_ends_a_worker_that_never_reached_a_broker() -> Result<()> {
         let (ready, text) = worker.readyz()?;
         Ok(!ready && text.contains("kafka.bootstrap.servers"))
     })?;
-    worker.sigterm()?;
+    worker.signal(signal)?;
     let (status, log) = worker.wait_exit(Duration::from_secs(29))?;
     assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains(&format!("SIG{signal}: draining")), "{log}");
     Ok(())
 }

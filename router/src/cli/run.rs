@@ -35,6 +35,8 @@ pub(super) fn start_logging(route: &Route) {
         json: route.settings.get("log.format") == "json",
     };
     let subscriber = tracing_subscriber::fmt()
+        // They would be told of on standard error, which may be what can't be written: a panic then.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_max_level(level)
         .event_format(format)
