@@ -14,6 +14,8 @@
 //!
 //! `null` fits every type. Nothing else is converted: the string `"12"` is not a bigint.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use chrono::NaiveDate;
 use serde_json::{Map, Number, Value};
 
@@ -30,36 +32,53 @@ pub(super) fn push(column: &mut Buffers, value: &Value) -> Result<(), Mismatch> 
     }
     let Buffers { kind, valid, data } = column;
     let kind = &*kind;
-    let mismatch = |because: &str| Mismatch::new(value, kind, because);
+    let mismatch = |because: String| Mismatch::new(value, kind, because);
     match (data, value) {
         (Data::Bytes { bytes, ends }, Value::String(text)) => {
-            push_text(kind, text, bytes).map_err(|because| mismatch(&because))?;
+            push_text(kind, text, bytes).map_err(mismatch)?;
             ends.push(bytes.len() as i32);
         }
         (Data::Boolean(values), Value::Bool(value)) => values.push(*value),
-        (Data::I8(values), Value::Number(number)) => values.push(whole(number).map_err(mismatch)?),
-        (Data::I16(values), Value::Number(number)) => values.push(whole(number).map_err(mismatch)?),
+        (Data::I8(values), Value::Number(number)) => {
+            values.push(whole(number).map_err(mismatch)?);
+        }
+        (Data::I16(values), Value::Number(number)) => {
+            values.push(whole(number).map_err(mismatch)?);
+        }
         (Data::I32(values), Value::Number(number)) if *kind == HiveType::Int => {
             values.push(whole(number).map_err(mismatch)?);
         }
         (Data::I32(values), Value::String(text)) if *kind == HiveType::Date => {
-            values.push(date(text).ok_or_else(|| mismatch("a date is written YYYY-MM-DD"))?);
+            values.push(
+                date(text).ok_or_else(|| mismatch("a date is written YYYY-MM-DD".to_owned()))?,
+            );
         }
         (Data::I64(values), Value::Number(number)) if *kind == HiveType::BigInt => {
             values.push(whole(number).map_err(mismatch)?);
         }
         (Data::I64(values), value) if *kind == HiveType::Timestamp => {
-            let time = event_time::parse(value)
-                .ok_or_else(|| mismatch(&format!("allowed is {}", event_time::ALLOWED)))?;
+            let time = event_time::parse(value).ok_or_else(|| mismatch(no_time(value)))?;
             values.push(time.timestamp_micros());
         }
         (Data::F32(values), Value::Number(number)) => {
-            let float = number.as_str().parse().unwrap_or(f32::INFINITY);
-            values.push(finite(float, float.is_finite()).map_err(mismatch)?);
+            let float: f32 = number.as_str().parse().unwrap_or(f32::INFINITY);
+            if !float.is_finite() {
+                let because = "a float holds up to 3.4e38, a double more";
+                return Err(mismatch(because.to_owned()));
+            }
+            values.push(float);
         }
         (Data::F64(values), Value::Number(number)) => {
-            let double = number.as_str().parse().unwrap_or(f64::INFINITY);
-            values.push(finite(double, double.is_finite()).map_err(mismatch)?);
+            let double: f64 = number.as_str().parse().unwrap_or(f64::INFINITY);
+            if !double.is_finite() {
+                let because = "a double holds up to 1.7e308; a string column and to_string in the projection keep any number";
+                return Err(mismatch(because.to_owned()));
+            }
+            values.push(double);
+        }
+        (Data::F32(_) | Data::F64(_), Value::String(_)) => {
+            let because = "to_number in the projection converts it; NaN and Infinity become null";
+            return Err(mismatch(because.to_owned()));
         }
         (Data::I128(values), value) => {
             values.push(decimal(kind, value).map_err(mismatch)?);
@@ -80,7 +99,7 @@ pub(super) fn push(column: &mut Buffers, value: &Value) -> Result<(), Mismatch> 
                 push(field, found).map_err(|error| error.below(&format!(".{name}")))?;
             }
         }
-        _ => return Err(mismatch("")),
+        _ => return Err(mismatch(String::new())),
     }
     valid.push(true);
     Ok(())
@@ -137,52 +156,66 @@ pub(super) fn push_text(kind: &HiveType, text: &str, bytes: &mut Vec<u8>) -> Res
     Ok(())
 }
 
-fn finite<T>(value: T, finite: bool) -> Result<T, &'static str> {
-    if finite {
-        Ok(value)
-    } else {
-        Err("it is out of range")
+/// Why a value is no time.
+fn no_time(value: &Value) -> String {
+    let allowed = event_time::ALLOWED;
+    match value {
+        Value::Number(_) => format!("it is beyond any time; allowed is {allowed}"),
+        Value::String(_) => format!("it is not written as a time; allowed is {allowed}"),
+        _ => format!("allowed is {allowed}"),
     }
 }
 
-fn whole<T: TryFrom<i64>>(number: &Number) -> Result<T, &'static str> {
-    let whole = match number.as_str().parse::<i64>() {
-        Ok(whole) => whole,
-        Err(_) => {
-            let whole = Digits::parse(number.as_str())
-                .and_then(|digits| digits.scaled(0))
-                .map_err(|problem| match problem {
-                    Inexact::Fraction => "it has a fraction",
-                    Inexact::Range => "it is out of range",
-                    Inexact::NotANumber => "it is not a number",
-                })?;
-            i64::try_from(whole).map_err(|_| "it is out of range")?
-        }
+/// A whole number in the range of its type.
+fn whole<T: TryFrom<i128>>(number: &Number) -> Result<T, String> {
+    let beyond = || {
+        let half = 1_i128 << (8 * size_of::<T>() - 1);
+        format!(
+            "it is not between {} and {}; a greater type, a decimal or a string may hold it",
+            -half,
+            half - 1
+        )
     };
-    T::try_from(whole).map_err(|_| "it is out of range")
+    let whole = match number.as_str().parse::<i64>() {
+        Ok(whole) => whole.into(),
+        Err(_) => Digits::parse(number.as_str())
+            .and_then(|digits| digits.scaled(0))
+            .map_err(|problem| match problem {
+                Inexact::Fraction => "it has a fraction: floor or ceil in the projection takes it away, a double or decimal column keeps it".to_owned(),
+                Inexact::Range => beyond(),
+                Inexact::NotANumber => "it is not a number".to_owned(),
+            })?,
+    };
+    T::try_from(whole).map_err(|_| beyond())
 }
 
 /// The unscaled value of a decimal.
-pub(super) fn decimal(kind: &HiveType, value: &Value) -> Result<i128, &'static str> {
+fn decimal(kind: &HiveType, value: &Value) -> Result<i128, String> {
     let HiveType::Decimal { precision, scale } = kind else {
-        return Err("");
+        return Err(String::new());
     };
     let text = match value {
         Value::Number(number) => number.as_str(),
         Value::String(text) => text,
-        _ => return Err(""),
+        _ => return Err(String::new()),
+    };
+    let beyond = || {
+        let before = precision - scale;
+        format!("it has more than {before} digits before the point; a greater decimal holds it")
     };
     let unscaled = Digits::parse(text)
         .and_then(|digits| digits.scaled(i64::from(*scale)))
         .map_err(|problem| match problem {
-            Inexact::Fraction => "it has more digits after the point",
-            Inexact::Range => "it has more digits before the point",
-            Inexact::NotANumber => "it is not a number",
+            Inexact::Fraction => {
+                format!("it has more than {scale} digits after the point; a decimal of a greater scale holds it")
+            }
+            Inexact::Range => beyond(),
+            Inexact::NotANumber => "it is not a number".to_owned(),
         })?;
     if unscaled.unsigned_abs() < 10_u128.pow(u32::from(*precision)) {
         Ok(unscaled)
     } else {
-        Err("it has more digits before the point")
+        Err(beyond())
     }
 }
 
@@ -216,10 +249,7 @@ impl Digits {
             None => (false, text),
         };
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (
-                mantissa,
-                exponent.parse::<i64>().map_err(|_| Inexact::NotANumber)?,
-            ),
+            Some((mantissa, exponent)) => (mantissa, power(exponent)?),
             None => (text, 0),
         };
         let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -268,6 +298,16 @@ impl Digits {
         value *= 10_i128.pow(zeros as u32);
         Ok(if self.negative { -value } else { value })
     }
+}
+
+/// An exponent; of one that is beyond any number, the greatest there is.
+fn power(text: &str) -> Result<i64, Inexact> {
+    text.parse()
+        .or_else(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => Ok(i64::MAX),
+            IntErrorKind::NegOverflow => Ok(i64::MIN),
+            _ => Err(Inexact::NotANumber),
+        })
 }
 
 /// Decodes standard base64 with padding; `None` where the text is anything else.

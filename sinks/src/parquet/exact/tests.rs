@@ -97,12 +97,32 @@ fn a_mismatch_names_the_place_the_value_and_the_type() {
         (
             "bigint",
             "1.5",
-            "column c expects bigint, got the number 1.5: it has a fraction",
+            "column c expects bigint, got the number 1.5: it has a fraction: floor or ceil in the projection takes it away, a double or decimal column keeps it",
         ),
         (
             "tinyint",
             "300",
-            "column c expects tinyint, got the number 300: it is out of range",
+            "column c expects tinyint, got the number 300: it is not between -128 and 127; a greater type, a decimal or a string may hold it",
+        ),
+        (
+            "float",
+            "-1e39",
+            "column c expects float, got the number -1e+39: a float holds up to 3.4e38, a double more",
+        ),
+        (
+            "double",
+            r#""NaN""#,
+            r#"column c expects double, got the string "NaN": to_number in the projection converts it; NaN and Infinity become null"#,
+        ),
+        (
+            "decimal(5,2)",
+            "1e3",
+            "column c expects decimal(5,2), got the number 1e+3: it has more than 3 digits before the point; a greater decimal holds it",
+        ),
+        (
+            "decimal(5,2)",
+            "0.001",
+            "column c expects decimal(5,2), got the number 0.001: it has more than 2 digits after the point; a decimal of a greater scale holds it",
         ),
         (
             "array<struct<a:int>>",
@@ -117,6 +137,34 @@ fn a_mismatch_names_the_place_the_value_and_the_type() {
     ] {
         assert_eq!(fits(kind, json).unwrap_err(), text);
     }
+    for (kind, json, words) in [
+        (
+            "bigint",
+            "1e99999999999999999999",
+            "it is not between -9223372036854775808 and 9223372036854775807",
+        ),
+        ("bigint", "1e-99999999999999999999", "it has a fraction"),
+        ("double", "1e309", "a double holds up to 1.7e308"),
+        (
+            "timestamp",
+            "1e300",
+            "it is beyond any time; allowed is an RFC 3339 time",
+        ),
+        (
+            "timestamp",
+            r#""soon""#,
+            "it is not written as a time; allowed is an RFC 3339 time",
+        ),
+        (
+            "timestamp",
+            r#""2026-11-23T11:05:61Z""#,
+            "it is not written as a time",
+        ),
+    ] {
+        let reason = fits(kind, json).unwrap_err();
+        assert!(reason.contains(words), "{reason}");
+    }
+    assert_eq!(fits("bigint", "0e99999999999999999999"), Ok(()));
     let long = fits("int", &format!("\"{}\"", "x".repeat(5000))).unwrap_err();
     assert!(long.len() < 200, "{long}");
 }
