@@ -408,7 +408,7 @@ const WATCHING: &[OptionSpec] = &[
         kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         default: Default::Value("info"),
         secret: false,
-        doc: "Log lines below this level are left out.",
+        doc: "Log lines below this level are left out; with `info`, those of libraries below `warn`.",
         example: "",
     },
 ];

@@ -1,6 +1,8 @@
 //! `keystone run`: the worker.
 
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{Failure, RouteArgs, worker_id};
 use crate::cli::output::complain;
@@ -40,9 +42,21 @@ pub(super) fn start_logging(route: &Route) {
         .with_writer(std::io::stderr)
         .with_max_level(level)
         .event_format(format)
-        .finish();
+        .finish()
+        .with(targets(level));
     // Fails only where a subscriber is set already, which then stays.
     let _first = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Libraries tell of each request that they repeat and the like as information: only with `debug` and `trace` is it asked for.
+fn targets(level: Level) -> Targets {
+    let libraries = match level {
+        Level::INFO => Level::WARN,
+        other => other,
+    };
+    Targets::new()
+        .with_default(libraries)
+        .with_target("keystone", level)
 }
 
 /// A panic ends the process: a crash is a clean replay, a thread that is gone is a hang.
@@ -53,4 +67,32 @@ fn end_on_panic() {
         complain!("keystone has a bug and ends; what is not committed is delivered again: {panic}");
         std::process::exit(1);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_inform_only_where_more_is_asked_for() {
+        let library = "object_store::client::retry";
+        for (level, lowest) in [
+            (Level::ERROR, Level::ERROR),
+            (Level::WARN, Level::WARN),
+            (Level::INFO, Level::WARN),
+            (Level::DEBUG, Level::DEBUG),
+            (Level::TRACE, Level::TRACE),
+        ] {
+            let shown = targets(level);
+            for own in ["keystone::worker", "keystone_sinks::parquet"] {
+                assert!(shown.would_enable(own, &level), "{own} at {level}");
+            }
+            assert!(shown.would_enable(library, &lowest), "{level}");
+            assert_eq!(
+                shown.would_enable(library, &Level::INFO),
+                lowest >= Level::INFO,
+                "{level}"
+            );
+        }
+    }
 }
