@@ -91,3 +91,11 @@ fn properties_that_librdkafka_refuses_together_are_a_problem() {
 fn an_empty_group_is_refused() {
     assert_refused(&["kafka.group.id="], &["kafka.group.id: it is empty"]);
 }
+
+#[test]
+fn which_events_librdkafka_tells_of_is_not_to_be_set() {
+    for key in ["kafka.enabled_events", "sink.kafka.enabled_events"] {
+        let set = format!("{key}=512");
+        assert_refused(&["sink.type=kafka", "sink.kafka.topic=out", &set], &[key]);
+    }
+}

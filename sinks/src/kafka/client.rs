@@ -32,6 +32,12 @@ pub fn is_secret(name: &str) -> bool {
         || name.ends_with("passphrase")
 }
 
+/// rdkafka sets its own. These would only make the check of the properties start librdkafka's background thread.
+const EVENTS: (&str, &str) = (
+    "enabled_events",
+    "which events librdkafka tells of is the worker's to choose",
+);
+
 /// `kafka.*` as the options table describes it.
 pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
     prefix: SOURCE_PREFIX,
@@ -51,6 +57,7 @@ pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
         ("auto.offset.reset", "use source.start"),
         ("enable.partition.eof", "the worker has no use for it"),
         ("transactional.id", "it is the Kafka sink's to choose"),
+        EVENTS,
     ],
 };
 
@@ -72,6 +79,7 @@ pub const SINK_PASSTHROUGH: Passthrough = Passthrough {
             "statistics.interval.ms",
             "the sink tells by the statistics whether its producer stands still",
         ),
+        EVENTS,
     ],
 };
 
