@@ -93,6 +93,34 @@ fn an_empty_group_is_refused() {
 }
 
 #[test]
+fn a_transaction_stays_on_the_cluster_that_is_read() {
+    let with = |servers: &'static str| {
+        [
+            "delivery.tradeoff=no-duplicates",
+            "sink.type=kafka",
+            "sink.kafka.topic=out",
+            "kafka.bootstrap.servers=a:1,b:1",
+            servers,
+        ]
+    };
+    // The same brokers, written in another way.
+    assert_taken(&with("sink.kafka.bootstrap.servers=b:1, PLAINTEXT://A:1"));
+    for (key, servers) in [
+        (
+            "sink.kafka.bootstrap.servers",
+            "sink.kafka.bootstrap.servers=c:1",
+        ),
+        (
+            "sink.kafka.metadata.broker.list",
+            "sink.kafka.metadata.broker.list=c:1",
+        ),
+    ] {
+        let says = format!("{key}: a transaction carries the consumed offsets");
+        assert_refused(&with(servers), &[&says]);
+    }
+}
+
+#[test]
 fn which_events_librdkafka_tells_of_is_not_to_be_set() {
     for key in ["kafka.enabled_events", "sink.kafka.enabled_events"] {
         let set = format!("{key}=512");

@@ -3,7 +3,7 @@
 use keystone_config::{Problem, Settings};
 
 use crate::Context;
-use crate::kafka::client::{SINK_PREFIX, SOURCE_PREFIX};
+use crate::kafka::client::{SINK_PREFIX, SOURCE_PREFIX, same_cluster};
 
 /// The value of a librdkafka property below a prefix.
 fn property(settings: &Settings, prefix: &str, name: &str) -> Option<String> {
@@ -22,11 +22,13 @@ pub(in crate::kafka) fn id(settings: &Settings, context: &Context) -> String {
 /// Offsets can only be part of a transaction on the cluster that they belong to.
 pub(in crate::kafka) fn problems(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if let Some(servers) = property(settings, SINK_PREFIX, "bootstrap.servers")
-        && settings.text("kafka.bootstrap.servers") != Some(&servers)
-    {
+    if !same_cluster(settings) {
+        let key = match property(settings, SINK_PREFIX, "bootstrap.servers") {
+            Some(_) => "sink.kafka.bootstrap.servers",
+            None => "sink.kafka.metadata.broker.list",
+        };
         problems.push(settings.problem(
-            "sink.kafka.bootstrap.servers",
+            key,
             "a transaction carries the consumed offsets, so source and sink must be the same cluster",
             "leave it out; for another cluster set sink.kafka.transactions = false: delivery is at least once then",
         ));
