@@ -51,6 +51,16 @@ impl Format {
         })
     }
 
+    /// As what is written.
+    fn read_target(word: &str) -> Result<Format, String> {
+        match Format::read(word)? {
+            Format::Pattern(items) if items.iter().any(is_loose_offset) => {
+                Err("%#z is for reading; an offset is written by %z".to_owned())
+            }
+            format => Ok(format),
+        }
+    }
+
     /// As what is read: a pattern must tell a date, and a time or none, which is tried.
     fn read_source(word: &str) -> Result<Format, String> {
         let format = Format::read(word)?;
@@ -59,6 +69,11 @@ impl Format {
         }
         Ok(format)
     }
+}
+
+/// `%#z`, an offset with or without minutes: chrono reads and does not write it, and has no name for it.
+fn is_loose_offset(item: &Item<'_>) -> bool {
+    StrftimeItems::new("%#z").next().as_ref() == Some(item)
 }
 
 /// Refuses a pattern by which no text, or not every text, tells a time.
@@ -75,6 +90,13 @@ fn readable(items: &[Item<'_>]) -> Result<(), String> {
     if fixed(TimezoneName) {
         return Err("the name of a zone, %Z, can't be read; use %z, an offset".to_owned());
     }
+    let loose = items.iter().position(is_loose_offset);
+    if loose.is_some_and(|at| at + 1 < items.len()) {
+        return Err(
+            "%#z, an offset with or without minutes, must end the pattern: digits after it would be taken for minutes; use %z"
+                .to_owned(),
+        );
+    }
     let half_of_day = fixed(UpperAmPm) || fixed(LowerAmPm) || number(Hour) || number(Timestamp);
     if number(Hour12) && !half_of_day {
         return Err(
@@ -86,8 +108,9 @@ fn readable(items: &[Item<'_>]) -> Result<(), String> {
     let sample_time = DateTime::from_timestamp(817_166_096, 789_000_000).unwrap_or_default();
     let mut sample = String::new();
     let mut parsed = Parsed::new();
-    let date = write!(sample, "{}", sample_time.format_with_items(items.iter())).is_ok()
-        && format::parse(&mut parsed, &sample, items.iter()).is_ok()
+    let written = &items[..loose.unwrap_or(items.len())];
+    let date = write!(sample, "{}", sample_time.format_with_items(written.iter())).is_ok()
+        && format::parse(&mut parsed, &sample, written.iter()).is_ok()
         && (parsed.timestamp().is_some() || parsed.to_naive_date().is_ok());
     if !date {
         return Err("the pattern does not tell a whole date".to_owned());
@@ -100,7 +123,7 @@ fn readable(items: &[Item<'_>]) -> Result<(), String> {
 
 fn prepare(literals: Literals<'_>, _: &Settings) -> Result<Prepared, PrepareError> {
     let from = literals[1].map(|word| Format::read_source(&text(word)));
-    let to = literals[2].map(|word| Format::read(&text(word)));
+    let to = literals[2].map(|word| Format::read_target(&text(word)));
     Ok(Prepared::Time {
         from: from.transpose().map_err(|reason| (1, reason))?,
         to: to.transpose().map_err(|reason| (2, reason))?,
@@ -123,8 +146,8 @@ fn convert_time<'a>(call: &Call<'_, 'a>) -> Outcome<'a> {
     let to = match to {
         Some(to) => to,
         None => {
-            read_to =
-                Format::read(&text(&call[2])).map_err(|reason| format!("argument 3: {reason}"))?;
+            read_to = Format::read_target(&text(&call[2]))
+                .map_err(|reason| format!("argument 3: {reason}"))?;
             &read_to
         }
     };

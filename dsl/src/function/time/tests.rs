@@ -62,6 +62,27 @@ fn what_is_read() {
             "%F %T %:z",
             "1795431906000000000",
         ),
+        // An offset in any form, at the end.
+        (
+            "\"2026-11-23 12:05:06+01\"",
+            "%F %T%#z",
+            "1795431906000000000",
+        ),
+        (
+            "\"2026-11-23 12:05:06 +01:00\"",
+            "%F %T %#z",
+            "1795431906000000000",
+        ),
+        (
+            "\"2026-11-23 06:35:06-0430\"",
+            "%F %T%#z",
+            "1795431906000000000",
+        ),
+        (
+            "\"2026-11-23 11:05:06Z\"",
+            "%F %T%#z",
+            "1795431906000000000",
+        ),
         ("\"2026-327\"", "%Y-%j", "1795392000000000000"),
         // An hour without minutes is the full hour.
         ("\"2026-11-23 11\"", "%Y-%m-%d %H", "1795431600000000000"),
@@ -155,15 +176,32 @@ fn a_bad_format_is_found_when_it_is_compiled() {
 }
 
 #[test]
+fn an_offset_in_any_form_is_not_written() {
+    refuses(
+        "convert_time(a, 'millis', '%F %T%#z')",
+        27,
+        "argument 3: %#z is for reading; an offset is written by %z",
+    );
+    let text = r#"{"t": "2026-11-23 12:05:06 UTC+01"}"#;
+    fails(
+        "convert_time(t, '%F %T%#z', 'millis')",
+        text,
+        "convert_time: argument 1 is a string that is not written as argument 2 says",
+    );
+}
+
+#[test]
 fn a_pattern_that_leaves_the_time_open_is_found_when_it_is_compiled() {
     let half = "argument 2: an hour from 1 to 12, %I or %l, does not tell the half of the day; add %p, AM or PM, or use %H, an hour from 0 to 23";
     let part = "argument 2: the pattern tells a part of a time without the greater one: a fraction needs seconds, seconds need minutes, and minutes and %p an hour";
+    let end = "argument 2: %#z, an offset with or without minutes, must end the pattern: digits after it would be taken for minutes; use %z";
     let zone = "argument 2: the name of a zone, %Z, can't be read; use %z, an offset";
     for (pattern, reason) in [
         ("%Y-%m-%d %I:%M", half),
         ("%F %l", half),
         ("%F %T %Z", zone),
         ("%F %T %z (%Z)", zone),
+        ("%T %#z %F", end),
         ("%F %M", part),
         ("%F %p", part),
         ("%F %S", part),
