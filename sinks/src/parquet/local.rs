@@ -184,10 +184,12 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Creates the location and tries to write there.
+/// Tries to write at the location, or above it where it is not there yet: it is created with the first file.
 pub fn check(root: &Path, probe: &str) -> Result<(), StoreError> {
-    create_directories(root).map_err(|error| failed("creating directory", root, error))?;
-    let path = root.join(format!(".{probe}{HIDDEN_SUFFIX}"));
+    let place = root.ancestors().find(|place| place.exists());
+    let path = place
+        .unwrap_or(root)
+        .join(format!(".{probe}{HIDDEN_SUFFIX}"));
     let written = File::create(&path).and_then(|mut file| {
         file.write_all(b"keystone")?;
         file.sync_all()

@@ -328,6 +328,27 @@ async fn a_check_leaves_nothing_and_touches_no_other_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_a_location_that_is_not_there_looks_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let location = root.path().join("lake/plays");
+    let plays = sink(&location, &[]);
+    plays.check().await.unwrap();
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    // Where a directory can't be made, it says so.
+    std::fs::write(root.path().join("lake"), b"").unwrap();
+    let problem = plays.check().await.unwrap_err();
+    assert!(
+        problem.contains("sink.parquet.location can't be written") && problem.contains("lake"),
+        "{problem}"
+    );
+    // With the first file it is there.
+    std::fs::remove_file(root.path().join("lake")).unwrap();
+    plays.deliver(&batch(1, [(1, 1)])).await.unwrap();
+    plays.flush().await.unwrap();
+    assert_eq!(files(&location).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_error_drops_what_is_held_and_the_sink_goes_on() {
     let root = tempfile::tempdir().unwrap();
     let sink = sink(root.path(), &[BY_DAY]);
