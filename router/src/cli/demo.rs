@@ -119,7 +119,7 @@ fn route_properties(servers: &str, out: &Path) -> String {
          source.topics = {TOPIC}\n\
          kafka.bootstrap.servers = {servers}\n\
          kafka.session.timeout.ms = 6000\n\
-         kafka.fetch.wait.max.ms = 50\n\
+         source.fetch.max.wait.ms = 50\n\
          filter = type == 'play' && duration_ms > `30000`\n\
          projection = {{event_id: id, ts: ts, user: user.id, title: content.title, country: geo.country, duration_ms: duration_ms}}\n\
          sink.type = parquet\n\
