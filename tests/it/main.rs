@@ -5,14 +5,15 @@
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
-//! - [`bad_events`]: every kind of bad event, and what becomes of it.
+//! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
 //! - [`source`]: topics, starts, groups.
 //! - [`sinks`]: what each sink can do beyond the main job.
-//! - [`cli`]: the commands.
+//! - [`cli`], [`check`]: the commands.
 
 mod bad_events;
 mod battery;
 mod by_hand;
+mod check;
 mod cli;
 mod dead_letters;
 mod faults;
@@ -23,3 +24,4 @@ mod servers;
 mod sinks;
 mod source;
 mod transactions;
+mod unfit_events;
