@@ -7,7 +7,7 @@
 //! - [`group`], [`joint`], [`transaction`], [`named`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
 //!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
-//! - [`state`], [`ledger`], [`metrics`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
+//! - [`state`], [`ledger`], [`metrics`], [`latency`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod group;
 pub mod held;
 pub mod joint;
 pub mod lane;
+pub mod latency;
 pub mod ledger;
 pub mod limit;
 pub mod limiter;

@@ -1,11 +1,11 @@
-//! The worker's metrics: their table, the latency histogram, and the text for Prometheus.
+//! The worker's metrics: their table, and the text for Prometheus.
 //!
 //! Counters of the hot path live in the ledger and are read when Prometheus asks, so an event costs nothing here.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keystone_dsl::Rule;
 use keystone_sinks::metric::{Metric, MetricKind};
@@ -14,6 +14,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::latency::LATENCY_BOUNDS;
 use crate::ledger::LedgerView;
 use crate::offsets::WindowView;
 use crate::route::Route;
@@ -226,108 +227,10 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-/// Upper bounds of the latency histogram, in seconds.
-const LATENCY_BOUNDS: [f64; 26] = [
-    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
-    1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
-];
 const SIZE_BOUNDS: [f64; 10] = [
     1.0, 10.0, 100.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0,
 ];
 const BYTES_BOUNDS: [f64; 9] = [1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 2.5e7];
-
-/// A histogram of latencies with a count for each event but the cost of one for each run of equal timestamps, and their recent maximum.
-#[derive(Debug)]
-pub struct Latency {
-    buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
-    sum_ms: AtomicU64,
-    begun: Instant,
-    recent: RecentMax,
-}
-
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency {
-            buckets: Default::default(),
-            sum_ms: AtomicU64::default(),
-            begun: Instant::now(),
-            recent: RecentMax::default(),
-        }
-    }
-}
-
-/// The maximum of each of two minutes, those with an even and those with an odd number: the minute in the upper half, milliseconds in the
-/// lower, so that the first value of a minute replaces what the slot had.
-#[derive(Debug, Default)]
-struct RecentMax([AtomicU64; 2]);
-
-impl RecentMax {
-    fn note(&self, minute: u32, ms: u64) {
-        let slot = &self.0[minute as usize % 2];
-        let ms = u32::try_from(ms).unwrap_or(u32::MAX);
-        slot.fetch_max(u64::from(minute) << 32 | u64::from(ms), Ordering::Relaxed);
-    }
-
-    /// In milliseconds, of this minute and the one before.
-    fn get(&self, minute: u32) -> u32 {
-        let slots = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
-        let recent = slots.filter(|slot| (slot >> 32) as u32 + 1 >= minute);
-        recent.map(|slot| slot as u32).max().unwrap_or_default()
-    }
-}
-
-impl Latency {
-    /// Records events by their record timestamps (milliseconds since the epoch, with counts), settled at `now`.
-    /// A timestamp in the future counts as no latency.
-    pub fn record_all(&self, now: i64, timestamps: &[(i64, u64)]) {
-        let oldest = timestamps.iter().map(|(timestamp, _)| *timestamp).min();
-        let highest = oldest.map_or(0, |oldest| (now - oldest).max(0));
-        self.recent.note(self.minute(), highest as u64);
-        for (timestamp, count) in timestamps {
-            let latency = (now - timestamp).max(0);
-            let seconds = latency as f64 / 1_000.0;
-            let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
-            self.buckets[bucket].fetch_add(*count, Ordering::Relaxed);
-            self.sum_ms
-                .fetch_add(latency as u64 * count, Ordering::Relaxed);
-        }
-    }
-
-    /// Of the last one to two minutes.
-    fn recent_max(&self) -> Duration {
-        Duration::from_millis(self.recent.get(self.minute()).into())
-    }
-
-    /// Whole minutes since the worker started: a clock that is set does not matter.
-    fn minute(&self) -> u32 {
-        (self.begun.elapsed().as_secs() / 60) as u32
-    }
-
-    /// In Prometheus' text format.
-    fn render(&self, route: &str) -> String {
-        let name = "keystone_delivery_latency_seconds";
-        let route = sanitize_label_value(route);
-        let mut text = head(name, "histogram");
-        let mut total = 0;
-        let bounds = LATENCY_BOUNDS
-            .iter()
-            .map(f64::to_string)
-            .chain(["+Inf".to_owned()]);
-        for (bucket, bound) in self.buckets.iter().zip(bounds) {
-            total += bucket.load(Ordering::Relaxed);
-            let _written = writeln!(
-                text,
-                "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {total}"
-            );
-        }
-        let sum = self.sum_ms.load(Ordering::Relaxed) as f64 / 1_000.0;
-        let _written = writeln!(
-            text,
-            "{name}_sum{{route=\"{route}\"}} {sum}\n{name}_count{{route=\"{route}\"}} {total}"
-        );
-        text
-    }
-}
 
 /// A batch was closed.
 pub fn batch_closed(batch: &Batch) {
@@ -483,7 +386,7 @@ fn render_partitions(shared: &Shared) -> String {
 }
 
 /// The lines before a metric's samples.
-fn head(name: &str, kind: &str) -> String {
+pub(crate) fn head(name: &str, kind: &str) -> String {
     let help = METRICS
         .iter()
         .find(|metric| metric.name == name)
@@ -538,45 +441,5 @@ mod tests {
             );
             assert!(!metric.help.is_empty() && !metric.help.contains('\n'));
         }
-    }
-
-    #[test]
-    fn the_recent_maximum_is_of_this_minute_and_the_one_before() {
-        let recent = RecentMax::default();
-        recent.note(0, 70);
-        recent.note(0, 50);
-        assert_eq!((recent.get(0), recent.get(1), recent.get(2)), (70, 70, 0));
-        recent.note(1, 20);
-        assert_eq!((recent.get(1), recent.get(2), recent.get(3)), (70, 20, 0));
-        recent.note(2, 10);
-        assert_eq!((recent.get(2), recent.get(3)), (20, 10));
-        // Whoever read the clock before the minute ended.
-        recent.note(0, 90);
-        assert_eq!(recent.get(2), 20);
-        recent.note(5, u64::MAX);
-        assert_eq!(recent.get(5), u32::MAX);
-    }
-
-    #[test]
-    fn the_latency_histogram_counts_every_event() {
-        let latency = Latency::default();
-        latency.record_all(10_000, &[(10_000, 2), (9_900, 3), (0, 1), (20_000, 1)]);
-        assert_eq!(latency.recent_max(), Duration::from_secs(10));
-        let text = latency.render("a \"route\"");
-        assert!(
-            text.contains("_bucket{route=\"a \\\"route\\\"\",le=\"0.005\"} 3"),
-            "{text}"
-        );
-        assert!(text.contains("le=\"0.1\"} 6"), "{text}");
-        assert!(text.contains("le=\"10\"} 7"), "{text}");
-        assert!(text.contains("le=\"+Inf\"} 7"), "{text}");
-        assert!(
-            text.contains("_sum{route=\"a \\\"route\\\"\"} 10.3"),
-            "{text}"
-        );
-        assert!(
-            text.contains("_count{route=\"a \\\"route\\\"\"} 7"),
-            "{text}"
-        );
     }
 }

@@ -12,9 +12,9 @@ use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
 use crate::held::{Completed, HeldBatches, Settled};
+use crate::latency::Latency;
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
-use crate::metrics::Latency;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::Route;
 use crate::stall::{Pulse, Stall, Stalls};
