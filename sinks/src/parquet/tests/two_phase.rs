@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Joint;
 
 fn two_phase(worker: &str, root: &Path, sets: &[&str]) -> Box<dyn Sink> {
     let mut all = vec!["sink.parquet.publish=two-phase", BY_DAY];
