@@ -2,7 +2,7 @@
 //! docs/delivery.md, and fails if a promise was broken.
 //!
 //! The arguments name faults to run alone (a part of a title is enough), and the environment variable `SEED` another seed; the table is
-//! written only when all have run.
+//! written only when all have run. Where a fault went wrong, Kafka's log of it is kept, below `target/tmp/faults`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,6 +45,7 @@ fn battery() -> Result<usize> {
     let (mut rows, mut broken, mut not_run) = (table::Rows::new(), 0, Vec::new());
     for fault in Fault::ALL.into_iter().filter(is_wanted) {
         eprintln!("{:4} s  {}", start.elapsed().as_secs(), fault.title());
+        let before = broken;
         match run(&mut servers, fault, &Cell::all(), seed) {
             Ok(outcomes) => {
                 for (cell, outcome) in &outcomes {
@@ -55,11 +56,15 @@ fn battery() -> Result<usize> {
                     );
                     broken += usize::from(!outcome.problems.is_empty());
                 }
+                if broken > before {
+                    keep_log(&servers, fault);
+                }
                 rows.push((fault, outcomes));
             }
             Err(error) => {
                 eprintln!("        NOT RUN TO ITS END: {error}");
                 not_run.push(fault);
+                keep_log(&servers, fault);
                 // What is left of it must not disturb the next.
                 servers = Servers::start()?;
             }
@@ -71,4 +76,13 @@ fn battery() -> Result<usize> {
         table::write(&root.join("docs/delivery.md"), &rows, seed)?;
     }
     Ok(broken + not_run.len())
+}
+
+/// The broker's directory goes with it, and Kafka's log is all that tells why a route stood still.
+fn keep_log(servers: &Servers, fault: Fault) {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+    match servers.keep_log(fault, &directory) {
+        Ok(path) => eprintln!("        Kafka's log: {}", path.display()),
+        Err(error) => eprintln!("        Kafka's log was not kept: {error}"),
+    }
 }

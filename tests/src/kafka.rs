@@ -1,7 +1,7 @@
 //! A real Kafka broker: one node, KRaft.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -27,6 +27,14 @@ const GRACE: Duration = Duration::from_secs(30);
 const REQUEST: Duration = Duration::from_secs(20);
 /// For reading a topic to its end.
 const READ: Duration = Duration::from_secs(120);
+/// Log4j 2's settings beside [`LOG4J`]: what the coordinators did with groups and transactions, and during a shutdown, too.
+const COORDINATORS: &str = "\
+shutdownHook = disable
+logger.transactions.name = kafka.coordinator.transaction
+logger.transactions.level = INFO
+logger.groups.name = org.apache.kafka.coordinator.group
+logger.groups.level = INFO
+";
 
 /// A broker of its own. Ended, and its data removed, when dropped.
 pub struct Kafka {
@@ -117,7 +125,10 @@ impl Kafka {
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
         std::fs::write(dir.path().join("server.properties"), text)?;
-        std::fs::write(dir.path().join("log4j2.properties"), LOG4J)?;
+        std::fs::write(
+            dir.path().join("log4j2.properties"),
+            format!("{LOG4J}{COORDINATORS}"),
+        )?;
         let mut kafka = Kafka {
             process: None,
             port,
@@ -187,8 +198,8 @@ impl Kafka {
         self.stop();
         let mut command = self.java("kafka.Kafka", "-Xmx768m")?;
         command.arg(self.properties());
-        let log = self.dir.path().join("kafka.log");
-        let mut process = Process::spawn("Kafka", &mut command, &log, Some(self.dir.path()))?;
+        let mut process =
+            Process::spawn("Kafka", &mut command, &self.log(), Some(self.dir.path()))?;
         let consumer = self.consumer("keystone-tests-ready", Isolation::ReadUncommitted)?;
         process.wait_ready(READY, || {
             let metadata = consumer.fetch_metadata(None, Duration::from_secs(1))?;
@@ -340,7 +351,17 @@ impl Kafka {
 
     /// The end of the broker's log.
     pub fn log_tail(&self) -> String {
-        process::tail(&self.dir.path().join("kafka.log"))
+        process::tail(&self.log())
+    }
+
+    /// Copies the broker's log, which goes with its directory otherwise.
+    pub fn keep_log(&self, to: &Path) -> Result<()> {
+        std::fs::copy(self.log(), to).doing(format!("copying Kafka's log to {}", to.display()))?;
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("kafka.log")
     }
 
     fn properties(&self) -> PathBuf {

@@ -1,15 +1,18 @@
 //! The servers of the battery, each behind a proxy; those that a run does not need are never started.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::Fault;
 use super::clock::Clock;
 use super::disk::Disk;
 use crate::elasticsearch::Options;
 use crate::proxy::Proxy;
 use crate::{Elasticsearch, Kafka, Metastore, Result, S3, free_port};
 
-/// Bytes that the node of [`super::Fault::Pressure`] takes at a time.
+/// Bytes that the node of [`Fault::Pressure`] takes at a time.
 const PRESSURE: &str = "48kb";
 
 /// A server and the proxy that workers reach it by.
@@ -69,6 +72,14 @@ impl Servers {
                 .tempdir()?,
             rounds: 0,
         })
+    }
+
+    /// Keeps the broker's log of a fault that went wrong, in this directory, and says where.
+    pub fn keep_log(&self, fault: Fault, directory: &Path) -> Result<PathBuf> {
+        std::fs::create_dir_all(directory)?;
+        let to = directory.join(format!("{fault:?}.kafka.log"));
+        self.kafka.server.keep_log(&to)?;
+        Ok(to)
     }
 
     pub(super) fn need_elasticsearch(&mut self, pressed: bool) -> Result<&Behind<Elasticsearch>> {
