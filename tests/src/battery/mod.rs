@@ -94,6 +94,7 @@ pub enum Fault {
     BrokerLate,
     SinkRestart,
     SinkUnreachable,
+    SinkHangs,
     SinkUnavailable,
     SinkLate,
     SinkSlow,
@@ -107,7 +108,7 @@ pub enum Fault {
 
 impl Fault {
     /// All rows, in the order of the table.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 21] = [
         Fault::Kill,
         Fault::Terminate,
         Fault::ComeAndGo,
@@ -119,6 +120,7 @@ impl Fault {
         Fault::BrokerLate,
         Fault::SinkRestart,
         Fault::SinkUnreachable,
+        Fault::SinkHangs,
         Fault::SinkUnavailable,
         Fault::SinkLate,
         Fault::SinkSlow,
@@ -146,6 +148,7 @@ impl Fault {
             Fault::BrokerLate => "the broker's answers arrive later than a session lasts",
             Fault::SinkRestart => "the sink's server restarts",
             Fault::SinkUnreachable => "the sink's server can't be reached",
+            Fault::SinkHangs => "the sink's server hangs for longer than a request may take",
             Fault::SinkUnavailable => "the sink's server answers 503",
             Fault::SinkLate => "answers arrive after the worker gave up",
             Fault::SinkSlow => "the sink is slower than the source, for two minutes",
@@ -163,6 +166,7 @@ impl Fault {
         match self {
             Fault::SinkRestart
             | Fault::SinkUnreachable
+            | Fault::SinkHangs
             | Fault::SinkUnavailable
             | Fault::SinkSlow => sink != Sink::Kafka,
             Fault::SinkLate | Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
@@ -177,6 +181,7 @@ impl Fault {
             self,
             Fault::SinkRestart
                 | Fault::SinkUnreachable
+                | Fault::SinkHangs
                 | Fault::SinkUnavailable
                 | Fault::SinkLate
                 | Fault::SinkSlow

@@ -33,6 +33,8 @@ const OUTAGE: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(8);
 /// How long the sink's server is away.
 const SINK_OUTAGE: Duration = Duration::from_secs(8);
+/// How long it hangs: a request to an object store may take 60 s.
+const HANG: Duration = Duration::from_secs(75);
 /// How long it is slow. A worker that kept all that comes meanwhile would hold more than [`MEMORY`].
 const SLOW: Duration = Duration::from_secs(120);
 /// Bytes a second and connection that it takes then: all connections together take less than is kept of the events.
@@ -222,6 +224,7 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
             }
         }),
         Fault::SinkUnreachable => sink_is(servers, Mode::Refuse, SINK_OUTAGE, routes),
+        Fault::SinkHangs => sink_is(servers, Mode::BlackHole, HANG, routes),
         Fault::SinkUnavailable => sink_is(servers, Mode::Unavailable, SINK_OUTAGE, routes),
         Fault::SinkLate => {
             let late = Mode::Delay(Duration::from_secs(3));

@@ -265,6 +265,9 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
                 // A request gets through before it is given up.
                 lines += "delivery.batch.max.events = 100\n";
             }
+            if fault == Fault::SinkHangs {
+                lines += "sink.elasticsearch.request.timeout.ms = 5000\n";
+            }
             if fault == Fault::SinkLate {
                 lines += "sink.elasticsearch.request.timeout.ms = 1000\n";
             }
