@@ -71,7 +71,7 @@ impl<'r> Lane<'r> {
         Lane {
             shared,
             decider: Decider::new(&shared.route.steps),
-            builder: BatchBuilder::default(),
+            builder: BatchBuilder::new(shared.route.batch.max_bytes),
             trigger: Trigger::new(shared.route.batch),
             delivery,
             counts: Counts::default(),

@@ -1,18 +1,28 @@
 //! The memory that batches hold their events in, used again and again: each fresh page of it would cost a page fault.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Unused arenas that are kept. A worker that keeps up with its source needs about as many as there are batches on their way.
 const KEPT: usize = 4;
-/// Larger ones, in bytes, are given back: they held an unusually large event.
-const LARGEST: usize = 8 << 20;
 
-/// Where arenas come back to.
+/// Where arenas come back to. By default none is kept.
 #[derive(Debug, Default)]
-pub(crate) struct Arenas(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Arenas {
+    /// Larger ones, in bytes, are given back: they held an unusually large event.
+    largest: usize,
+    unused: Mutex<Vec<Vec<u8>>>,
+}
 
 impl Arenas {
+    /// For batches of about so many bytes: while they are filled, their memory doubles.
+    pub(crate) fn of(batch_bytes: usize) -> Arenas {
+        Arenas {
+            largest: batch_bytes.saturating_mul(2),
+            unused: Mutex::default(),
+        }
+    }
+
     /// An empty arena.
     pub(crate) fn take(&self) -> Vec<u8> {
         self.unused().pop().unwrap_or_default()
@@ -21,13 +31,13 @@ impl Arenas {
     fn put_back(&self, mut arena: Vec<u8>) {
         arena.clear();
         let mut unused = self.unused();
-        if unused.len() < KEPT && (1..=LARGEST).contains(&arena.capacity()) {
+        if unused.len() < KEPT && (1..=self.largest).contains(&arena.capacity()) {
             unused.push(arena);
         }
     }
 
-    fn unused(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unused(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_arena_is_used_again_once_its_last_part_is_gone() {
-        let arenas = Arc::new(Arenas::default());
+        let arenas = Arc::new(Arenas::of(100));
         let part = Arc::new(Arena::new(vec![1, 2, 3], arenas.clone()));
         let other = part.clone();
         drop(part);
@@ -76,8 +86,8 @@ mod tests {
 
     #[test]
     fn few_are_kept_and_none_that_grew_large() {
-        let arenas = Arc::new(Arenas::default());
-        drop(Arena::new(Vec::with_capacity(LARGEST + 1), arenas.clone()));
+        let arenas = Arc::new(Arenas::of(100));
+        drop(Arena::new(Vec::with_capacity(201), arenas.clone()));
         drop(Arena::new(Vec::new(), arenas.clone()));
         assert!(arenas.unused().is_empty());
         for _ in 0..2 * KEPT {

@@ -326,6 +326,14 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
+    /// For batches of about so many bytes, whose memory is used again. (That of a default one is not.)
+    pub fn new(batch_bytes: usize) -> BatchBuilder {
+        BatchBuilder {
+            arenas: Arc::new(Arenas::of(batch_bytes)),
+            ..BatchBuilder::default()
+        }
+    }
+
     /// Extends the claim of this partition by one record, filtered ones too. Returns the claim's index for [`BatchBuilder::keep`].
     ///
     /// Claims are searched from the last: events come in runs of one partition.
