@@ -152,7 +152,13 @@ impl Producer {
     /// A new producer takes over.
     pub(super) fn replace(&self) {
         match connect(&self.config, &self.reporter, &self.groups) {
-            Ok(new) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = new,
+            Ok(new) => {
+                let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+                let old = std::mem::replace(&mut *client, new);
+                drop(client);
+                // Where it is the last reference, what it still held fails now, which may take its time.
+                drop(old);
+            }
             Err(error) => warn!("the kafka producer could not be replaced: {error}"),
         }
     }
