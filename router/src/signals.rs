@@ -13,7 +13,7 @@ use crate::state::Shared;
 /// Signals that come together are one: some process managers send one to the process and to its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Stops the worker on SIGTERM, SIGINT or SIGHUP. A second signal ends the process at once.
+/// Stops the worker on SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once.
 pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> {
     let _entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -36,6 +36,8 @@ pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> 
                     asked = Some(Instant::now());
                     shared.request_stop();
                 }
+                // A terminal that is closed on a worker that drains does not ask for more.
+                Some(_) if name == "SIGHUP" => {}
                 Some(first) if first.elapsed() < SAME_SIGNAL => {}
                 Some(_) => {
                     warn!("{name} again: ended at once; what is not committed is delivered again");

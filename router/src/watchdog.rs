@@ -4,6 +4,7 @@
 //! Time is what the watchdog itself has seen pass, so no clock that is set, and no process or machine that was stopped and goes on,
 //! makes a stall.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,9 @@ fn watch(shared: &Shared, ended: &Receiver<()>) {
                 let reason = shared.failure().unwrap_or_else(|| {
                     "a lane, the sink or the runtime has not come to its end".to_owned()
                 });
-                eprintln!(
+                // Whatever holds up the end may hold up the logger, too; and standard error may be gone.
+                let _written = writeln!(
+                    std::io::stderr(),
                     "the worker could not be taken down within {} s, so the process is ended; what is not committed is delivered again: {reason}",
                     WAY_DOWN.as_secs()
                 );
