@@ -32,7 +32,7 @@ pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> 
             };
             match asked {
                 None => {
-                    info!("{name}: draining; send it again to end at once");
+                    info!("{name}: draining; another SIGTERM or SIGINT ends it at once");
                     asked = Some(Instant::now());
                     shared.request_stop();
                 }
