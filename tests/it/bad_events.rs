@@ -5,7 +5,8 @@ use keystone_tests::{Kafka, Result, Worker};
 
 use crate::by_hand::produce_by_hand;
 use crate::scenario::{
-    END, Outgoing, all_committed, assert_ledger, counter, drain, last_line, send, values,
+    END, Outgoing, all_committed, assert_ledger, assert_lines, counter, drain, last_line, send,
+    values,
 };
 
 /// For topics that take events of 20 MB.
@@ -291,10 +292,10 @@ fn the_policies_stop_and_discard() -> Result<()> {
     let mut worker = Worker::spawn(&route(kafka, "policy-stop", "policy-in", sink))?;
     let (status, log) = worker.wait_exit(END)?;
     assert_eq!(status.code(), Some(1), "{log}");
-    let reason = last_line(&log);
-    for words in ["policy-in", "offset 1", "not JSON", "dead.letter.policy"] {
-        assert!(reason.contains(words), "{reason}");
-    }
+    assert_lines(
+        last_line(&log),
+        &[&["policy-in", "offset 1", "not JSON", "dead.letter.policy"]],
+    );
     let committed = kafka.committed("policy-stop", "policy-in")?;
     assert!(
         committed.get(&0).is_none_or(|offset| *offset <= 1),

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
-use crate::scenario::{END, Outgoing, all_committed, drain, last_line, send};
+use crate::scenario::{END, Outgoing, all_committed, assert_lines, drain, last_line, send};
 
 /// Bad configuration or expression.
 pub(crate) const USAGE: Option<i32> = Some(64);
@@ -18,17 +18,6 @@ pub(crate) fn file(directory: &Path, name: &str, text: &str) -> Result<String> {
     let path = directory.join(name);
     std::fs::write(&path, text)?;
     Ok(path.display().to_string())
-}
-
-pub(crate) fn assert_lines(found: &str, expected: &[&[&str]]) {
-    for words in expected {
-        assert!(
-            found
-                .lines()
-                .any(|line| words.iter().all(|word| line.contains(word))),
-            "no line with {words:?} in\n{found}"
-        );
-    }
 }
 
 #[test]

@@ -53,6 +53,19 @@ pub(crate) fn to_parquet(kafka: &Kafka, name: &str, from: &str, location: &str) 
     )
 }
 
+/// For each of these there is a line with all its words.
+#[track_caller]
+pub(crate) fn assert_lines(found: &str, expected: &[&[&str]]) {
+    for words in expected {
+        assert!(
+            found
+                .lines()
+                .any(|line| words.iter().all(|word| line.contains(word))),
+            "no line with {words:?} in\n{found}"
+        );
+    }
+}
+
 /// The location of a directory.
 pub(crate) fn file_url(directory: &Path) -> String {
     format!("file://{}", directory.display())

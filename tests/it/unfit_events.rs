@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::bad_events::{LARGE, assert_dead_letter, dead_letters, not_json, route};
 use crate::scenario::{
-    END, Outgoing, all_committed, assert_ledger, drain, file_url, last_line, send, values,
+    END, Outgoing, all_committed, assert_ledger, assert_lines, drain, file_url, last_line, send,
+    values,
 };
 
 const TWENTY_MEGABYTES: usize = 20_000_000;
@@ -98,15 +99,15 @@ fn a_dead_letter_that_does_not_fit_stops_the_worker_until_its_topic_takes_it() -
     let mut worker = Worker::spawn(&properties)?;
     let (status, log) = worker.wait_exit(END)?;
     assert_eq!(status.code(), Some(1), "{log}");
-    let reason = last_line(&log);
-    for words in [
-        "unburied-in-0 offset 1",
-        "unburied.dead-letters",
-        "dead.letter.topic",
-        "raise that topic's max.message.bytes",
-    ] {
-        assert!(reason.contains(words), "{reason}");
-    }
+    assert_lines(
+        last_line(&log),
+        &[&[
+            "unburied-in-0 offset 1",
+            "unburied.dead-letters",
+            "dead.letter.topic",
+            "raise that topic's max.message.bytes",
+        ]],
+    );
     let committed = kafka.committed("unburied", "unburied-in")?;
     assert!(
         committed.get(&0).is_none_or(|offset| *offset <= 1),
