@@ -1,11 +1,14 @@
-//! What each word of `delivery.tradeoff` costs with each sink: latency and processor time at a steady rate, and processor time at full speed.
+//! What each word of `delivery.tradeoff` costs with each sink: latency and processor time, at a steady rate and at full speed.
+//!
+//! Full speed is two runs: a topic that is full already tells the processor time; for the latency, events are written as fast as one producer
+//! can while the worker reads, or their age would be all that is measured.
 //!
 //! The latency is what the worker's own histogram counted between two looks at it: from the record's timestamp, given by the producer, to the
-//! moment the event was settled as delivered. A quantile is interpolated within its bucket, as Prometheus does. The maximum is the worker's
-//! gauge at the end, which is of the last one to two minutes: the window is that long, so the start is not in it.
+//! moment the event was settled as delivered. A quantile is interpolated within its bucket, as Prometheus does, and never above the maximum.
+//! That is the worker's gauge at the end, of the last one to two minutes: a steady window is that long, so the start is not in it.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keystone_tests::metrics::Metrics;
 use keystone_tests::{Error, Events, Result, Stream, Worker};
@@ -32,19 +35,31 @@ pub(crate) struct Row {
     sink: Sink,
     word: &'static str,
     full: Result<Cost, String>,
+    burst: Result<Burst, String>,
     steady: Result<Steady, String>,
 }
 
 impl Row {
     pub(crate) fn is_wrong(&self) -> bool {
-        self.full.is_err() || self.steady.is_err()
+        self.full.is_err() || self.burst.is_err() || self.steady.is_err()
     }
 }
 
 /// At the steady rate.
 struct Steady {
     cpu_seconds_per_million: f64,
-    latency: Buckets,
+    latency: Latency,
+}
+
+/// As fast as events are written.
+struct Burst {
+    /// Events a second that were written.
+    rate: f64,
+    latency: Latency,
+}
+
+struct Latency {
+    buckets: Buckets,
     /// In seconds.
     highest: f64,
 }
@@ -68,6 +83,7 @@ pub(crate) fn run(bench: &mut Bench, rate: u64, window: Duration) -> Vec<Row> {
                 Some(verdict) if !verdict.is_exact() => Err(Error::new(verdict.to_string())),
                 _ => Ok(cost),
             });
+            let burst = burst(bench, sink, &format!("burst-{run}"), &more);
             let steady = steady(bench, sink, &format!("steady-{run}"), &more, rate, window);
             let said = |error: Error| {
                 eprintln!("{run}: {error}");
@@ -78,6 +94,7 @@ pub(crate) fn run(bench: &mut Bench, rate: u64, window: Duration) -> Vec<Row> {
                 sink,
                 word,
                 full: full.map_err(said),
+                burst: burst.map_err(said),
                 steady: steady.map_err(said),
             });
         }
@@ -93,34 +110,74 @@ fn steady(
     rate: u64,
     window: Duration,
 ) -> Result<Steady> {
+    let events = Events::new(SEED, rate * (WARM_UP + window + SPARE).as_secs());
+    live(bench, sink, run, more, &events, |bench, topic, worker| {
+        let none = |_| None;
+        let bootstrap = bench.kafka.bootstrap();
+        let stream = Stream::start(events.clone(), &bootstrap, topic, rate, none)?;
+        // The window is time itself, not a condition.
+        std::thread::sleep(WARM_UP);
+        let before = Look::at(worker)?;
+        std::thread::sleep(window);
+        let after = Look::at(worker)?;
+        let count = stream.stop()?;
+        let consumed = after.consumed - before.consumed;
+        let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
+        let steady = Steady {
+            cpu_seconds_per_million: cpu_seconds * 1e6 / consumed.max(1.0),
+            latency: after.since(&before)?,
+        };
+        Ok((steady, count))
+    })
+}
+
+fn burst(bench: &mut Bench, sink: Sink, run: &str, more: &str) -> Result<Burst> {
+    let events = bench.events.clone();
+    let count = events.count();
+    live(bench, sink, run, more, &events, |bench, topic, worker| {
+        let before = Look::at(worker)?;
+        let start = Instant::now();
+        events.produce_in(&bench.kafka.bootstrap(), topic, 0..count)?;
+        let rate = count as f64 / start.elapsed().as_secs_f64();
+        worker.wait_until(measure::RUN, "all events were delivered", |worker| {
+            let metrics = worker.metrics()?;
+            let in_flight = metrics.sum("keystone_events_in_flight", &[]);
+            Ok(metrics.sum(CONSUMED, &[]) as u64 >= count && in_flight == 0.0)
+        })?;
+        let latency = Look::at(worker)?.since(&before)?;
+        Ok((Burst { rate, latency }, count))
+    })
+}
+
+/// Starts a worker on an empty topic and has `load` write events to it, which answers with what it saw and the number of events written.
+fn live<T>(
+    bench: &mut Bench,
+    sink: Sink,
+    run: &str,
+    more: &str,
+    events: &Events,
+    load: impl FnOnce(&Bench, &str, &mut Worker) -> Result<(T, u64)>,
+) -> Result<T> {
     let topic = format!("{run}-events");
     bench.kafka.create_topic(&topic, PARTITIONS, &[])?;
-    let events = Events::new(SEED, rate * (WARM_UP + window + SPARE).as_secs());
-    let (steady, verdict) = bench.deliver(sink, run, |bench, route| {
+    let (seen, verdict) = bench.deliver(sink, run, |bench, route| {
         let mut worker = bench.start_worker(run, &topic, &(route.to_owned() + more))?;
         worker.wait_until(START, "all partitions are assigned", |worker| {
             let assigned = worker.metrics()?.sum("keystone_partitions_assigned", &[]);
             Ok(assigned == f64::from(PARTITIONS))
         })?;
-        let none = |_| None;
-        let bootstrap = bench.kafka.bootstrap();
-        let stream = Stream::start(events.clone(), &bootstrap, &topic, rate, none)?;
-        // The window is time itself, not a condition.
-        std::thread::sleep(WARM_UP);
-        let before = Look::at(&worker)?;
-        std::thread::sleep(window);
-        let after = Look::at(&worker)?;
-        let count = stream.stop()?;
+        let (seen, count) = load(bench, &topic, &mut worker)?;
         worker.wait_until(measure::RUN, "all events were consumed", |worker| {
             Ok(worker.metrics()?.sum(CONSUMED, &[]) as u64 >= count)
         })?;
         worker.sigterm()?;
         ended_well(worker)?;
-        Ok((after.since(&before)?, Sent { events, count }))
+        let events = events.clone();
+        Ok((seen, Sent { events, count }))
     })?;
     bench.kafka.delete_topic(&topic)?;
     match verdict.is_exact() {
-        true => Ok(steady),
+        true => Ok(seen),
         false => Err(Error::new(verdict.to_string())),
     }
 }
@@ -146,18 +203,25 @@ impl Look {
         })
     }
 
-    fn since(&self, before: &Look) -> Result<Steady> {
-        let consumed = self.consumed - before.consumed;
+    fn since(&self, before: &Look) -> Result<Latency> {
         let latency = self.latency.iter().zip(&before.latency);
         let latency: Vec<_> = latency.map(|(now, then)| (now.0, now.1 - then.1)).collect();
-        if consumed <= 0.0 || latency.last().is_none_or(|(_, count)| *count <= 0.0) {
+        if latency.last().is_none_or(|(_, count)| *count <= 0.0) {
             return Err(Error::new("nothing was delivered while it was looked at"));
         }
-        Ok(Steady {
-            cpu_seconds_per_million: (self.cpu_seconds - before.cpu_seconds) * 1e6 / consumed,
-            latency: Buckets(latency),
+        Ok(Latency {
+            buckets: Buckets(latency),
             highest: self.highest,
         })
+    }
+}
+
+impl Latency {
+    /// p50, p99 and the maximum, as columns.
+    fn columns(&self) -> String {
+        let quantile = |share| shown(self.buckets.quantile(share).min(self.highest));
+        let (p50, p99) = (quantile(0.5), quantile(0.99));
+        format!("{p50} | {p99} | {}", shown(self.highest))
     }
 }
 
@@ -198,10 +262,15 @@ impl Buckets {
 
 /// The table, with what it says of itself.
 pub(crate) fn render(rows: &[Row], events: u64, rate: u64, window: Duration) -> String {
+    let bursts = rows.iter().filter_map(|row| row.burst.as_ref().ok());
+    let rates = bursts.map(|burst| burst.rate / 1_000.0);
+    let (least, most) = rates.fold((f64::INFINITY, 0.0_f64), |(least, most), rate| {
+        (least.min(rate), most.max(rate))
+    });
     let mut text = format!(
-        "\nOne run: {events} events at full speed, then {rate} events a second looked at for {} s; the maximum is of the last one to two minutes of that. Parquet files are rolled every {} s here.\n\n\
-         | sink | `delivery.tradeoff` | full speed: CPU-seconds per million | wall | {rate}/s: CPU-seconds per million | latency p50 | p99 | max |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "\nOne run. Full speed: {events} events that are there already (CPU-seconds, wall), and as many that one producer writes as fast as it can beside the worker, {least:.0},000 to {most:.0},000 a second (latency). Steady: {rate} events a second, looked at for {} s; the maximum is of the last one to two minutes of that. Parquet files are rolled every {} s here.\n\n\
+         | sink | `delivery.tradeoff` | full speed: CPU-seconds per million | wall | p50 | p99 | max | {rate}/s: CPU-seconds per million | p50 | p99 | max |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
         window.as_secs(),
         ROLL_MS / 1_000
     );
@@ -214,19 +283,21 @@ pub(crate) fn render(rows: &[Row], events: u64, rate: u64, window: Duration) -> 
             ),
             Err(problem) => format!("wrong: {problem} | -"),
         };
+        let burst = match &row.burst {
+            Ok(burst) => burst.latency.columns(),
+            Err(problem) => format!("wrong: {problem} | - | -"),
+        };
         let steady = match &row.steady {
             Ok(steady) => format!(
-                "{:.2} | {} | {} | {}",
+                "{:.2} | {}",
                 steady.cpu_seconds_per_million,
-                shown(steady.latency.quantile(0.5)),
-                shown(steady.latency.quantile(0.99)),
-                shown(steady.highest)
+                steady.latency.columns()
             ),
             Err(problem) => format!("wrong: {problem} | - | - | -"),
         };
         let _ = writeln!(
             text,
-            "| {:?} | {} | {full} | {steady} |",
+            "| {:?} | {} | {full} | {burst} | {steady} |",
             row.sink, row.word
         );
     }

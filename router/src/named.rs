@@ -38,6 +38,8 @@ const TAG: &str = "keystone:publish:";
 const VERSION: &str = "1:";
 /// How long after an answer that never came a request may still be on its way to the group's coordinator.
 const STRAGGLER: Duration = Duration::from_secs(5);
+/// How long the sink may look for what crashes have left: commits wait meanwhile.
+const LOOK_FOR_SUSPECTS: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts: a drain may be waiting.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -432,7 +434,12 @@ fn partition_of(commit: &Commit) -> (String, i32) {
 
 /// Discards what workers that are gone have prepared and not committed, and has the sink remove the rest beside the other work.
 pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
-    for prepared in sink.suspects() {
+    let found = async { tokio::time::timeout(LOOK_FOR_SUSPECTS, sink.suspects()).await };
+    let Ok(suspects) = at.runtime.block_on(found) else {
+        debug!("the storage is slow: what crashes have left is looked for later");
+        return;
+    };
+    for prepared in suspects {
         if prepared.source.group != at.consumer.context().id {
             continue; // Nobody here knows what that group has committed.
         }

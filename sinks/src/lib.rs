@@ -242,8 +242,8 @@ pub trait Sink: Send + Sync {
     }
 
     /// What workers that are gone have prepared, to be discarded where the group's commits don't name it.
-    fn suspects(&self) -> Vec<Prepared> {
-        Vec::new()
+    fn suspects(&self) -> BoxFuture<'_, Vec<Prepared>> {
+        Box::pin(async { Vec::new() })
     }
 
     /// Removes what workers that are gone have left hidden and never prepared. Blocks; may take minutes.

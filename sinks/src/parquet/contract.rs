@@ -69,8 +69,8 @@ impl Sink for ParquetSink {
         Box::pin(self.prepare_all(source))
     }
 
-    fn suspects(&self) -> Vec<Prepared> {
-        self.manifests.suspects()
+    fn suspects(&self) -> BoxFuture<'_, Vec<Prepared>> {
+        Box::pin(self.manifests.suspects())
     }
 
     fn sweep(&self) {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Why;
 use super::store::{Parts, Publication, Store, StoreError};
-use super::sweep;
+use super::sweep::{self, Suspect};
 use crate::{Prepared, Source};
 
 /// Above the manifests of all routes.
@@ -109,16 +109,43 @@ impl Manifests {
     }
 
     /// Manifests of this route whose writers are gone; the group's commits tell whether they are orphans.
-    pub(super) fn suspects(&self) -> Vec<Prepared> {
-        let Store::Local { root } = &self.store else {
-            return Vec::new();
+    pub(super) async fn suspects(&self) -> Vec<Prepared> {
+        let found = match &self.store {
+            Store::Local { root } => super::blocking(|| sweep::suspects(root, &self.directory)),
+            Store::S3 { .. } => self.suspects_in_bucket().await,
         };
-        let found = super::blocking(|| sweep::suspects(root, &self.directory));
         let prepared = found.into_iter().map(|suspect| Prepared {
             name: self.name(&suspect.stem),
             source: suspect.manifest.source,
         });
         prepared.collect()
+    }
+
+    /// There are no locks in a bucket: the age has to tell that nobody is about to commit a manifest. This worker's own are left alone.
+    async fn suspects_in_bucket(&self) -> Vec<Suspect> {
+        let names = match self.store.old_names(&self.directory, sweep::BUCKET_AGE).await {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::debug!("manifests of crashed workers were not looked for: {error}");
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::new();
+        for name in names {
+            let stem = name.strip_suffix(sweep::MANIFEST_SUFFIX);
+            let Some(stem) = stem.filter(|stem| !stem.starts_with(&self.prefix)) else {
+                continue;
+            };
+            match self.read_manifest(stem).await {
+                Ok(Some(manifest)) => found.push(Suspect {
+                    stem: stem.to_owned(),
+                    manifest,
+                }),
+                Ok(None) => {} // Published meanwhile.
+                Err(error) => tracing::warn!("{error}; it is left alone"),
+            }
+        }
+        found
     }
 
     /// The part of a name that is the file's, if the name is of this location.
@@ -136,14 +163,17 @@ impl Manifests {
 
     /// The files of a manifest; `None` where it is not there.
     pub(super) async fn read(&self, stem: &str) -> Result<Option<Vec<Closed>>, StoreError> {
+        let files = self.read_manifest(stem).await?.map(|found| found.files);
+        Ok(files.filter(|files| !files.is_empty()))
+    }
+
+    async fn read_manifest(&self, stem: &str) -> Result<Option<Manifest>, StoreError> {
         let name = file_name(stem);
         let content = self.store.read_whole(&self.directory, &name).await?;
-        let Some(content) = content else {
-            return Ok(None);
-        };
-        let manifest: Manifest =
-            serde_json::from_slice(&content).map_err(|error| unreadable(stem, error))?;
-        Ok(Some(manifest.files).filter(|files| !files.is_empty()))
+        let manifest = content.map(|content| serde_json::from_slice(&content));
+        manifest
+            .transpose()
+            .map_err(|error| unreadable(stem, error))
     }
 
     /// Publishes the files of a manifest, then removes it. Answers with the files and what became of each; none where it is not there.

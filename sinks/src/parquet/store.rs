@@ -13,10 +13,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use object_store::aws::AmazonS3;
 use object_store::multipart::MultipartStore;
-use object_store::{ObjectStore, path::Path as ObjectPath};
+use object_store::{ObjectMeta, ObjectStore, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
 
 use super::local;
@@ -198,6 +199,26 @@ impl Store {
             }
             Store::S3 { store, .. } => s3::remove(store, &self.object(&[directory, name])?).await,
         }
+    }
+
+    /// The names in a directory of small files that are older than this, in a bucket; in a directory the [sweep](super::sweep) looks itself.
+    pub async fn old_names(&self, directory: &str, age: Duration) -> Result<Vec<String>, StoreError> {
+        let Store::S3 { store, .. } = self else {
+            return Ok(Vec::new());
+        };
+        let path = self.object(&[directory])?;
+        let listed = store
+            .list_with_delimiter(Some(&path))
+            .await
+            .map_err(|error| s3_error("listing", &path, error))?;
+        let now = SystemTime::now();
+        let is_old = |object: &ObjectMeta| {
+            let written = SystemTime::from(object.last_modified);
+            now.duration_since(written).is_ok_and(|passed| passed > age)
+        };
+        let old = listed.objects.iter().filter(|object| is_old(object));
+        let names = old.filter_map(|object| object.location.filename());
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Partition paths that exist below the location, at `depth` levels: the greatest `limit` of them by name, which are the newest where
