@@ -1,4 +1,5 @@
-//! The battery of faults in its short form: the cells that promise most, under the faults that break most. `make faults` runs all.
+//! The battery of faults in its short form: the cells that promise most, and one that announces its duplicates, under the faults that break
+//! most. `make faults` runs all.
 
 use keystone_tests::Result;
 use keystone_tests::battery::{Cell, Fault, Servers, Sink, Tradeoff, run};
@@ -8,6 +9,7 @@ const SEED: u64 = 5;
 #[test]
 fn the_strictest_cells_keep_their_promises() -> Result<()> {
     let cells = [
+        (Sink::Kafka, Tradeoff::Balanced),
         (Sink::Kafka, Tradeoff::NoDuplicates),
         (Sink::Elasticsearch, Tradeoff::Balanced),
         (Sink::Parquet, Tradeoff::NoDuplicates),

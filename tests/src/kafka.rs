@@ -212,6 +212,21 @@ impl Kafka {
         Ok(())
     }
 
+    /// Sets how many bytes a second the broker takes from producers with this `client.id`; nothing lifts the limit.
+    pub fn set_producer_quota(&self, client_id: &str, bytes: Option<u32>) -> Result<()> {
+        let mut command = self.java("kafka.admin.ConfigCommand", "-Xmx256m")?;
+        let quota = "producer_byte_rate";
+        let change = match bytes {
+            Some(bytes) => ["--add-config".to_owned(), format!("{quota}={bytes}")],
+            None => ["--delete-config".to_owned(), quota.to_owned()],
+        };
+        command
+            .args(["--bootstrap-server", &self.bootstrap(), "--alter"])
+            .args(change)
+            .args(["--entity-type", "clients", "--entity-name", client_id]);
+        process::run("Kafka's config command", &mut command, FORMAT)
+    }
+
     /// Creates a topic with one replica. `config` is the topic's own, for example `("max.message.bytes", "30000000")`.
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));

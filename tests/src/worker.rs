@@ -284,9 +284,18 @@ impl Worker {
 
     /// The most memory it ever held, in bytes.
     pub fn peak_rss(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory it holds now, in bytes.
+    pub fn rss(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .doing("reading the worker's memory")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         Ok(
             kilobytes.ok_or_else(|| Error::new("the worker's memory is unknown: it has ended"))?

@@ -171,7 +171,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     /// No committed offset passes an unsettled event, whatever the order of reads, answers, rewinds and reassignments;
-    /// and once all is settled, everything read can be committed.
+    /// and once all is settled, everything read can be committed. What is exposed is what was read and not committed since.
     #[test]
     fn no_commit_passes_an_unsettled_event(steps in steps()) {
         let mut offsets = Offsets::default();
@@ -182,12 +182,14 @@ proptest! {
         // The model: offsets read and not settled under the current generation; the group's commit lives on.
         let mut unsettled: BTreeSet<i64> = BTreeSet::new();
         let mut in_flight: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut exposed: BTreeSet<i64> = BTreeSet::new();
         for step in steps {
             match step {
                 Step::Read { count, gap } => {
                     let claim = claim(generation, next + gap..next + gap + count);
                     prop_assert_eq!(offsets.track(&claim), Tracking::Taken);
                     unsettled.extend(claim.offsets.clone());
+                    exposed.extend(claim.offsets.clone());
                     in_flight.insert(claim.offsets.start, claim.offsets.end);
                     next = claim.offsets.end;
                     claims.push(claim);
@@ -207,6 +209,7 @@ proptest! {
                     prop_assert!(commit.offset >= committed);
                     committed = commit.offset;
                     offsets.committed(&key(), commit.offset);
+                    exposed.retain(|offset| *offset >= committed);
                 },
                 Step::LateCommitAnswer => offsets.committed(&key(), committed),
                 Step::Rewind => {
@@ -216,6 +219,7 @@ proptest! {
                     prop_assert!(next >= committed);
                     unsettled.clear();
                     in_flight.clear();
+                    exposed.retain(|offset| *offset < next);
                 }
                 Step::Cut(index) => {
                     let cut = index.index(next as usize + 1) as i64;
@@ -224,7 +228,12 @@ proptest! {
                         Tracking::Taken => {
                             // The cut is at the end, or begins a fresh window.
                             committed = committed.min(cut);
+                            // What was written anew is another event.
+                            if cut < next {
+                                exposed.clear();
+                            }
                             unsettled.insert(cut);
+                            exposed.insert(cut);
                             in_flight.insert(cut, cut + 1);
                             next = cut + 1;
                             claims.push(claim);
@@ -237,6 +246,7 @@ proptest! {
                             committed = committed.min(next);
                             unsettled.clear();
                             in_flight.clear();
+                            exposed.clear();
                         }
                         Tracking::Stale => prop_assert!(false, "the generation is current"),
                     }
@@ -247,6 +257,7 @@ proptest! {
                     next = committed;
                     unsettled.clear();
                     in_flight.clear();
+                    exposed.clear();
                 }
             }
             if let Some(lowest) = unsettled.first() {
@@ -257,6 +268,7 @@ proptest! {
             }
             let view = &offsets.views()[0];
             prop_assert_eq!(view.unsettled_claims, in_flight.len());
+            prop_assert_eq!(view.exposed, exposed.len() as u64);
         }
         for claim in claims {
             offsets.settle(&claim);

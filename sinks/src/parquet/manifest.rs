@@ -123,7 +123,11 @@ impl Manifests {
 
     /// There are no locks in a bucket: the age has to tell that nobody is about to commit a manifest. This worker's own are left alone.
     async fn suspects_in_bucket(&self) -> Vec<Suspect> {
-        let names = match self.store.old_names(&self.directory, sweep::BUCKET_AGE).await {
+        let names = match self
+            .store
+            .old_names(&self.directory, sweep::BUCKET_AGE)
+            .await
+        {
             Ok(names) => names,
             Err(error) => {
                 tracing::debug!("manifests of crashed workers were not looked for: {error}");

@@ -202,7 +202,11 @@ impl Store {
     }
 
     /// The names in a directory of small files that are older than this, in a bucket; in a directory the [sweep](super::sweep) looks itself.
-    pub async fn old_names(&self, directory: &str, age: Duration) -> Result<Vec<String>, StoreError> {
+    pub async fn old_names(
+        &self,
+        directory: &str,
+        age: Duration,
+    ) -> Result<Vec<String>, StoreError> {
         let Store::S3 { store, .. } = self else {
             return Ok(Vec::new());
         };

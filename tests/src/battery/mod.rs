@@ -6,8 +6,11 @@
 //!   makes the fault at moments drawn from the seed, heals, drains and judges; [`table`] writes the result into the documentation.
 //! - What is *lost*: events that the sink does not hold at the end. *Duplicates*: events that a reader of the sink finds more than once (a
 //!   consumer with `isolation.level=read_committed`, a search, the Parquet files that are not hidden). The *longest stall*: the longest
-//!   time, from the first fault until all is committed, in which no committed offset of the group moved.
-//! - The battery stands in for a container platform: a worker that ends by itself is started again, a bounded number of times.
+//!   time, from the first fault until all is committed, in which the committed offset of some partition did not move.
+//! - While the round runs, a reader opens each Parquet file of a directory as soon as it can be seen: it must be whole.
+//! - A fault that did not arrive proves nothing: each is looked for in what it does to the workers.
+//! - The battery stands in for a container platform: a worker that ends by itself is started again, a bounded number of times. That it ended
+//!   is a broken promise, but for [`Cell::may_end`].
 
 mod clock;
 mod disk;
@@ -15,6 +18,7 @@ mod round;
 mod route;
 mod servers;
 pub mod table;
+mod watch;
 
 use std::time::Duration;
 
@@ -70,6 +74,21 @@ impl Cell {
             .collect()
     }
 
+    /// Whether a worker may end by itself under this fault: where the broker answers nothing for long, it can't know whether Kafka has
+    /// carried out its last transaction, and only a new one can find out.
+    fn may_end(self, fault: Fault) -> bool {
+        let broker = [
+            Fault::BrokerRestart,
+            Fault::BrokerFrozen,
+            Fault::BrokerUnreachable,
+            Fault::BrokerHalf,
+            Fault::BrokerLate,
+        ];
+        self.sink == Sink::Kafka
+            && self.tradeoff == Tradeoff::NoDuplicates
+            && broker.contains(&fault)
+    }
+
     /// Whether a reader must see no event twice, whatever happens. Elsewhere what was exposed may be there twice.
     pub fn is_exact(self) -> bool {
         match (self.sink, self.tradeoff) {
@@ -84,6 +103,7 @@ impl Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Kill,
+    KillBucket,
     Terminate,
     ComeAndGo,
     NewProtocol,
@@ -108,8 +128,9 @@ pub enum Fault {
 
 impl Fault {
     /// All rows, in the order of the table.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 22] = [
         Fault::Kill,
+        Fault::KillBucket,
         Fault::Terminate,
         Fault::ComeAndGo,
         Fault::NewProtocol,
@@ -136,6 +157,7 @@ impl Fault {
     pub fn title(self) -> &'static str {
         match self {
             Fault::Kill => "one of two workers killed (SIGKILL) at a random moment, three times",
+            Fault::KillBucket => "the same, with files in a bucket",
             Fault::Terminate => "one of two workers ended (SIGTERM) under load, three times",
             Fault::ComeAndGo => "workers join and leave about once a second",
             Fault::NewProtocol => {
@@ -167,19 +189,19 @@ impl Fault {
             Fault::SinkRestart
             | Fault::SinkUnreachable
             | Fault::SinkHangs
-            | Fault::SinkUnavailable
-            | Fault::SinkSlow => sink != Sink::Kafka,
+            | Fault::SinkUnavailable => sink != Sink::Kafka,
             Fault::SinkLate | Fault::Pressure | Fault::Conflict => sink == Sink::Elasticsearch,
-            Fault::MetastoreDown | Fault::DiskFull => sink == Sink::Parquet,
+            Fault::KillBucket | Fault::MetastoreDown | Fault::DiskFull => sink == Sink::Parquet,
             _ => true,
         }
     }
 
-    /// Whether the sink's server is what fails: files go to an object store then, not to a directory.
-    fn is_of_the_sink(self) -> bool {
+    /// Whether files go to an object store, not to a directory: also where the sink's server is what fails.
+    fn has_bucket(self) -> bool {
         matches!(
             self,
-            Fault::SinkRestart
+            Fault::KillBucket
+                | Fault::SinkRestart
                 | Fault::SinkUnreachable
                 | Fault::SinkHangs
                 | Fault::SinkUnavailable
@@ -190,9 +212,21 @@ impl Fault {
 
     fn workers(self) -> usize {
         match self {
-            Fault::Kill | Fault::Terminate | Fault::ComeAndGo | Fault::NewProtocol => 2,
+            _ if self.is_of_workers() => 2,
             _ => 1,
         }
+    }
+
+    /// Whether workers end and join: what is announced just before counts then, and each repetition.
+    fn is_of_workers(self) -> bool {
+        matches!(
+            self,
+            Fault::Kill
+                | Fault::KillBucket
+                | Fault::Terminate
+                | Fault::ComeAndGo
+                | Fault::NewProtocol
+        )
     }
 
     /// Whether one event in a hundred of those that are kept can't be delivered.
@@ -207,8 +241,8 @@ pub struct Outcome {
     pub expected: u64,
     pub lost: u64,
     pub duplicates: u64,
-    /// The most duplicates that the workers announced: before each crash, and at most during a fault that lasts. `None` where there must
-    /// be none.
+    /// The most duplicates that the workers announced: before each crash those of the victim, and at most during a fault that lasts. `None`
+    /// where there must be none.
     pub allowed: Option<u64>,
     pub stall: Duration,
     /// Workers that ended by themselves and were started again.

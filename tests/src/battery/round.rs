@@ -1,24 +1,17 @@
 //! One fault under several cells at once: produce, break, heal, drain, judge.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use rdkafka::TopicPartitionList;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::Offset;
 
 use crate::proxy::Mode;
 use crate::{Error, Events, Result, Stream, wait_for};
 
-use super::route::Route;
+use super::route::{Route, SLOW_PRODUCER};
 use super::servers::Servers;
+use super::watch::{Reader, Watch};
 use super::{Cell, Dice, Fault, Outcome, Sink};
 
-const PARTITIONS: i32 = 8;
+pub(super) const PARTITIONS: i32 = 8;
 /// Events a second; one in six is kept.
 const RATE: u64 = 3_000;
 /// More than any round produces.
@@ -35,15 +28,19 @@ const LATE: Duration = Duration::from_secs(8);
 const SINK_OUTAGE: Duration = Duration::from_secs(8);
 /// How long it hangs: a request to an object store may take 60 s.
 const HANG: Duration = Duration::from_secs(75);
-/// How long it is slow. A worker that kept all that comes meanwhile would hold more than [`MEMORY`].
+/// How long it is slow.
 const SLOW: Duration = Duration::from_secs(120);
 /// Bytes a second and connection that it takes then: all connections together take less than is kept of the events.
 const SLOW_RATE: u32 = 2_000;
+/// The same for topics: a quota for all producers of this round together.
+const SLOW_QUOTA: u32 = 20_000;
+/// A clock that is ahead by an hour makes every event at least this old, in seconds.
+const AHEAD: f64 = 3_000.0;
 /// How long the producer goes on after the healing.
 const AFTER: Duration = Duration::from_secs(2);
-/// A worker of the main job needs about 60 MiB.
-const MEMORY: u64 = 200 * 1024 * 1024;
-const TICK: Duration = Duration::from_millis(50);
+/// While the sink is slow 60,000 events of 620 bytes come that are kept. A worker that held them would grow by more.
+const GROWTH: u64 = 32 * 1024 * 1024;
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Runs a fault under these cells, all at once. An error is a fault of the battery itself; what a cell got wrong is in its outcome.
 pub fn run(
@@ -80,14 +77,18 @@ pub fn run(
         }
     })?;
     watches.iter().for_each(Watch::begin);
+    let readers: Vec<_> = routes.iter().map(Route::reader).collect();
     make(servers, fault, &mut routes, &mut dice)?;
+    has_arrived(fault, &routes)?;
     supervise(&mut routes, AFTER)?;
     let count = source.stop()?;
     let bad = bad_keys(fault, count);
     drained(servers, &mut routes, &watches, &topic)?;
     let stalls: Vec<Duration> = watches.into_iter().map(Watch::end).collect();
-    for route in &mut routes {
+    has_lasted(fault, &routes, &stalls)?;
+    for (route, reader) in routes.iter_mut().zip(readers) {
         route.finish()?;
+        route.problems.extend(reader.and_then(Reader::end));
     }
     if fault == Fault::Pressure && servers.refused()? == 0 {
         return Err(Error::new(
@@ -129,7 +130,18 @@ fn check(
             .problems
             .push(format!("the sink does not hold what it should: {verdict}"));
     }
-    let twice = verdict.duplicated.len() as u64;
+    let twice = match fault.is_of_workers() {
+        true => verdict.repeated(),
+        // One event may be tried, and written, more than once.
+        false => verdict.duplicated.len() as u64,
+    };
+    if !route.cell.may_end(fault) {
+        let ended = std::mem::take(&mut route.ended);
+        let told = ended
+            .iter()
+            .map(|last| format!("a worker ended by itself: {last}"));
+        route.problems.extend(told);
+    }
     if route.cell.is_exact() && twice > 0 {
         route
             .problems
@@ -163,14 +175,13 @@ fn check(
 /// Makes the fault and heals it.
 fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()> {
     match fault {
-        Fault::Kill | Fault::Terminate => {
+        Fault::Kill | Fault::KillBucket | Fault::Terminate => {
             for _ in 0..3 {
                 for route in routes.iter_mut() {
                     supervise(std::slice::from_mut(route), dice.between(TICK, 8 * TICK))?;
-                    route.note_exposure(RATE);
                     match fault {
-                        Fault::Kill => route.kill_one(dice),
-                        _ => route.terminate_one(dice)?,
+                        Fault::Terminate => route.terminate_one(dice, RATE)?,
+                        _ => route.kill_one(dice, RATE),
                     }
                     route.join()?;
                 }
@@ -264,6 +275,49 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
     }
 }
 
+/// Whether the workers have met the fault, as far as their metrics tell.
+fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
+    let (metric, least) = match fault {
+        Fault::SinkRestart
+        | Fault::SinkUnreachable
+        | Fault::SinkHangs
+        | Fault::SinkUnavailable
+        | Fault::SinkLate
+        | Fault::Pressure
+        | Fault::DiskFull => ("keystone_retries_total", 1.0),
+        Fault::ClockJumps => ("keystone_delivery_latency_max_seconds", AHEAD),
+        _ => return Ok(()),
+    };
+    for route in routes {
+        let found = route.gauge(metric);
+        if found < least {
+            return Err(Error::new(format!(
+                "the fault has not reached {}: {metric} is {found}",
+                route.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the workers have met a broker that is away, as far as commits tell.
+fn has_lasted(fault: Fault, routes: &[Route], stalls: &[Duration]) -> Result<()> {
+    let is_away = [
+        Fault::BrokerFrozen,
+        Fault::BrokerUnreachable,
+        Fault::BrokerHalf,
+        Fault::BrokerLate,
+    ];
+    let mut cells = routes.iter().zip(stalls);
+    match cells.find(|(_, stall)| is_away.contains(&fault) && **stall < LATE) {
+        Some((route, stall)) => Err(Error::new(format!(
+            "the fault has not reached {}: it stood for {stall:?} only",
+            route.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Makes a fault that lasts, on a thread of its own, and heals it. Meanwhile the workers go on with what they hold, so the most that they
 /// ever announced counts: as soon as they lose their partitions they announce nothing any more.
 fn outlast(routes: &mut [Route], fault: impl FnOnce() -> Result<()> + Send) -> Result<()> {
@@ -292,7 +346,6 @@ fn come_and_go(fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()
     let may_be_killed = fault == Fault::NewProtocol;
     for _ in 0..8 {
         for route in routes.iter_mut() {
-            route.note_exposure(RATE);
             let joins = match route.workers.len() {
                 1 => true,
                 3 => false,
@@ -300,8 +353,8 @@ fn come_and_go(fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()
             };
             match joins {
                 true => route.join()?,
-                false if may_be_killed && dice.below(2) == 0 => route.kill_one(dice),
-                false => route.terminate_one(dice)?,
+                false if may_be_killed && dice.below(2) == 0 => route.kill_one(dice, RATE),
+                false => route.terminate_one(dice, RATE)?,
             }
         }
         supervise(routes, dice.between(12 * TICK, 28 * TICK))?;
@@ -327,12 +380,20 @@ fn sink_is(servers: &Servers, mode: Mode, time: Duration, routes: &mut [Route]) 
     })
 }
 
-/// The sink takes a fraction of what comes: memory stays bounded, the lag is told, and nobody leaves the group.
+/// The sink takes a fraction of what comes: memory stays flat, the lag is told, and nobody leaves the group.
 fn slow(servers: &Servers, routes: &mut [Route]) -> Result<()> {
+    let kafka = &servers.kafka.server;
     let rebalances = |route: &Route| route.gauge("keystone_rebalances_total");
     let before: Vec<f64> = routes.iter().map(rebalances).collect();
-    sink_is(servers, Mode::Throttle(SLOW_RATE), SLOW, routes)?;
-    for (route, before) in routes.iter_mut().zip(before) {
+    kafka.set_producer_quota(SLOW_PRODUCER, Some(SLOW_QUOTA))?;
+    let memory = routes.iter().map(Route::memory);
+    let memory = memory.collect::<Result<Vec<u64>>>()?;
+    set(servers, Mode::Throttle(SLOW_RATE));
+    outlast(routes, || {
+        std::thread::sleep(SLOW);
+        Ok(())
+    })?;
+    for ((route, before), memory) in routes.iter_mut().zip(before).zip(memory) {
         if rebalances(route) != before {
             route
                 .problems
@@ -341,16 +402,16 @@ fn slow(servers: &Servers, routes: &mut [Route]) -> Result<()> {
         if route.gauge("keystone_lag_events") < RATE as f64 {
             route.problems.push("the lag was not reported".to_owned());
         }
-        for worker in &route.workers {
-            let peak = worker.peak_rss()?;
-            if peak > MEMORY {
-                route
-                    .problems
-                    .push(format!("the worker held {} MiB", peak >> 20));
-            }
+        let grown = route.memory()?.saturating_sub(memory);
+        if grown > GROWTH {
+            route.problems.push(format!(
+                "the worker's memory grew by {} MiB meanwhile",
+                grown >> 20
+            ));
         }
     }
-    Ok(())
+    set(servers, Mode::Pass);
+    kafka.set_producer_quota(SLOW_PRODUCER, None)
 }
 
 /// Lets time go by; workers that end meanwhile are started again.
@@ -400,85 +461,5 @@ fn bad_event(fault: Fault, id: &str) -> String {
             r#"{{"id":"{id}","type":"play","duration_ms":40000,"user":{{"id":1}},"content":{{"title":{{"not":"a text"}}}},"geo":{{"country":"DE"}}}}"#
         ),
         _ => format!(r#"{{"id":"{id}","cut":"#),
-    }
-}
-
-/// Follows the committed offsets of a group and measures how long they stand still.
-struct Watch {
-    seen: Arc<Seen>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct Seen {
-    committed: AtomicU64,
-    ended: AtomicBool,
-    /// Whether the fault has begun, and the longest stall since.
-    stall: Mutex<(bool, Duration)>,
-}
-
-impl Watch {
-    fn start(bootstrap: &str, group: &str, topic: &str) -> Result<Watch> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("group.id", group)
-            .set("log_level", "0")
-            .create()?;
-        let mut asked = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
-            asked.add_partition(topic, partition);
-        }
-        let seen = Arc::new(Seen::default());
-        let shared = seen.clone();
-        let thread = std::thread::spawn(move || {
-            let mut moved = Instant::now();
-            while !shared.ended.load(Ordering::SeqCst) {
-                std::thread::sleep(TICK);
-                let Ok(list) = consumer.committed_offsets(asked.clone(), Duration::from_secs(2))
-                else {
-                    continue;
-                };
-                let offset = |offset| match offset {
-                    Offset::Offset(offset) => offset as u64,
-                    _ => 0,
-                };
-                let sum = list
-                    .elements()
-                    .iter()
-                    .map(|element| offset(element.offset()))
-                    .sum();
-                if shared.committed.fetch_max(sum, Ordering::SeqCst) < sum {
-                    let mut stall = shared.stall.lock().unwrap_or_else(PoisonError::into_inner);
-                    if stall.0 {
-                        stall.1 = stall.1.max(moved.elapsed());
-                    }
-                    moved = Instant::now();
-                }
-            }
-        });
-        Ok(Watch { seen, thread })
-    }
-
-    /// The sum over the partitions.
-    fn committed(&self) -> i64 {
-        self.seen.committed.load(Ordering::SeqCst) as i64
-    }
-
-    fn begin(&self) {
-        self.seen
-            .stall
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0 = true;
-    }
-
-    fn end(self) -> Duration {
-        self.seen.ended.store(true, Ordering::SeqCst);
-        let _ = self.thread.join();
-        self.seen
-            .stall
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
     }
 }

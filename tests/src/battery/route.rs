@@ -9,6 +9,7 @@ use crate::kafka::Isolation;
 use crate::{Error, Judge, Result, Verdict, Worker, wait_for};
 
 use super::servers::{Servers, index};
+use super::watch::Reader;
 use super::{Cell, Dice, Fault, Sink, Tradeoff};
 
 /// For workers to start and take their partitions; generous, since two cores serve everything.
@@ -17,6 +18,12 @@ const START: Duration = Duration::from_secs(180);
 const END: Duration = Duration::from_secs(150);
 /// What a worker says when it has subscribed.
 const READING: &str = ": reading topics=";
+/// The `client.id` of the producers where the sink is slow.
+pub(super) const SLOW_PRODUCER: &str = "faults-slow";
+/// What a worker says that gave up partitions before it was done with them, with a number of batches.
+const GIVEN_UP: &str = "partitions were given up before all was settled; whoever holds them next delivers it again unsettled_batches=";
+/// One event in so many is kept by the filter.
+const KEPT: u64 = 6;
 /// What a worker says that could not drain in time.
 const NOT_DRAINED: &str = "were not settled within delivery.shutdown.drain.max.ms";
 /// A worker that ends more often than this is not started again.
@@ -26,14 +33,16 @@ pub(super) struct Route {
     pub(super) cell: Cell,
     pub(super) name: String,
     pub(super) workers: Vec<Worker>,
-    /// What a crash could have repeated, summed up over the faults.
+    /// What the faults could have repeated, as the workers said before.
     pub(super) exposed: u64,
     pub(super) restarts: usize,
+    /// The last words of workers that ended by themselves.
+    pub(super) ended: Vec<String>,
     pub(super) problems: Vec<String>,
     worker: crate::Route,
     target: Target,
-    /// Sent SIGTERM, not yet ended.
-    leaving: Vec<Worker>,
+    /// Sent SIGTERM, not yet ended, with what could be repeated if they don't drain.
+    leaving: Vec<(Worker, u64)>,
 }
 
 enum Target {
@@ -53,8 +62,13 @@ impl Route {
     ) -> Result<Route> {
         let name = format!("{topic}-{:?}-{}", cell.sink, cell.tradeoff.name()).to_lowercase();
         let (target, sink) = target(servers, fault, cell, &name)?;
+        let small = match fault {
+            // What is under way at most is so soon there, and a request gets through before it is given up.
+            Fault::SinkSlow => "delivery.batch.max.events = 100\n",
+            _ => "",
+        };
         let properties = format!(
-            "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = 127.0.0.1:{}\nfilter = {FILTER}\n\
+            "{small}route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = 127.0.0.1:{}\nfilter = {FILTER}\n\
              projection = {PROJECTION}\ndelivery.tradeoff = {}\n{}{sink}",
             servers.kafka.proxy.port(),
             cell.tradeoff.name(),
@@ -76,6 +90,7 @@ impl Route {
             workers: Vec::new(),
             exposed: 0,
             restarts: 0,
+            ended: Vec::new(),
             problems: Vec::new(),
             worker,
             target,
@@ -118,10 +133,9 @@ impl Route {
         self.gauge("keystone_duplicate_exposure_events") as u64
     }
 
-    /// Takes that down, and what may be read (at `rate` events a second) until the crash comes.
-    pub(super) fn note_exposure(&mut self, rate: u64) {
-        let start = Instant::now();
-        self.exposed += self.exposure() + rate * (start.elapsed().as_millis() as u64 + 50) / 1000;
+    /// What its workers hold now, in bytes.
+    pub(super) fn memory(&self) -> Result<u64> {
+        self.workers.iter().map(Worker::rss).sum()
     }
 
     pub(super) fn join(&mut self) -> Result<()> {
@@ -129,13 +143,33 @@ impl Route {
         Ok(())
     }
 
-    pub(super) fn kill_one(&mut self, dice: &mut Dice) {
+    /// SIGKILL to one, once it has said what that may repeat.
+    pub(super) fn kill_one(&mut self, dice: &mut Dice, rate: u64) {
         let victim = dice.below(self.workers.len() as u64) as usize;
-        self.workers.remove(victim).sigkill();
+        let mut worker = self.workers.remove(victim);
+        self.exposed += exposure_at_most(&worker, rate);
+        worker.sigkill();
+        self.exposed += self.given_up(&worker);
+    }
+
+    /// What a worker says it gave up unsettled in rebalances, as events at most.
+    fn given_up(&self, worker: &Worker) -> u64 {
+        let log = worker.stderr();
+        let batches = log.split(GIVEN_UP).skip(1).map(|rest| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or(0)
+        });
+        // The defaults of `delivery.batch.max.events`.
+        let events = match self.cell.tradeoff {
+            Tradeoff::LowLatency => 500,
+            Tradeoff::Balanced => 2_000,
+            Tradeoff::NoDuplicates => 5_000,
+        };
+        batches.sum::<u64>() * events
     }
 
     /// SIGTERM to one; how it ended is looked at in [`Route::finish`].
-    pub(super) fn terminate_one(&mut self, dice: &mut Dice) -> Result<()> {
+    pub(super) fn terminate_one(&mut self, dice: &mut Dice, rate: u64) -> Result<()> {
         let victim = dice.below(self.workers.len() as u64) as usize;
         let mut worker = self.workers.remove(victim);
         // Before it listens for signals, SIGTERM is no request to drain.
@@ -146,10 +180,11 @@ impl Route {
                 false => Err(Error::new(worker.stderr_tail())),
             }
         })?;
+        let exposed = exposure_at_most(&worker, rate);
         if !worker.has_exited() {
             worker.sigterm()?;
         }
-        self.leaving.push(worker);
+        self.leaving.push((worker, exposed));
         Ok(())
     }
 
@@ -162,6 +197,7 @@ impl Route {
             let log = worker.stderr_tail();
             let last = log.lines().last().unwrap_or_default();
             eprintln!("  {} ended: {last}", self.name);
+            self.ended.push(last.to_owned());
             self.restarts += 1;
             if self.restarts > RESTARTS {
                 return Err(Error::new(format!(
@@ -175,25 +211,41 @@ impl Route {
     }
 
     /// SIGTERM to all; each must drain and end with exit code 0. Only where the time to drain is short by choice, a worker that had to
-    /// leave under load may say that it was too short: what it had on its way counts as exposed then.
+    /// leave under load may say that it was too short: only then what it had announced may be there twice.
     pub(super) fn finish(&mut self) -> Result<()> {
         for worker in &mut self.workers {
             worker.sigterm()?;
         }
-        let may_be_cut = self.cell.tradeoff == Tradeoff::LowLatency;
-        let at_rest = self.workers.drain(..).map(|worker| (worker, false));
-        let under_load = self.leaving.drain(..).map(|worker| (worker, may_be_cut));
-        for (mut worker, may_be_cut) in at_rest.chain(under_load) {
+        let at_rest = self.workers.drain(..).map(|worker| (worker, None));
+        let under_load = self.leaving.drain(..);
+        let under_load = under_load.map(|(worker, exposed)| (worker, Some(exposed)));
+        let leaving: Vec<_> = at_rest.chain(under_load).collect();
+        for (mut worker, exposed) in leaving {
             let (status, log) = worker.wait_exit(END)?;
+            self.exposed += self.given_up(&worker);
             let last = log.lines().last().unwrap_or_default();
             let is_cut = status.code() == Some(1) && last.contains(NOT_DRAINED);
-            if status.code() != Some(0) && !(may_be_cut && is_cut) {
-                self.problems.push(format!(
-                    "a worker ended with {status} after SIGTERM: {last}"
-                ));
+            match exposed.filter(|_| self.cell.tradeoff == Tradeoff::LowLatency) {
+                _ if status.code() == Some(0) => {}
+                Some(exposed) if is_cut => self.exposed += exposed,
+                _ => {
+                    // The log goes with the worker.
+                    eprintln!("  {}: {}", self.name, worker.stderr());
+                    self.problems.push(format!(
+                        "a worker ended with {status} after SIGTERM: {last}"
+                    ));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Reads its files while they come.
+    pub(super) fn reader(&self) -> Option<Reader> {
+        match &self.target {
+            Target::Directory(path) => Some(Reader::start(path.clone())),
+            _ => None,
+        }
     }
 
     /// What a reader finds.
@@ -239,6 +291,20 @@ impl Route {
     }
 }
 
+/// What a crash of this worker could repeat: what it says, and what it may read (of `rate` events a second) until the crash comes. Where it
+/// has more to read than of the last second, it is catching up, and all of that may come before.
+fn exposure_at_most(worker: &Worker, rate: u64) -> u64 {
+    let start = Instant::now();
+    // One that does not answer has not begun.
+    let Ok(metrics) = worker.metrics() else {
+        return 0;
+    };
+    let lag = metrics.sum("keystone_lag_events", &[]) as u64;
+    let waiting = if lag > rate { lag } else { 0 };
+    let since = rate * (start.elapsed().as_millis() as u64 + 50) / 1_000;
+    metrics.sum("keystone_duplicate_exposure_events", &[]) as u64 + (waiting + since) / KEPT
+}
+
 /// The sink's place, made, and the route's lines for it.
 fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result<(Target, String)> {
     match cell.sink {
@@ -246,7 +312,9 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
             let topic = format!("{name}-out");
             servers.kafka.server.create_topic(&topic, 8, &[])?;
             let mut lines = format!("sink.type = kafka\nsink.kafka.topic = {topic}\n");
-            if cell.tradeoff == Tradeoff::NoDuplicates {
+            if fault == Fault::SinkSlow {
+                lines += &format!("sink.kafka.client.id = {SLOW_PRODUCER}\n");
+            } else if cell.tradeoff == Tradeoff::NoDuplicates {
                 // What a killed worker leaves behind is soon gone.
                 lines += "sink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n";
             }
@@ -261,10 +329,6 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
                  delivery.retry.backoff.max.ms = 2000\n",
                 place.url()
             );
-            if fault == Fault::SinkSlow {
-                // A request gets through before it is given up.
-                lines += "delivery.batch.max.events = 100\n";
-            }
             if fault == Fault::SinkHangs {
                 lines += "sink.elasticsearch.request.timeout.ms = 5000\n";
             }
@@ -283,7 +347,7 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
                 "sink.type = parquet\nsink.parquet.schema = {COLUMNS}\nsink.parquet.roll.max.age.ms = 1000\n\
                  delivery.retry.backoff.max.ms = 2000\n"
             );
-            if fault.is_of_the_sink() {
+            if fault.has_bucket() {
                 let s3 = servers.need_s3()?;
                 let bucket = format!(
                     "sink.parquet.location = s3://{}/{name}\nsink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = {}\n\
