@@ -3,6 +3,7 @@
 //! - [`servers`]: each server answers, keeps its data over a restart, and the judge reads it to the end.
 //! - [`main_job`]: a million events through each sink, exactly.
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
+//! - [`stalls`]: a part of the worker that stands still.
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
 //! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
@@ -23,5 +24,6 @@ mod scenario;
 mod servers;
 mod sinks;
 mod source;
+mod stalls;
 mod transactions;
 mod unfit_events;
