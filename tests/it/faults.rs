@@ -1,8 +1,6 @@
 //! Faults of workers and servers: nothing is lost, what is repeated is counted, and the worker says what is wrong.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use keystone_tests::elasticsearch::Options;
 use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
@@ -202,57 +200,6 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     judge.parquet_s3(&s3, "named/")?;
     judge.verdict().assert_exact();
     Ok(())
-}
-
-/// What a killed worker left hidden is removed by the next one, once it is old; what that one has open itself is not.
-#[test]
-fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
-    let kafka = Kafka::shared()?;
-    let directory = tempfile::tempdir()?;
-    let events = Events::new(16, 20_000);
-    topic_of(kafka, "swept-in", &events)?;
-    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path()))
-        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
-    let mut first = Worker::spawn(&route)?;
-    consumed(&mut first, events.count())?;
-    first.wait_until(WORK, "files are open", |_| {
-        Ok(!hidden_files(directory.path())?.is_empty())
-    })?;
-    first.sigkill();
-    let committed: i64 = kafka.committed("swept", "swept-in")?.values().sum();
-    let left = hidden_files(directory.path())?;
-    let long_ago = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
-    for path in &left {
-        File::options()
-            .write(true)
-            .open(path)?
-            .set_modified(long_ago)?;
-    }
-    let mut second = Worker::spawn(&route)?;
-    second.wait_until(WORK, "they are removed", |_| {
-        Ok(!left.iter().any(|path| path.exists()))
-    })?;
-    consumed(&mut second, events.count() - committed as u64)?;
-    drain(second)?;
-    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
-    let mut judge = Judge::new(events.expected_with_time(), "event_id");
-    judge.parquet(directory.path())?;
-    judge.verdict().assert_exact();
-    Ok(())
-}
-
-/// Files that are being written, or wait for a commit.
-fn hidden_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => found.extend(hidden_files(&path)?),
-            false if path.extension().is_some_and(|end| end == "inprogress") => found.push(path),
-            false => {}
-        }
-    }
-    Ok(found)
 }
 
 /// SIGTERM under load: drained, committed, exit 0; the next worker delivers no event twice.

@@ -3,6 +3,7 @@
 //! - [`servers`]: each server answers, keeps its data over a restart, and the judge reads it to the end.
 //! - [`main_job`]: a million events through each sink, exactly.
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
+//! - [`leftovers`]: what killed workers leave at the location of Parquet files.
 //! - [`stalls`]: a part of the worker that stands still.
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
@@ -18,6 +19,7 @@ mod check;
 mod cli;
 mod dead_letters;
 mod faults;
+mod leftovers;
 mod main_job;
 mod overload;
 mod scenario;

@@ -1,0 +1,186 @@
+//! What killed workers leave at the location of Parquet files, and what the next ones make of it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
+use keystone_tests::proxy::{Mode, Proxy};
+use keystone_tests::{Events, Judge, Kafka, Result, Route, Worker, free_port};
+
+use crate::scenario::{LONG_DRAIN, WORK, consumed, drain, file_url, source, to_parquet, topic_of};
+
+/// What a killed worker left hidden is removed by the next one, once it is old; what that one has open itself is not.
+#[test]
+fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let directory = tempfile::tempdir()?;
+    let events = Events::new(16, 20_000);
+    topic_of(kafka, "swept-in", &events)?;
+    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path()))
+        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+    let mut first = Worker::spawn(&route)?;
+    consumed(&mut first, events.count())?;
+    first.wait_until(WORK, "files are open", |_| {
+        Ok(!hidden_files(directory.path())?.is_empty())
+    })?;
+    first.sigkill();
+    let committed: i64 = kafka.committed("swept", "swept-in")?.values().sum();
+    let left = hidden_files(directory.path())?;
+    make_old(&left)?;
+    let mut second = Worker::spawn(&route)?;
+    second.wait_until(WORK, "they are removed", |_| {
+        Ok(!left.iter().any(|path| path.exists()))
+    })?;
+    consumed(&mut second, events.count() - committed as u64)?;
+    drain(second)?;
+    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Two workers are killed in their last step, one after its commit and one before it. A sweep takes the files of the second and leaves
+/// those of the first, which are published when its partitions have a worker again.
+#[test]
+fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
+    // The second one's requests can be held back on their way.
+    let listener = free_port();
+    let proxy = Proxy::to(listener)?;
+    let kafka = Kafka::start_behind(listener, proxy.port())?;
+    let directory = tempfile::tempdir()?;
+    let events = Events::new(18, 20_000);
+    kafka.create_topic("in", 8, &[])?;
+    // One file of each worker; it ends with the worker only. Static members have their partitions back at once.
+    let route = source(&kafka, "orphans", "in")
+        + &format!(
+            "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = {}\n\
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{LONG_DRAIN}",
+            file_url(directory.path())
+        );
+    let member = |name: &str| Route::new(&route).set("kafka.group.instance.id", name);
+    let mut named = member("one").spawn()?;
+    let proxied = format!("127.0.0.1:{}", proxy.port());
+    let mut unnamed = member("two")
+        .set("kafka.bootstrap.servers", &proxied)
+        .spawn()?;
+    for worker in [&mut named, &mut unnamed] {
+        worker.wait_until(WORK, "both workers hold partitions", |worker| {
+            Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(4.0))
+        })?;
+    }
+    events.produce(&kafka.bootstrap(), "in")?;
+    for worker in [&mut named, &mut unnamed] {
+        consumed(worker, events.count() / 2)?;
+        worker.wait_until(WORK, "its file is open", |worker| {
+            Ok(!of(worker, hidden_files(directory.path())?).is_empty())
+        })?;
+    }
+    // Something else has the name of the first one's file, so that it can't be published yet.
+    let hidden = of(&named, hidden_files(directory.path())?);
+    let [file] = &hidden[..] else {
+        panic!("{hidden:?}");
+    };
+    let in_the_way = published_name(file);
+    fs::write(&in_the_way, "in the way")?;
+    named.sigterm()?;
+    named.wait_until(WORK, "a commit names its manifest", |_| {
+        let commits = kafka.commits("orphans", "in")?;
+        Ok(commits
+            .values()
+            .any(|(_, metadata)| metadata.starts_with("keystone:publish:")))
+    })?;
+    named.sigkill();
+    proxy.set(Mode::BlackHole);
+    unnamed.sigterm()?;
+    unnamed.wait_until(WORK, "its manifest is written", |worker| {
+        Ok(!of(worker, manifests(directory.path())?).is_empty())
+    })?;
+    unnamed.sigkill();
+    // What it has asked for never arrives.
+    proxy.set(Mode::Refuse);
+    let left = |worker: &Worker| -> Result<Vec<PathBuf>> {
+        let mut left = hidden_files(directory.path())?;
+        left.extend(manifests(directory.path())?);
+        Ok(of(worker, left))
+    };
+    let locks = files(&directory.path().join("_keystone/locks"))?;
+    let (kept, swept) = (left(&named)?, left(&unnamed)?);
+    assert_eq!((kept.len(), swept.len(), locks.len()), (2, 2, 2));
+    make_old(&[&kept[..], &swept, &locks].concat())?;
+    let mut second = member("two").spawn()?;
+    second.wait_until(WORK, "the sweep is over: it ends with the locks", |_| {
+        Ok(!locks.iter().any(|path| path.exists()))
+    })?;
+    assert_eq!(left(&unnamed)?, Vec::<PathBuf>::new());
+    assert_eq!(left(&named)?, kept);
+    fs::remove_file(in_the_way)?;
+    let mut first = member("one").spawn()?;
+    first.wait_until(WORK, "what the commit names is published", |_| {
+        Ok(left(&named)?.is_empty())
+    })?;
+    consumed(&mut second, events.count() / 2)?;
+    drain(first)?;
+    drain(second)?;
+    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Those that this worker has written: its process is part of their names.
+fn of(worker: &Worker, paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let process = format!("-{}-", worker.pid());
+    let mut paths = paths;
+    paths.retain(|path| path.to_string_lossy().contains(&process));
+    paths
+}
+
+fn manifests(location: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = files(&location.join("_keystone/orphans"))?;
+    found.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    Ok(found)
+}
+
+/// The files of a directory; none where it is not there.
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(directory)?;
+    Ok(entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?)
+}
+
+/// The name that a hidden file gets.
+fn published_name(hidden: &Path) -> PathBuf {
+    let name = hidden.file_stem().unwrap_or_default().to_string_lossy();
+    hidden.with_file_name(name.trim_start_matches('.'))
+}
+
+/// Old enough to be removed.
+fn make_old(paths: &[PathBuf]) -> Result<()> {
+    let long_ago = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+    for path in paths {
+        let file = File::options().write(true).open(path)?;
+        file.set_modified(long_ago)?;
+    }
+    Ok(())
+}
+
+/// Files that are being written, or wait for a commit.
+fn hidden_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => found.extend(hidden_files(&path)?),
+            false if path.extension().is_some_and(|end| end == "inprogress") => found.push(path),
+            false => {}
+        }
+    }
+    Ok(found)
+}
