@@ -161,6 +161,61 @@ fn an_outage_of_kafka_repeats_nothing() -> Result<()> {
     judge(&kafka, &events, "out")
 }
 
+/// Events end a transaction when there are enough of them, long before its time is over.
+#[test]
+fn a_transaction_ends_with_its_last_event() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("once-many-in", 1, &[])?;
+    kafka.create_topic("once-many-out", 1, &[])?;
+    let (max_events, batch) = (100, 10);
+    // What is under way when the transaction is full is in it, too: that is to be little.
+    let properties = format!(
+        "route.name = once-many\nsource.topics = once-many-in\nkafka.bootstrap.servers = {}\nsink.type = kafka\n\
+         sink.kafka.topic = once-many-out\ndelivery.tradeoff = no-duplicates\ndelivery.lanes = 1\ndelivery.max.in.flight = 1\n\
+         delivery.batch.max.events = {batch}\nsink.kafka.linger.ms = 0\nsink.kafka.transaction.max.events = {max_events}\n\
+         sink.kafka.transaction.max.ms = 60000\nsink.kafka.transaction.timeout.ms = 300000\n",
+        kafka.bootstrap()
+    );
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_ready(WORK)?;
+    let begun = Instant::now();
+    let all: Vec<String> = (0..1_050)
+        .map(|number| format!("{{\"n\":{number}}}"))
+        .collect();
+    let outgoing: Vec<Outgoing> = all.iter().map(|event| Outgoing::new(&**event)).collect();
+    send(kafka, "once-many-in", &outgoing)?;
+    worker.wait_until(WORK, "several transactions are visible", |_| {
+        Ok(values(kafka, "once-many-out")?.len() >= 500)
+    })?;
+    assert!(
+        begun.elapsed() < Duration::from_secs(60),
+        "the first may have ended by its time"
+    );
+    drain(worker)?;
+    assert_eq!(values(kafka, "once-many-out")?, all);
+    let sizes = transactions(kafka, "once-many-out")?;
+    // All but the last are full.
+    let full = sizes.split_last().map_or(&[][..], |(_, full)| full);
+    assert!(
+        full.len() >= 3 && full.iter().all(|size| *size >= max_events),
+        "{sizes:?}"
+    );
+    Ok(())
+}
+
+/// How many events are in each transaction of a topic of one partition: the mark at the end of one takes an offset of its own.
+fn transactions(kafka: &Kafka, topic: &str) -> Result<Vec<usize>> {
+    let (mut sizes, mut next) = (Vec::new(), None);
+    for record in kafka.read_all(topic)? {
+        match sizes.last_mut() {
+            Some(size) if next == Some(record.offset) => *size += 1,
+            _ => sizes.push(1),
+        }
+        next = Some(record.offset + 1);
+    }
+    Ok(sizes)
+}
+
 /// Kafka refuses an event, and with it the whole transaction: that event is a dead letter, the others are there once, in order.
 #[test]
 fn refused_events_are_dead_letters() -> Result<()> {
