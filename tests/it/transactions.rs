@@ -216,6 +216,49 @@ fn transactions(kafka: &Kafka, topic: &str) -> Result<Vec<usize>> {
     Ok(sizes)
 }
 
+/// A static member that is killed ends its open transaction when it is back: nobody waits for Kafka to do that.
+#[test]
+fn a_restarted_static_member_ends_its_transaction() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let events = Events::new(65, 20_000);
+    topic_of(kafka, "once-static-in", &events)?;
+    kafka.create_topic("once-static-out", 8, &[])?;
+    // Kafka would end it later than this test waits for anything.
+    let timeout = 2 * WORK;
+    let route = Route::new(to_kafka(
+        kafka,
+        "once-static",
+        "once-static-in",
+        "once-static-out",
+    ))
+    .set("delivery.tradeoff", "no-duplicates")
+    .set("kafka.group.instance.id", "one")
+    .set(
+        "sink.kafka.transaction.timeout.ms",
+        &timeout.as_millis().to_string(),
+    );
+    // Open until it is killed.
+    let mut first = route
+        .clone()
+        .set("sink.kafka.transaction.max.ms", "60000")
+        .spawn()?;
+    let written = |isolation| -> Result<usize> {
+        let mut count = 0;
+        kafka.read("once-static-out", isolation, |_| count += 1)?;
+        Ok(count)
+    };
+    first.wait_until(WORK, "events wait for the end of their transaction", |_| {
+        Ok(written(Isolation::ReadUncommitted)? > 0)
+    })?;
+    first.sigkill();
+    assert_eq!(written(Isolation::ReadCommitted)?, 0, "killed too late");
+    let mut second = route.spawn()?;
+    all_committed(kafka, "once-static", "once-static-in", &mut [&mut second])?;
+    judge(kafka, &events, "once-static-out")?;
+    drain(second)?;
+    judge(kafka, &events, "once-static-out")
+}
+
 /// Kafka refuses an event, and with it the whole transaction: that event is a dead letter, the others are there once, in order.
 #[test]
 fn refused_events_are_dead_letters() -> Result<()> {
