@@ -16,6 +16,12 @@ pub(crate) const END: Duration = Duration::from_secs(150);
 /// For routes that are drained with much on its way, which may take a busy machine longer than the default allows.
 pub(crate) const LONG_DRAIN: &str = "delivery.shutdown.drain.max.ms = 50000\n";
 
+/// The classic protocol of groups, in which a member says how long it may be silent; short, so that one that is gone is soon missed.
+pub(crate) const QUICK_SESSION: &str =
+    "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+/// KIP-848: the brokers assign, and say how long a member may be silent (see [`Kafka::shorten_sessions`]).
+pub(crate) const NEW_PROTOCOL: &str = "kafka.group.protocol = consumer\n";
+
 /// The part of a route that every sink shares.
 pub(crate) fn source(kafka: &Kafka, name: &str, topic: &str) -> String {
     format!(

@@ -11,8 +11,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::scenario::{
-    LONG_DRAIN, Outgoing, WORK, all_committed, counter, drain, send, to_elasticsearch, to_kafka,
-    topic_of, values,
+    LONG_DRAIN, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, counter, drain, send,
+    to_elasticsearch, to_kafka, topic_of, values,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -315,12 +315,7 @@ fn workers_join_and_leave_a_cooperative_group_under_load() -> Result<()> {
 /// KIP-848: the brokers assign.
 #[test]
 fn workers_join_and_leave_a_group_of_the_new_protocol() -> Result<()> {
-    join_and_leave(
-        Kafka::shared()?,
-        "new-protocol",
-        33,
-        "kafka.group.protocol = consumer\n",
-    )
+    join_and_leave(Kafka::shared()?, "new-protocol", 33, NEW_PROTOCOL)
 }
 
 /// Offsets begin again at 0, below those that were committed.
@@ -358,44 +353,52 @@ fn a_topic_that_was_deleted_and_made_anew_is_read_again() -> Result<()> {
 }
 
 /// A worker that is frozen for longer than its session loses its partitions, and finds that out when it wakes.
-#[test]
-fn a_worker_that_was_frozen_loses_nothing() -> Result<()> {
-    let kafka = Kafka::shared()?;
-    let load = Events::new(34, 200_000);
-    kafka.create_topic("frozen-in", 8, &[])?;
-    kafka.create_topic("frozen-out", 8, &[])?;
-    let properties = to_kafka(kafka, "frozen", "frozen-in", "frozen-out") + QUICK;
+fn freeze(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()> {
+    let load = Events::new(seed, 200_000);
+    let (from, to) = (format!("{name}-in"), format!("{name}-out"));
+    kafka.create_topic(&from, 8, &[])?;
+    kafka.create_topic(&to, 8, &[])?;
+    let properties = to_kafka(kafka, name, &from, &to) + more;
     let (mut first, mut second) = (Worker::spawn(&properties)?, Worker::spawn(&properties)?);
     holds(&mut first, 4)?;
     holds(&mut second, 4)?;
-    load.produce_in(&kafka.bootstrap(), "frozen-in", 0..100_000)?;
+    load.produce_in(&kafka.bootstrap(), &from, 0..100_000)?;
     delivered(&mut first, 1)?;
     first.signal("STOP")?;
     let stopped = Instant::now();
     holds(&mut second, 8)?;
     eprintln!("taken over after {:.1} s", stopped.elapsed().as_secs_f64());
-    load.produce_in(&kafka.bootstrap(), "frozen-in", 100_000..200_000)?;
-    all_committed(kafka, "frozen", "frozen-in", &mut [&mut second])?;
+    load.produce_in(&kafka.bootstrap(), &from, 100_000..200_000)?;
+    all_committed(kafka, name, &from, &mut [&mut second])?;
     first.signal("CONT")?;
     holds(&mut first, 4)?;
     holds(&mut second, 4)?;
-    all_committed(kafka, "frozen", "frozen-in", &mut [&mut first, &mut second])?;
+    all_committed(kafka, name, &from, &mut [&mut first, &mut second])?;
     drain(first)?;
     drain(second)?;
-    assert_eq!(
-        kafka.committed("frozen", "frozen-in")?,
-        kafka.end_offsets("frozen-in")?
-    );
+    assert_eq!(kafka.committed(name, &from)?, kafka.end_offsets(&from)?);
     let mut judge = Judge::new(load.expected(), "event_id");
-    judge.topic(kafka, "frozen-out", Isolation::ReadCommitted)?;
+    judge.topic(kafka, &to, Isolation::ReadCommitted)?;
     let verdict = judge.verdict();
     eprintln!(
-        "frozen: {} of {} events twice",
+        "{name}: {} of {} events twice",
         verdict.repeated(),
         verdict.expected
     );
     verdict.assert_complete();
     Ok(())
+}
+
+#[test]
+fn a_worker_that_was_frozen_loses_nothing() -> Result<()> {
+    freeze(Kafka::shared()?, "frozen", 34, QUICK_SESSION)
+}
+
+#[test]
+fn a_worker_that_was_frozen_loses_nothing_under_the_new_protocol() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.shorten_sessions("frozen-new")?;
+    freeze(kafka, "frozen-new", 36, NEW_PROTOCOL)
 }
 
 /// A sink that takes connections and never answers: partitions are paused, memory stays bounded, the group keeps its member although

@@ -6,15 +6,20 @@ use keystone_tests::kafka::Isolation;
 use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Worker, wait_for};
 
 use crate::scenario::{
-    END, Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, send, to_kafka,
-    topic_of, values,
+    END, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assert_ledger, consumed,
+    counter, drain, send, to_kafka, topic_of, values,
 };
 
 /// Short sessions and short transactions: what a killed worker leaves behind is soon gone.
 fn once(kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
+    once_in(QUICK_SESSION, kafka, name, from, to)
+}
+
+/// The same with the properties of another protocol of groups.
+fn once_in(protocol: &str, kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
     to_kafka(kafka, name, from, to)
-        + "delivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n\
-           kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n"
+        + "delivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n"
+        + protocol
 }
 
 fn judge(kafka: &Kafka, events: &Events, topic: &str) -> Result<()> {
@@ -92,13 +97,12 @@ fn killed_workers_leave_nothing_twice() -> Result<()> {
 }
 
 /// A worker that was stopped for longer than its session comes back as a stranger: its open transaction comes to nothing.
-#[test]
-fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
-    let kafka = Kafka::shared()?;
-    let events = Events::new(63, 300_000);
-    topic_of(kafka, "once-zombie-in", &events)?;
-    kafka.create_topic("once-zombie-out", 8, &[])?;
-    let properties = once(kafka, "once-zombie", "once-zombie-in", "once-zombie-out");
+fn come_back(kafka: &Kafka, name: &str, seed: u64, protocol: &str) -> Result<()> {
+    let events = Events::new(seed, 300_000);
+    let (from, to) = (format!("{name}-in"), format!("{name}-out"));
+    topic_of(kafka, &from, &events)?;
+    kafka.create_topic(&to, 8, &[])?;
+    let properties = once_in(protocol, kafka, name, &from, &to);
     let mut zombie = Worker::spawn(&properties)?;
     zombie.wait_until(WORK, "the first worker is at work", |worker| {
         Ok(counter(worker, "consumed")? > 10_000)
@@ -109,7 +113,7 @@ fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
         Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(8.0))
     })?;
     zombie.signal("CONT")?;
-    all_committed(kafka, "once-zombie", "once-zombie-in", &mut [&mut other])?;
+    all_committed(kafka, name, &from, &mut [&mut other])?;
     drain(other)?;
     // Where it was stopped before the answer to a commit, it may have to end by itself.
     if !zombie.has_exited() {
@@ -121,7 +125,19 @@ fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
         status.code() == Some(0) || log.contains("is not known"),
         "{log}"
     );
-    judge(kafka, &events, "once-zombie-out")
+    judge(kafka, &events, &to)
+}
+
+#[test]
+fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
+    come_back(Kafka::shared()?, "once-zombie", 63, QUICK_SESSION)
+}
+
+#[test]
+fn a_worker_that_comes_back_under_the_new_protocol_repeats_nothing() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.shorten_sessions("once-zombie-new")?;
+    come_back(kafka, "once-zombie-new", 66, NEW_PROTOCOL)
 }
 
 /// The only broker does not answer for longer than a session and a transaction may last. (It is frozen, not killed: a Kafka of one node that

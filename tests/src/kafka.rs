@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -310,6 +312,20 @@ impl Kafka {
             .collect())
     }
 
+    /// Has Kafka throw members of a group of the new protocol out after 6 s of silence: there it is not for the member to say.
+    pub fn shorten_sessions(&self, group: &str) -> Result<()> {
+        let config = AlterConfig::new(ResourceSpecifier::Group(group))
+            .set("consumer.session.timeout.ms", "6000")
+            .set("consumer.heartbeat.interval.ms", "500");
+        let answers = block_on(self.admin()?.alter_configs([&config], &admin_options()))?;
+        match answers.first() {
+            Some(Ok(_)) => Ok(()),
+            answer => Err(Error::new(format!(
+                "Kafka did not shorten the sessions of group {group}: {answer:?}"
+            ))),
+        }
+    }
+
     /// How many members a (classic) group has, and its state, for example `Stable`.
     pub fn group(&self, group: &str) -> Result<(usize, String)> {
         let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
@@ -454,6 +470,9 @@ fn default_properties(port: u16, controller: u16, dir: &TempDir) -> BTreeMap<Str
             "1".to_owned(),
         ),
         ("share.coordinator.state.topic.min.isr", "1".to_owned()),
+        // For groups that shorten theirs.
+        ("group.consumer.min.session.timeout.ms", "6000".to_owned()),
+        ("group.consumer.min.heartbeat.interval.ms", "500".to_owned()),
         // A topic may allow larger records than the default of 1 MiB; replication does not matter with one node.
         ("socket.request.max.bytes", "209715200".to_owned()),
     ];
