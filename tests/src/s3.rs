@@ -1,6 +1,6 @@
 //! An S3-compatible server (S3Proxy) over a local directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -90,6 +90,7 @@ impl S3 {
     /// Starts it with the same data on the same port (stopping it first where it runs) and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
+        remove_unfinished(&self.dir.path().join("data"))?;
         let mut command = Command::new(provision::java()?);
         let logback = self.dir.path().join("logback.xml");
         command
@@ -153,4 +154,23 @@ impl S3 {
         let path = object_store::path::Path::parse(key)?;
         block_on(async { store.get(&path).await?.bytes().await }).doing(format!("getting {key}"))
     }
+}
+
+/// S3 has an object whole or not at all. This server writes a file beside it, `<name>-<UUID>`, and leaves that where it is ended meanwhile:
+/// an object more afterwards, or one that no list gets past.
+fn remove_unfinished(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_unfinished(&path)?;
+        } else if is_unfinished(&path.to_string_lossy()) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_unfinished(path: &str) -> bool {
+    let parts: Vec<usize> = path.rsplit('-').take(5).map(str::len).collect();
+    parts == [12, 4, 4, 4, 8] // A UUID, from its end.
 }
