@@ -103,9 +103,7 @@ impl Kafka {
                 "listener.security.protocol.map",
                 "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
             ),
-            ("group.consumer.min.session.timeout.ms", "6000"),
             ("group.consumer.session.timeout.ms", "6000"),
-            ("group.consumer.min.heartbeat.interval.ms", "500"),
             ("group.consumer.heartbeat.interval.ms", "500"),
         ];
         Kafka::start_on(port, controller, &settings)
