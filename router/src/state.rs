@@ -348,11 +348,15 @@ impl Shared {
 
     /// Asks the worker to end, with this text as the reason; only what is settled is committed. The first one counts.
     pub fn fail(&self, reason: String) {
-        let mut fatal = lock(&self.fatal);
-        if fatal.is_none() {
-            error!("the worker stops: {reason}");
-            *fatal = Some(reason);
+        {
+            let mut fatal = lock(&self.fatal);
+            if fatal.is_some() {
+                return;
+            }
+            *fatal = Some(reason.clone());
         }
+        // After the lock: a log that nobody reads may hold this up.
+        error!("the worker stops: {reason}");
     }
 
     pub fn failure(&self) -> Option<String> {

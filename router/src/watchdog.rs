@@ -1,6 +1,8 @@
 //! The watchdog: a thread of its own, since any other may be the one that hangs. It has the worker fail after a stall that does not end, and
 //! ends the process where a worker that is to end can't.
 //!
+//! It writes nothing itself: standard error may be a pipe that is full and that nobody reads, which may be why the others stand.
+//!
 //! Time is what the watchdog itself has seen pass, so no clock that is set, and no process or machine that was stopped and goes on,
 //! makes a stall.
 
@@ -13,22 +15,25 @@ use tracing::{info, warn};
 
 use crate::stall::{Stall, Stalls};
 use crate::state::Shared;
+use crate::worker::ended_within;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(200);
 /// What counts of the time between two looks: where more has passed, nobody else was running either.
 const LOOK_COUNTS: Duration = Duration::from_millis(400);
+/// How long the last line may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a worker that is to end may take; then the process ends without it.
 const WAY_DOWN: Duration = Duration::from_secs(60);
 
 /// Watches a worker until what this returns is dropped.
 pub fn start(shared: Arc<Shared>) -> Sender<()> {
     let (watched, ended) = bounded::<()>(0);
-    std::thread::spawn(move || watch(&shared, &ended));
+    std::thread::spawn(move || watch(shared, &ended));
     watched
 }
 
-fn watch(shared: &Shared, ended: &Receiver<()>) {
+fn watch(shared: Arc<Shared>, ended: &Receiver<()>) {
     let mut watchdog = Watchdog::new(shared.route.stall_max);
     let mut last = Instant::now();
     while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
@@ -37,29 +42,46 @@ fn watch(shared: &Shared, ended: &Receiver<()>) {
         let ending = shared.failure().is_some() || shared.loop_ended();
         match watchdog.look(&shared.stalls, passed, ending) {
             Verdict::Fine => {}
-            Verdict::Stalled(stall) => warn!(
-                "{stall}: /livez is red, and the worker stops if that lasts for another {} ms",
-                shared.route.stall_max.as_millis()
-            ),
-            Verdict::Recovered => info!("what stood still goes on"),
-            Verdict::Fail(stall) => shared.fail(format!(
-                "{stall}, and delivery.stall.max.ms = {} has passed twice; start the worker again, what is not committed is delivered again; raise the option if that step may take so long",
-                shared.route.stall_max.as_millis()
-            )),
+            Verdict::Stalled(stall) => {
+                let limit = shared.route.stall_max.as_millis();
+                aside(move || {
+                    warn!(
+                        "{stall}: /livez is red, and the worker stops if that lasts for another {limit} ms"
+                    );
+                });
+            }
+            Verdict::Recovered => aside(|| info!("what stood still goes on")),
+            Verdict::Fail(stall) => {
+                let shared = shared.clone();
+                aside(move || {
+                    shared.fail(format!(
+                        "{stall}, and delivery.stall.max.ms = {} has passed twice; start the worker again, what is not committed is delivered again; raise the option if that step may take so long",
+                        shared.route.stall_max.as_millis()
+                    ));
+                });
+            }
             Verdict::End => {
                 let reason = shared.failure().unwrap_or_else(|| {
                     "a lane, the sink or the runtime has not come to its end".to_owned()
                 });
-                // Whatever holds up the end may hold up the logger, too; and standard error may be gone.
-                let _written = writeln!(
-                    std::io::stderr(),
-                    "the worker could not be taken down within {} s, so the process is ended; what is not committed is delivered again: {reason}",
-                    WAY_DOWN.as_secs()
-                );
+                // Not by the logger, which may be held up by the same; and standard error may be gone.
+                let last_words = move || {
+                    let _written = writeln!(
+                        std::io::stderr(),
+                        "the worker could not be taken down within {} s, so the process is ended; what is not committed is delivered again: {reason}",
+                        WAY_DOWN.as_secs()
+                    );
+                };
+                ended_within(LAST_WORDS, last_words);
                 std::process::exit(1);
             }
         }
     }
+}
+
+/// Does what may be held up for ever, on a thread of its own: verdicts that come here are few.
+fn aside(work: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(work);
 }
 
 /// What is to be done after a look.

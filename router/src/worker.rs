@@ -389,7 +389,7 @@ fn longest_commit(config: &ClientConfig) -> Duration {
 }
 
 /// Does what may hang on a thread of its own; answers whether it came to its end in time.
-fn ended_within(at_most: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+pub(crate) fn ended_within(at_most: Duration, work: impl FnOnce() + Send + 'static) -> bool {
     let (done, finished) = bounded::<()>(1);
     std::thread::spawn(move || {
         work();

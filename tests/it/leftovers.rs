@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
 use keystone_tests::proxy::{Mode, Proxy};
-use keystone_tests::{Events, Judge, Kafka, Result, Route, Worker, free_port};
+use keystone_tests::{Events, Judge, Kafka, Result, Route, S3, Worker, free_port};
 
 use crate::scenario::{LONG_DRAIN, WORK, consumed, drain, file_url, source, to_parquet, topic_of};
 
@@ -126,6 +126,55 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
     assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
     let mut judge = Judge::new(events.expected_with_time(), "event_id");
     judge.parquet(directory.path())?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// A worker is killed when its manifest is in the bucket and nobody has committed it. There are no locks there: the manifest is left alone
+/// until it is a week old, then it goes.
+#[test]
+fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
+    let (kafka, s3) = (Kafka::shared()?, S3::start()?);
+    let proxy = Proxy::to(s3.port())?;
+    let events = Events::new(19, 20_000);
+    topic_of(kafka, "bucket-orphan-in", &events)?;
+    let route = source(kafka, "bucket-orphan", "bucket-orphan-in")
+        + &format!(
+            "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.s3.endpoint = http://127.0.0.1:{}\n\
+             sink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\n\
+             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n{LONG_DRAIN}",
+            S3::BUCKET,
+            proxy.port(),
+            S3::REGION,
+            S3::ACCESS_KEY,
+            S3::SECRET_KEY
+        );
+    let manifests = || s3.list("plays/_keystone/bucket-orphan");
+    let mut first = Worker::spawn(&route)?;
+    consumed(&mut first, events.count())?;
+    // It hears late that its manifest was written.
+    proxy.set(Mode::Delay(Duration::from_secs(4)));
+    first.sigterm()?;
+    first.wait_until(WORK, "its manifest is written", |_| {
+        Ok(!manifests()?.is_empty())
+    })?;
+    first.sigkill();
+    proxy.set(Mode::Pass);
+    let left = manifests()?;
+    assert_eq!(left.len(), 1);
+    let mut second = Worker::spawn(&route)?;
+    consumed(&mut second, events.count())?;
+    drain(second)?;
+    assert_eq!(manifests()?, left);
+    s3.make_old("plays/_keystone", Duration::from_secs(8 * 24 * 60 * 60))?;
+    let mut third = Worker::spawn(&route)?;
+    third.wait_until(WORK, "the manifest is removed", |_| {
+        Ok(manifests()?.is_empty())
+    })?;
+    drain(third)?;
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet_s3(&s3, "plays/")?;
     judge.verdict().assert_exact();
     Ok(())
 }

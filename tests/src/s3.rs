@@ -1,9 +1,10 @@
 //! An S3-compatible server (S3Proxy) over a local directory.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -137,6 +138,18 @@ impl S3 {
             .collect();
         keys.sort();
         Ok(keys)
+    }
+
+    /// Dates the objects under a prefix back by this much.
+    pub fn make_old(&self, prefix: &str, age: Duration) -> Result<()> {
+        let bucket = self.dir.path().join("data").join(S3::BUCKET);
+        for key in self.list(prefix)? {
+            let path = bucket.join(&key);
+            let file = File::options().write(true).open(&path);
+            let file = file.doing(format!("opening {}", path.display()))?;
+            file.set_modified(SystemTime::now() - age)?;
+        }
+        Ok(())
     }
 
     pub fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
