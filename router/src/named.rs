@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use keystone_sinks::kafka::client::is_refusal;
-use keystone_sinks::{Cause, Sink, SinkError, Source};
+use keystone_sinks::{BoxFuture, Cause, Sink, SinkError, Source};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -38,8 +38,8 @@ const TAG: &str = "keystone:publish:";
 const VERSION: &str = "1:";
 /// How long after an answer that never came a request may still be on its way to the group's coordinator.
 const STRAGGLER: Duration = Duration::from_secs(5);
-/// How long the sink may look for what crashes have left: commits wait meanwhile.
-const LOOK_FOR_SUSPECTS: Duration = Duration::from_secs(10);
+/// How long a sweep of what crashes have left may take: commits wait meanwhile. The rest is for the next one.
+const SWEEP_AT_MOST: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts: a drain may be waiting.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -434,12 +434,12 @@ fn partition_of(commit: &Commit) -> (String, i32) {
 
 /// Discards what workers that are gone have prepared and not committed, and has the sink remove the rest beside the other work.
 pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
-    let found = async { tokio::time::timeout(LOOK_FOR_SUSPECTS, sink.suspects()).await };
-    let Ok(suspects) = at.runtime.block_on(found) else {
-        debug!("the storage is slow: what crashes have left is looked for later");
-        return;
-    };
+    let deadline = Instant::now() + SWEEP_AT_MOST;
+    let suspects = within(at, deadline, sink.suspects()).unwrap_or_default();
     for prepared in suspects {
+        if Instant::now() >= deadline || at.shared.stop_requested() {
+            break;
+        }
         if prepared.source.group != at.consumer.context().id {
             continue; // Nobody here knows what that group has committed.
         }
@@ -454,16 +454,30 @@ pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
                     name = prepared.name,
                     "files that a crash has left before their commit are removed; their events are read again"
                 );
-                at.runtime.block_on(sink.discard(&prepared.name));
+                within(at, deadline, sink.discard(&prepared.name));
             }
-            Err(error) => debug!(
-                "whether {} was committed could not be asked: {error}",
-                prepared.name
-            ),
+            Err(error) => {
+                debug!(
+                    "whether {} was committed could not be asked: {error}",
+                    prepared.name
+                );
+                break;
+            }
         }
     }
     let sink = sink.clone();
     at.runtime.spawn_blocking(move || sink.sweep());
+}
+
+/// What comes of a sink's work on what crashes have left, if it is done in time. What is cut off is found again.
+fn within<T>(at: Committing<'_>, deadline: Instant, work: BoxFuture<'_, T>) -> Option<T> {
+    at.pulse.turn();
+    let timed = async { tokio::time::timeout_at(deadline.into(), work).await };
+    let done = at.runtime.block_on(timed);
+    if done.is_err() {
+        debug!("the storage is slow: what crashes have left is looked for later");
+    }
+    done.ok()
 }
 
 /// Whether Kafka has surely not carried out what it answered so.

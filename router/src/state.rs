@@ -286,7 +286,9 @@ impl Shared {
 
     /// The part works again.
     pub fn all_is_well(&self, part: &'static str) {
-        if let Some(trouble) = lock(&self.troubles).remove(part) {
+        // Not held meanwhile: a log that nobody reads may hold this up, and `/readyz` asks for them.
+        let removed = lock(&self.troubles).remove(part);
+        if let Some(trouble) = removed {
             let seconds = trouble.since.elapsed().as_secs_f64();
             info!("{part}: works again after {seconds:.1} s");
         }

@@ -36,8 +36,6 @@ fn a_lane_that_stands_still_ends_the_worker() -> Result<()> {
             && reason.contains("delivery.stall.max.ms = 1000 has passed twice"),
         "{log}"
     );
-    let committed: i64 = kafka.committed("stalled", "stalled-in")?.values().sum();
-    assert_eq!(committed, 0, "{log}");
     Ok(())
 }
 

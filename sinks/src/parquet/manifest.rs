@@ -22,6 +22,10 @@ use crate::{Prepared, Source};
 /// Above the manifests of all routes.
 pub(super) const DIRECTORY: &str = "_keystone";
 
+/// Manifests in a bucket that one sweep looks at.
+const MOST_SUSPECTS: usize = 100;
+/// No manifest that lists a file is as small; one that was emptied is.
+const EMPTY_BYTES: u64 = 100;
 /// Files that are published at the same time.
 const PUBLISHING: usize = 8;
 
@@ -123,23 +127,26 @@ impl Manifests {
 
     /// There are no locks in a bucket: the age has to tell that nobody is about to commit a manifest. This worker's own are left alone.
     async fn suspects_in_bucket(&self) -> Vec<Suspect> {
-        let names = match self
-            .store
-            .old_names(&self.directory, sweep::BUCKET_AGE)
-            .await
-        {
-            Ok(names) => names,
+        let age = sweep::BUCKET_AGE;
+        let old = match self.store.old_objects(&self.directory, age).await {
+            Ok(old) => old,
             Err(error) => {
                 tracing::debug!("manifests of crashed workers were not looked for: {error}");
                 return Vec::new();
             }
         };
         let mut found = Vec::new();
-        for name in names {
+        for (name, bytes) in old {
+            if found.len() >= MOST_SUSPECTS {
+                break;
+            }
             let stem = name.strip_suffix(sweep::MANIFEST_SUFFIX);
             let Some(stem) = stem.filter(|stem| !stem.starts_with(&self.prefix)) else {
                 continue;
             };
+            if bytes <= EMPTY_BYTES {
+                continue;
+            }
             match self.read_manifest(stem).await {
                 Ok(Some(manifest)) => found.push(Suspect {
                     stem: stem.to_owned(),
@@ -235,7 +242,7 @@ impl Manifests {
 }
 
 fn file_name(stem: &str) -> String {
-    format!("{stem}.json")
+    format!("{stem}{}", sweep::MANIFEST_SUFFIX)
 }
 
 fn unreadable(stem: &str, error: serde_json::Error) -> StoreError {

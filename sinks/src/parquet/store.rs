@@ -201,12 +201,13 @@ impl Store {
         }
     }
 
-    /// The names in a directory of small files that are older than this, in a bucket; in a directory the [sweep](super::sweep) looks itself.
-    pub async fn old_names(
+    /// Names and bytes of the small files of a directory that are older than this, in a bucket. Elsewhere the [sweep](super::sweep) looks
+    /// itself.
+    pub async fn old_objects(
         &self,
         directory: &str,
         age: Duration,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Vec<(String, u64)>, StoreError> {
         let Store::S3 { store, .. } = self else {
             return Ok(Vec::new());
         };
@@ -221,8 +222,10 @@ impl Store {
             now.duration_since(written).is_ok_and(|passed| passed > age)
         };
         let old = listed.objects.iter().filter(|object| is_old(object));
-        let names = old.filter_map(|object| object.location.filename());
-        Ok(names.map(str::to_owned).collect())
+        let named = old.filter_map(|object| Some((object.location.filename()?, object.size)));
+        Ok(named
+            .map(|(name, bytes)| (name.to_owned(), bytes))
+            .collect())
     }
 
     /// Partition paths that exist below the location, at `depth` levels: the greatest `limit` of them by name, which are the newest where

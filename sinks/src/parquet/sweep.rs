@@ -5,7 +5,7 @@
 //! for file systems whose locks don't reach other machines. A manifest of such a writer is a *suspect*: it is an orphan if the group's
 //! commits don't name it, which the worker finds out.
 //!
-//! In a bucket there are no locks: manifests are suspects when they are a week old, and lifecycle rules end uploads that none lists.
+//! In a bucket there are no locks: manifests are suspects when they are a month old, and lifecycle rules end uploads that none lists.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
@@ -22,9 +22,8 @@ const LOCK_SUFFIX: &str = ".lock";
 pub(super) const MANIFEST_SUFFIX: &str = ".json";
 /// Nothing younger is touched.
 const AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Nothing younger is touched in a bucket. A manifest is committed within seconds; a worker that can't reach Kafka for longer has long lost
-/// its partitions, and Kafka refuses its commit.
-pub(super) const BUCKET_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Nothing younger is touched in a bucket. A manifest is committed within seconds, or when Kafka is there again: an outage is to be shorter.
+pub(super) const BUCKET_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Directories below the location that are looked into, at most, in one sweep.
 const MAX_DIRECTORIES: usize = 1_000_000;
 

@@ -8,7 +8,7 @@
 //!   consumer with `isolation.level=read_committed`, a search, the Parquet files that are not hidden). The *longest stall*: the longest
 //!   time, from the first fault until all is committed, in which the committed offset of some partition did not move.
 //! - While the round runs, a reader opens each Parquet file of a directory as soon as it can be seen: it must be whole.
-//! - A fault that did not arrive proves nothing: each is looked for in what it does to the workers.
+//! - A fault that did not arrive proves nothing: where the workers' metrics or commits would tell, it is looked for there.
 //! - The battery stands in for a container platform: a worker that ends by itself is started again, a bounded number of times. That it ended
 //!   is a broken promise, but for [`Cell::may_end`].
 

@@ -34,6 +34,8 @@ const SLOW: Duration = Duration::from_secs(120);
 const SLOW_RATE: u32 = 2_000;
 /// The same for topics: a quota for all producers of this round together.
 const SLOW_QUOTA: u32 = 20_000;
+/// For a busy worker to answer with its metrics.
+const ANSWER: Duration = Duration::from_secs(15);
 /// A clock that is ahead by an hour makes every event at least this old, in seconds.
 const AHEAD: f64 = 3_000.0;
 /// How long the producer goes on after the healing.
@@ -278,8 +280,7 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
 /// Whether the workers have met the fault, as far as their metrics tell.
 fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
     let (metric, least) = match fault {
-        Fault::SinkRestart
-        | Fault::SinkUnreachable
+        Fault::SinkUnreachable
         | Fault::SinkHangs
         | Fault::SinkUnavailable
         | Fault::SinkLate
@@ -289,13 +290,11 @@ fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
         _ => return Ok(()),
     };
     for route in routes {
-        let found = route.gauge(metric);
-        if found < least {
-            return Err(Error::new(format!(
-                "the fault has not reached {}: {metric} is {found}",
-                route.name
-            )));
-        }
+        let what = format!("the fault has reached {}", route.name);
+        wait_for(ANSWER, &what, || match route.gauge(metric) {
+            found if found < least => Err(Error::new(format!("{metric} is {found}"))),
+            _ => Ok(()),
+        })?;
     }
     Ok(())
 }
