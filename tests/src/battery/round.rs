@@ -42,6 +42,8 @@ const AHEAD: f64 = 3_000.0;
 const AFTER: Duration = Duration::from_secs(2);
 /// While the sink is slow 60,000 events of 620 bytes come that are kept. A worker that held them would grow by more.
 const GROWTH: u64 = 32 * 1024 * 1024;
+/// Each file that is open on its way to a bucket has a part of its upload in memory, and rows that are not in it yet.
+const GROWTH_WITH_FILES: u64 = 64 * 1024 * 1024;
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Runs a fault under these cells, all at once. An error is a fault of the battery itself; what a cell got wrong is in its outcome.
@@ -281,7 +283,6 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
 fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
     let (metric, least) = match fault {
         Fault::SinkUnreachable
-        | Fault::SinkHangs
         | Fault::SinkUnavailable
         | Fault::SinkLate
         | Fault::Pressure
@@ -299,13 +300,14 @@ fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the workers have met a broker that is away, as far as commits tell.
+/// Whether the workers have met a server that is away, as far as commits tell.
 fn has_lasted(fault: Fault, routes: &[Route], stalls: &[Duration]) -> Result<()> {
     let is_away = [
         Fault::BrokerFrozen,
         Fault::BrokerUnreachable,
         Fault::BrokerHalf,
         Fault::BrokerLate,
+        Fault::SinkHangs,
     ];
     let mut cells = routes.iter().zip(stalls);
     match cells.find(|(_, stall)| is_away.contains(&fault) && **stall < LATE) {
@@ -402,7 +404,11 @@ fn slow(servers: &Servers, routes: &mut [Route]) -> Result<()> {
             route.problems.push("the lag was not reported".to_owned());
         }
         let grown = route.memory()?.saturating_sub(memory);
-        if grown > GROWTH {
+        let most = match route.cell.sink {
+            Sink::Parquet => GROWTH_WITH_FILES,
+            _ => GROWTH,
+        };
+        if grown > most {
             route.problems.push(format!(
                 "the worker's memory grew by {} MiB meanwhile",
                 grown >> 20
