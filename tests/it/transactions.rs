@@ -189,7 +189,7 @@ fn a_transaction_ends_with_its_last_event() -> Result<()> {
         "route.name = once-many\nsource.topics = once-many-in\nkafka.bootstrap.servers = {}\nsink.type = kafka\n\
          sink.kafka.topic = once-many-out\ndelivery.tradeoff = no-duplicates\ndelivery.lanes = 1\ndelivery.max.in.flight = 1\n\
          delivery.batch.max.events = {batch}\nsink.kafka.linger.ms = 0\nsink.kafka.transaction.max.events = {max_events}\n\
-         sink.kafka.transaction.max.ms = 240000\nsink.kafka.transaction.timeout.ms = 600000\n",
+         sink.kafka.transaction.max.ms = 60000\nsink.kafka.transaction.timeout.ms = 300000\n",
         kafka.bootstrap()
     );
     let mut worker = Worker::spawn(&properties)?;
