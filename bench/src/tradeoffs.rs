@@ -121,11 +121,12 @@ fn steady(
         std::thread::sleep(window);
         let after = Look::at(worker)?;
         let count = stream.stop()?;
+        let latency = after.since(&before)?;
         let consumed = after.consumed - before.consumed;
         let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
         let steady = Steady {
-            cpu_seconds_per_million: cpu_seconds * 1e6 / consumed.max(1.0),
-            latency: after.since(&before)?,
+            cpu_seconds_per_million: cpu_seconds * 1e6 / consumed,
+            latency,
         };
         Ok((steady, count))
     })
@@ -206,7 +207,8 @@ impl Look {
     fn since(&self, before: &Look) -> Result<Latency> {
         let latency = self.latency.iter().zip(&before.latency);
         let latency: Vec<_> = latency.map(|(now, then)| (now.0, now.1 - then.1)).collect();
-        if latency.last().is_none_or(|(_, count)| *count <= 0.0) {
+        let is_idle = self.consumed <= before.consumed;
+        if is_idle || latency.last().is_none_or(|(_, count)| *count <= 0.0) {
             return Err(Error::new("nothing was delivered while it was looked at"));
         }
         Ok(Latency {

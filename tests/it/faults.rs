@@ -12,8 +12,8 @@ use keystone_tests::{
 };
 
 use crate::scenario::{
-    LONG_DRAIN, WORK, all_committed, consumed, counter, drain, file_url, source, to_elasticsearch,
-    to_kafka, to_parquet, topic_of,
+    LONG_DRAIN, QUICK_SESSION, WORK, all_committed, consumed, counter, drain, file_url, holds,
+    source, to_elasticsearch, to_kafka, to_parquet, topic_of,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -27,14 +27,11 @@ fn kill_one_of_two(
     properties: &str,
 ) -> Result<()> {
     kafka.create_topic(topic, 8, &[])?;
-    let quick =
-        format!("{properties}kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n");
+    let quick = format!("{properties}{QUICK_SESSION}");
     let mut first = Worker::spawn(&quick)?;
     let mut second = Worker::spawn(&quick)?;
     for worker in [&mut first, &mut second] {
-        worker.wait_until(WORK, "both workers hold partitions", |worker| {
-            Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(4.0))
-        })?;
+        holds(worker, 4)?;
     }
     let half = events.count() / 2;
     events.produce_in(&kafka.bootstrap(), topic, 0..half)?;
@@ -158,16 +155,10 @@ fn files_of_a_worker_killed_after_its_commit_are_published_by_the_next_one() -> 
     let route = source(kafka, "named-files", "named-files-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/named\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\n\
-             sink.parquet.s3.secret.access.key = {}\nsink.parquet.roll.max.age.ms = 1000\n\
-             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n",
-            S3::BUCKET,
-            S3::REGION,
-            S3::ACCESS_KEY,
-            S3::SECRET_KEY
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.roll.max.age.ms = 1000\n{QUICK_SESSION}",
+            S3::BUCKET
         );
-    let endpoint =
-        |port: u16| format!("{route}sink.parquet.s3.endpoint = http://127.0.0.1:{port}\n");
+    let endpoint = |port: u16| route.clone() + &S3::properties(&format!("http://127.0.0.1:{port}"));
     let mut first = Worker::spawn(&endpoint(proxy.port()))?;
     first.wait_ready(WORK)?;
     // Publishing starts with reading the manifest, and that answer comes this late.

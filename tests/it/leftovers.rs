@@ -1,14 +1,16 @@
 //! What killed workers leave at the location of Parquet files, and what the next ones make of it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
 use keystone_tests::proxy::{Mode, Proxy};
-use keystone_tests::{Events, Judge, Kafka, Result, Route, S3, Worker, free_port};
+use keystone_tests::{Events, Judge, Kafka, Result, Route, S3, Worker, free_port, make_old};
 
-use crate::scenario::{LONG_DRAIN, WORK, consumed, drain, file_url, source, to_parquet, topic_of};
+use crate::scenario::{
+    LONG_DRAIN, QUICK_SESSION, WORK, consumed, drain, file_url, holds, source, to_parquet, topic_of,
+};
 
 /// What a killed worker left hidden is removed by the next one, once it is old; what that one has open itself is not.
 #[test]
@@ -17,8 +19,7 @@ fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let events = Events::new(16, 20_000);
     topic_of(kafka, "swept-in", &events)?;
-    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path()))
-        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path())) + QUICK_SESSION;
     let mut first = Worker::spawn(&route)?;
     consumed(&mut first, events.count())?;
     first.wait_until(WORK, "files are open", |_| {
@@ -27,18 +28,14 @@ fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
     first.sigkill();
     let committed: i64 = kafka.committed("swept", "swept-in")?.values().sum();
     let left = hidden_files(directory.path())?;
-    make_old(&left)?;
+    all_old(&left)?;
     let mut second = Worker::spawn(&route)?;
     second.wait_until(WORK, "they are removed", |_| {
         Ok(!left.iter().any(|path| path.exists()))
     })?;
     consumed(&mut second, events.count() - committed as u64)?;
     drain(second)?;
-    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
-    let mut judge = Judge::new(events.expected_with_time(), "event_id");
-    judge.parquet(directory.path())?;
-    judge.verdict().assert_exact();
-    Ok(())
+    nothing_is_left(directory.path(), &events)
 }
 
 /// Two workers are killed in their last step, one after its commit and one before it. A sweep takes the files of the second and leaves
@@ -66,9 +63,7 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
         .set("kafka.bootstrap.servers", &proxied)
         .spawn()?;
     for worker in [&mut named, &mut unnamed] {
-        worker.wait_until(WORK, "both workers hold partitions", |worker| {
-            Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(4.0))
-        })?;
+        holds(worker, 4)?;
     }
     events.produce(&kafka.bootstrap(), "in")?;
     for worker in [&mut named, &mut unnamed] {
@@ -112,7 +107,7 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
     let locks = files(&directory.path().join("_keystone/locks"))?;
     let (kept, swept) = (left(&named)?, left(&unnamed)?);
     assert_eq!((kept.len(), swept.len(), locks.len()), (2, 2, 2));
-    make_old(&[&kept[..], &swept, &locks].concat())?;
+    all_old(&[&kept[..], &swept, &locks].concat())?;
     let mut second = member("two").spawn()?;
     second.wait_until(WORK, "the sweep is over: it ends with the locks", |_| {
         Ok(!locks.iter().any(|path| path.exists()))
@@ -127,11 +122,7 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
     consumed(&mut second, events.count() / 2 - committed as u64)?;
     drain(first)?;
     drain(second)?;
-    assert_eq!(hidden_files(directory.path())?, Vec::<PathBuf>::new());
-    let mut judge = Judge::new(events.expected_with_time(), "event_id");
-    judge.parquet(directory.path())?;
-    judge.verdict().assert_exact();
-    Ok(())
+    nothing_is_left(directory.path(), &events)
 }
 
 /// A worker is killed when its manifest is in the bucket and nobody has committed it. There are no locks there: the manifest is left alone
@@ -145,15 +136,10 @@ fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
     let route = source(kafka, "bucket-orphan", "bucket-orphan-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\nsink.parquet.s3.endpoint = http://127.0.0.1:{}\n\
-             sink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\n\
-             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n{LONG_DRAIN}",
-            S3::BUCKET,
-            proxy.port(),
-            S3::REGION,
-            S3::ACCESS_KEY,
-            S3::SECRET_KEY
-        );
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{QUICK_SESSION}{LONG_DRAIN}",
+            S3::BUCKET
+        )
+        + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()));
     let manifests = || s3.list("plays/_keystone/bucket-orphan");
     let mut first = Worker::spawn(&route)?;
     consumed(&mut first, events.count())?;
@@ -183,6 +169,15 @@ fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
     drain(third)?;
     let mut judge = Judge::new(events.expected_with_time(), "event_id");
     judge.parquet_s3(&s3, "plays/")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// No file is hidden, and each event is there once.
+fn nothing_is_left(directory: &Path, events: &Events) -> Result<()> {
+    assert_eq!(hidden_files(directory)?, Vec::<PathBuf>::new());
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet(directory)?;
     judge.verdict().assert_exact();
     Ok(())
 }
@@ -219,13 +214,11 @@ fn published_name(hidden: &Path) -> PathBuf {
 }
 
 /// Old enough to be removed.
-fn make_old(paths: &[PathBuf]) -> Result<()> {
-    let long_ago = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
-    for path in paths {
-        let file = File::options().write(true).open(path)?;
-        file.set_modified(long_ago)?;
-    }
-    Ok(())
+fn all_old(paths: &[PathBuf]) -> Result<()> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    paths
+        .iter()
+        .try_for_each(|path| make_old(path, day + day / 24))
 }
 
 /// Files that are being written, or wait for a commit.

@@ -125,13 +125,8 @@ fn parquet_files_on_s3() -> Result<()> {
         "for-s3",
         &format!("s3://{}/plays", S3::BUCKET),
     );
-    properties.push_str(&format!(
-        "sink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = us-east-1\n\
-         sink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\nsink.parquet.roll.max.rows = 3000\n",
-        s3.endpoint(),
-        S3::ACCESS_KEY,
-        S3::SECRET_KEY
-    ));
+    properties += &S3::properties(&s3.endpoint());
+    properties += "sink.parquet.roll.max.rows = 3000\n";
     let mut worker = Worker::spawn(&properties)?;
     consumed(&mut worker, events.count())?;
     drain(worker)?;

@@ -77,6 +77,18 @@ pub(crate) fn file_url(directory: &Path) -> String {
     format!("file://{}", directory.display())
 }
 
+/// How many partitions a worker holds.
+pub(crate) fn assigned(worker: &Worker) -> Result<u64> {
+    let assigned = worker.metrics()?.get("keystone_partitions_assigned", &[]);
+    Ok(assigned.unwrap_or_default() as u64)
+}
+
+/// Waits until it holds so many.
+pub(crate) fn holds(worker: &mut Worker, partitions: u64) -> Result<()> {
+    let what = format!("it holds {partitions} partitions");
+    worker.wait_until(WORK, &what, |worker| Ok(assigned(worker)? == partitions))
+}
+
 /// A counter of the ledger.
 pub(crate) fn counter(worker: &Worker, name: &str) -> Result<u64> {
     Ok(worker

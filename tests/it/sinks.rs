@@ -9,7 +9,7 @@ use keystone_tests::{
 };
 
 use crate::scenario::{
-    Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, file_url, send,
+    Outgoing, WORK, all_committed, assert_ledger, consumed, counter, drain, file_url, holds, send,
     to_elasticsearch, to_kafka, to_parquet, topic_of, values,
 };
 
@@ -298,9 +298,7 @@ fn two_workers_register_one_table() -> Result<()> {
         );
     let (mut first, mut second) = (Worker::spawn(&properties)?, Worker::spawn(&properties)?);
     for worker in [&mut first, &mut second] {
-        worker.wait_until(WORK, "both hold partitions", |worker| {
-            Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(4.0))
-        })?;
+        holds(worker, 4)?;
     }
     events.produce(&kafka.bootstrap(), "hive-in")?;
     for worker in [&mut first, &mut second] {
@@ -439,14 +437,8 @@ fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
         "s3-outage",
         "s3-outage-in",
         &format!("s3://{}/plays", S3::BUCKET),
-    ) + &format!(
-        "sink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\n\
-             sink.parquet.s3.secret.access.key = {}\nsink.parquet.roll.max.rows = 2000\nsink.parquet.roll.max.age.ms = 2000\n",
-        s3.endpoint(),
-        S3::REGION,
-        S3::ACCESS_KEY,
-        S3::SECRET_KEY
-    );
+    ) + &S3::properties(&s3.endpoint())
+        + "sink.parquet.roll.max.rows = 2000\nsink.parquet.roll.max.age.ms = 2000\n";
     let mut worker = Worker::spawn(&properties)?;
     events.produce_in(&kafka.bootstrap(), "s3-outage-in", 0..100_000)?;
     worker.wait_until(WORK, "some is delivered", |worker| {

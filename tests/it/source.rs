@@ -11,20 +11,20 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::scenario::{
-    LONG_DRAIN, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, counter, drain, send,
-    to_elasticsearch, to_kafka, topic_of, values,
+    LONG_DRAIN, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assigned, counter,
+    drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
 /// Events a second, while workers come and go.
 const RATE: u64 = 20_000;
-/// Notices new topics and partitions, and members that are gone, soon.
-const QUICK: &str = "kafka.topic.metadata.refresh.interval.ms = 1000\nkafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
+/// Notices new topics and partitions soon.
+const QUICK: &str = "kafka.topic.metadata.refresh.interval.ms = 1000\n";
 
 /// Everything of these topics goes to one.
 fn copy(kafka: &Kafka, name: &str, topics: &str, to: &str) -> String {
     format!(
-        "route.name = {name}\nsource.topics = {topics}\nkafka.bootstrap.servers = {}\nsink.type = kafka\nsink.kafka.topic = {to}\n{QUICK}",
+        "route.name = {name}\nsource.topics = {topics}\nkafka.bootstrap.servers = {}\nsink.type = kafka\nsink.kafka.topic = {to}\n{QUICK}{QUICK_SESSION}",
         kafka.bootstrap()
     )
 }
@@ -35,16 +35,6 @@ fn event(id: &str) -> String {
 
 fn events(ids: &[&str]) -> Vec<Outgoing> {
     ids.iter().map(|id| Outgoing::new(event(id))).collect()
-}
-
-fn assigned(worker: &Worker) -> Result<u64> {
-    let assigned = worker.metrics()?.get("keystone_partitions_assigned", &[]);
-    Ok(assigned.unwrap_or_default() as u64)
-}
-
-fn holds(worker: &mut Worker, partitions: u64) -> Result<()> {
-    let what = format!("it holds {partitions} partitions");
-    worker.wait_until(WORK, &what, |worker| Ok(assigned(worker)? == partitions))
 }
 
 fn delivered(worker: &mut Worker, count: u64) -> Result<()> {
@@ -406,7 +396,8 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     });
     let properties = to_elasticsearch(kafka, "silent", "silent-in", &url, "silent")
         .replace("filter", "# filter")
-        + "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\nkafka.max.poll.interval.ms = 6000\n\
+        + QUICK_SESSION
+        + "kafka.max.poll.interval.ms = 6000\n\
            sink.elasticsearch.request.timeout.ms = 3000\ndelivery.shutdown.drain.max.ms = 500\n";
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "all lanes are paused", |worker| {

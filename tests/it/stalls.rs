@@ -1,11 +1,12 @@
 //! A part of the worker that stands still, on the real binary. How each part is watched is tested beside the worker.
 
+use keystone_tests::events::mixed;
 use keystone_tests::{Kafka, Result, Worker};
 
 use crate::scenario::{Outgoing, WORK, last_line, send};
 
 /// Characters of the event that one lane is busy with for far longer than it takes to be noticed: each costs thousands of steps.
-const LENGTH: usize = 900_000;
+const LENGTH: u64 = 900_000;
 
 /// A lane is at one event for many times `delivery.stall.max.ms`: `/livez` names it, then the worker ends and says why.
 #[test]
@@ -40,13 +41,7 @@ fn a_lane_that_stands_still_ends_the_worker() -> Result<()> {
 }
 
 /// As many of `a` and `b`, without a pattern.
-fn letters(count: usize) -> String {
-    let mut state = 1_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        if state & 1 == 0 { 'a' } else { 'b' }
-    };
-    (0..count).map(|_| next()).collect()
+fn letters(count: u64) -> String {
+    let letter = |number| if mixed(number) & 1 == 0 { 'a' } else { 'b' };
+    (0..count).map(letter).collect()
 }

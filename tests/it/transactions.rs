@@ -7,7 +7,7 @@ use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Worker, wait_fo
 
 use crate::scenario::{
     END, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assert_ledger, consumed,
-    counter, drain, send, to_kafka, topic_of, values,
+    counter, drain, holds, send, to_kafka, topic_of, values,
 };
 
 /// Short sessions and short transactions: what a killed worker leaves behind is soon gone.
@@ -109,9 +109,7 @@ fn come_back(kafka: &Kafka, name: &str, seed: u64, protocol: &str) -> Result<()>
     })?;
     zombie.signal("STOP")?;
     let mut other = Worker::spawn(&properties)?;
-    other.wait_until(WORK, "the other worker has all partitions", |worker| {
-        Ok(worker.metrics()?.get("keystone_partitions_assigned", &[]) == Some(8.0))
-    })?;
+    holds(&mut other, 8)?;
     zombie.signal("CONT")?;
     all_committed(kafka, name, &from, &mut [&mut other])?;
     drain(other)?;

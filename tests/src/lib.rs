@@ -26,8 +26,10 @@ pub mod worker;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +41,14 @@ pub use metastore::Metastore;
 pub use s3::S3;
 pub use stream::Stream;
 pub use worker::{Route, Worker, keystone};
+
+/// Dates a file back by this much.
+pub fn make_old(path: &Path, age: Duration) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    let file = file.doing(format!("opening {}", path.display()))?;
+    file.set_modified(SystemTime::now() - age)?;
+    Ok(())
+}
 
 /// A text for the person who reads the failed test. Takes any error by `?`; prints the same as debug, so that `unwrap` is readable.
 pub struct Error(String);

@@ -1,10 +1,9 @@
 //! An S3-compatible server (S3Proxy) over a local directory.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -13,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{Doing, Error, Result, block_on, free_port, provision};
+use crate::{Doing, Error, Result, block_on, free_port, make_old, provision};
 
 const READY: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(10);
@@ -76,6 +75,17 @@ impl S3 {
     /// `http://127.0.0.1:port`, with the bucket in the path.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The lines of a route that reaches the server at this URL.
+    pub fn properties(url: &str) -> String {
+        format!(
+            "sink.parquet.s3.endpoint = {url}\nsink.parquet.s3.region = {}\nsink.parquet.s3.access.key.id = {}\n\
+             sink.parquet.s3.secret.access.key = {}\n",
+            S3::REGION,
+            S3::ACCESS_KEY,
+            S3::SECRET_KEY
+        )
     }
 
     pub fn port(&self) -> u16 {
@@ -144,10 +154,7 @@ impl S3 {
     pub fn make_old(&self, prefix: &str, age: Duration) -> Result<()> {
         let bucket = self.dir.path().join("data").join(S3::BUCKET);
         for key in self.list(prefix)? {
-            let path = bucket.join(&key);
-            let file = File::options().write(true).open(&path);
-            let file = file.doing(format!("opening {}", path.display()))?;
-            file.set_modified(SystemTime::now() - age)?;
+            make_old(&bucket.join(&key), age)?;
         }
         Ok(())
     }

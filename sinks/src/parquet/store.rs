@@ -13,7 +13,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use object_store::aws::AmazonS3;
 use object_store::multipart::MultipartStore;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::local;
 use super::s3::{self, S3Upload, s3_error};
+use super::sweep::has_passed;
 
 /// A table's files.
 #[derive(Debug, Clone)]
@@ -216,11 +217,7 @@ impl Store {
             .list_with_delimiter(Some(&path))
             .await
             .map_err(|error| s3_error("listing", &path, error))?;
-        let now = SystemTime::now();
-        let is_old = |object: &ObjectMeta| {
-            let written = SystemTime::from(object.last_modified);
-            now.duration_since(written).is_ok_and(|passed| passed > age)
-        };
+        let is_old = |object: &ObjectMeta| has_passed(age, object.last_modified.into());
         let old = listed.objects.iter().filter(|object| is_old(object));
         let named = old.filter_map(|object| Some((object.location.filename()?, object.size)));
         Ok(named

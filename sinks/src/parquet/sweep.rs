@@ -233,11 +233,14 @@ fn is_unlocked(path: &Path) -> bool {
 /// By the clock of the machine that looks; what can't be found out is young.
 fn is_old(path: &Path) -> bool {
     let modified = path.symlink_metadata().and_then(|facts| facts.modified());
-    modified.is_ok_and(|time| {
-        SystemTime::now()
-            .duration_since(time)
-            .is_ok_and(|age| age >= AGE)
-    })
+    modified.is_ok_and(|time| has_passed(AGE, time))
+}
+
+/// Whether so much time has passed since then.
+pub(super) fn has_passed(age: Duration, since: SystemTime) -> bool {
+    SystemTime::now()
+        .duration_since(since)
+        .is_ok_and(|passed| passed >= age)
 }
 
 #[cfg(test)]

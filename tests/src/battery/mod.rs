@@ -77,16 +77,9 @@ impl Cell {
     /// Whether a worker may end by itself under this fault: where the broker answers nothing for long, it can't know whether Kafka has
     /// carried out its last transaction, and only a new one can find out.
     fn may_end(self, fault: Fault) -> bool {
-        let broker = [
-            Fault::BrokerRestart,
-            Fault::BrokerFrozen,
-            Fault::BrokerUnreachable,
-            Fault::BrokerHalf,
-            Fault::BrokerLate,
-        ];
         self.sink == Sink::Kafka
             && self.tradeoff == Tradeoff::NoDuplicates
-            && broker.contains(&fault)
+            && fault.is_of_the_broker()
     }
 
     /// Whether a reader must see no event twice, whatever happens. Elsewhere what was exposed may be there twice.
@@ -211,10 +204,18 @@ impl Fault {
     }
 
     fn workers(self) -> usize {
-        match self {
-            _ if self.is_of_workers() => 2,
-            _ => 1,
-        }
+        if self.is_of_workers() { 2 } else { 1 }
+    }
+
+    fn is_of_the_broker(self) -> bool {
+        matches!(
+            self,
+            Fault::BrokerRestart
+                | Fault::BrokerFrozen
+                | Fault::BrokerUnreachable
+                | Fault::BrokerHalf
+                | Fault::BrokerLate
+        )
     }
 
     /// Whether workers end and join: what is announced just before counts then, and each repetition.

@@ -113,7 +113,7 @@ pub fn run(
                 duplicates: verdict.duplicated.len() as u64,
                 allowed,
                 stall,
-                restarts: route.restarts,
+                restarts: route.ended.len(),
                 problems: route.problems,
             },
         ));
@@ -140,8 +140,8 @@ fn check(
         false => verdict.duplicated.len() as u64,
     };
     if !route.cell.may_end(fault) {
-        let ended = std::mem::take(&mut route.ended);
-        let told = ended
+        let told = route
+            .ended
             .iter()
             .map(|last| format!("a worker ended by itself: {last}"));
         route.problems.extend(told);
@@ -302,15 +302,14 @@ fn has_arrived(fault: Fault, routes: &[Route]) -> Result<()> {
 
 /// Whether the workers have met a server that is away, as far as commits tell.
 fn has_lasted(fault: Fault, routes: &[Route], stalls: &[Duration]) -> Result<()> {
-    let is_away = [
-        Fault::BrokerFrozen,
-        Fault::BrokerUnreachable,
-        Fault::BrokerHalf,
-        Fault::BrokerLate,
-        Fault::SinkHangs,
-    ];
+    let is_away = match fault {
+        // Away for a moment only.
+        Fault::BrokerRestart => false,
+        Fault::SinkHangs => true,
+        other => other.is_of_the_broker(),
+    };
     let mut cells = routes.iter().zip(stalls);
-    match cells.find(|(_, stall)| is_away.contains(&fault) && **stall < LATE) {
+    match cells.find(|(_, stall)| is_away && **stall < LATE) {
         Some((route, stall)) => Err(Error::new(format!(
             "the fault has not reached {}: it stood for {stall:?} only",
             route.name

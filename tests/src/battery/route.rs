@@ -35,7 +35,6 @@ pub(super) struct Route {
     pub(super) workers: Vec<Worker>,
     /// What the faults could have repeated, as the workers said before.
     pub(super) exposed: u64,
-    pub(super) restarts: usize,
     /// The last words of workers that ended by themselves.
     pub(super) ended: Vec<String>,
     pub(super) problems: Vec<String>,
@@ -89,7 +88,6 @@ impl Route {
             name,
             workers: Vec::new(),
             exposed: 0,
-            restarts: 0,
             ended: Vec::new(),
             problems: Vec::new(),
             worker,
@@ -198,8 +196,7 @@ impl Route {
             let last = log.lines().last().unwrap_or_default();
             eprintln!("  {} ended: {last}", self.name);
             self.ended.push(last.to_owned());
-            self.restarts += 1;
-            if self.restarts > RESTARTS {
+            if self.ended.len() > RESTARTS {
                 return Err(Error::new(format!(
                     "{} ends again and again\n{log}",
                     self.name
@@ -350,13 +347,9 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
             if fault.has_bucket() {
                 let s3 = servers.need_s3()?;
                 let bucket = format!(
-                    "sink.parquet.location = s3://{}/{name}\nsink.parquet.s3.endpoint = {}\nsink.parquet.s3.region = {}\n\
-                     sink.parquet.s3.access.key.id = {}\nsink.parquet.s3.secret.access.key = {}\n",
+                    "sink.parquet.location = s3://{}/{name}\n{}",
                     crate::S3::BUCKET,
-                    s3.url(),
-                    crate::S3::REGION,
-                    crate::S3::ACCESS_KEY,
-                    crate::S3::SECRET_KEY
+                    crate::S3::properties(&s3.url())
                 );
                 return Ok((Target::Prefix(format!("{name}/")), lines + &bucket));
             }

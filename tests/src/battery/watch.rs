@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,31 +73,27 @@ impl Watch {
     }
 
     pub(super) fn begin(&self) {
-        self.seen
-            .stall
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0 = true;
+        self.seen.stall().0 = true;
     }
 
     pub(super) fn end(self) -> Duration {
         self.seen.ended.store(true, Ordering::SeqCst);
         let _ = self.thread.join();
-        self.seen
-            .stall
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
+        self.seen.stall().1
     }
 }
 
 impl Seen {
+    fn stall(&self) -> MutexGuard<'_, (bool, Duration)> {
+        self.stall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, partition: &mut (i64, Instant), offset: i64) {
         if offset <= partition.0 {
             return;
         }
         let (_, since) = std::mem::replace(partition, (offset, Instant::now()));
-        let mut stall = self.stall.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stall = self.stall();
         if stall.0 {
             stall.1 = stall.1.max(since.elapsed());
         }
