@@ -6,11 +6,8 @@
  * librdkafka frees a consumed message with its batch. No offsets are committed: this is less than a mirror
  * that may be trusted does. Prints consumed and delivered counts; the exit code is 1 if they fall short.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include "rdkafka.h"
+#include "common.h"
 
 #define BATCH 1000
 #define IDLE_SECONDS 60
@@ -24,24 +21,6 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
   } else {
     delivered++;
   }
-}
-
-static void set(rd_kafka_conf_t *conf, const char *name, const char *value) {
-  char reason[512];
-  if (rd_kafka_conf_set(conf, name, value, reason, sizeof reason) != RD_KAFKA_CONF_OK) {
-    fprintf(stderr, "%s\n", reason);
-    exit(2);
-  }
-}
-
-static rd_kafka_t *client(rd_kafka_type_t type, rd_kafka_conf_t *conf) {
-  char reason[512];
-  rd_kafka_t *rk = rd_kafka_new(type, conf, reason, sizeof reason);
-  if (!rk) {
-    fprintf(stderr, "%s\n", reason);
-    exit(2);
-  }
-  return rk;
 }
 
 /* Hands one event to the producer; a full queue waits for deliveries. */
@@ -69,7 +48,6 @@ int main(int argc, char **argv) {
   set(source, "auto.offset.reset", "earliest");
   set(source, "enable.auto.commit", "false");
   rd_kafka_t *consumer = client(RD_KAFKA_CONSUMER, source);
-  rd_kafka_poll_set_consumer(consumer);
 
   rd_kafka_conf_t *target = rd_kafka_conf_new();
   set(target, "bootstrap.servers", argv[1]);
@@ -79,14 +57,7 @@ int main(int argc, char **argv) {
   rd_kafka_t *producer = client(RD_KAFKA_PRODUCER, target);
   rd_kafka_topic_t *out = rd_kafka_topic_new(producer, argv[3], NULL);
 
-  rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
-  rd_kafka_topic_partition_list_add(topics, argv[2], RD_KAFKA_PARTITION_UA);
-  rd_kafka_resp_err_t refused = rd_kafka_subscribe(consumer, topics);
-  rd_kafka_topic_partition_list_destroy(topics);
-  if (refused) {
-    fprintf(stderr, "subscribe: %s\n", rd_kafka_err2str(refused));
-    return 2;
-  }
+  subscribe(consumer, argv[2]);
 
   static rd_kafka_message_t *batch[BATCH];
   rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer);

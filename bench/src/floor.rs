@@ -1,4 +1,4 @@
-//! Builds the floor of a mirror, a C program, against the librdkafka that the release build of the worker carries.
+//! Builds the floors, C programs, against the librdkafka that the release build of the worker carries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,15 @@ use keystone_tests::{Doing, Error, Result, process};
 
 const COMPILE: Duration = Duration::from_secs(120);
 
-/// Compiles `bench/floor/mirror.c` into `directory`; `release` is the target directory of the release profile.
-pub(crate) fn mirror(root: &Path, release: &Path, directory: &Path) -> Result<PathBuf> {
+/// Compiles `bench/floor/<name>.c` into `directory`; `release` is the target directory of the release profile.
+pub(crate) fn build(name: &str, root: &Path, release: &Path, directory: &Path) -> Result<PathBuf> {
+    let code = format!("bench/floor/{name}.c");
     let build = release.join("build");
     let source = output(&build, "rdkafka-sys-", "src/librdkafka.a")?;
-    let program = directory.join("mirror");
+    let program = directory.join(name);
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-o"]).arg(&program);
-    cc.arg(root.join("bench/floor/mirror.c"));
+    cc.arg(root.join(&code));
     cc.arg("-isystem").arg(source.parent().unwrap_or(&build));
     cc.arg(&source);
     cc.arg(output(&build, "zstd-sys-", "libzstd.a")?);
@@ -24,7 +25,7 @@ pub(crate) fn mirror(root: &Path, release: &Path, directory: &Path) -> Result<Pa
         cc.arg(output(&build, "openssl-sys-", &path)?);
     }
     cc.args(["-lz", "-lm", "-ldl", "-lpthread", "-lrt"]);
-    process::run("cc", &mut cc, COMPILE).doing("compiling bench/floor/mirror.c")?;
+    process::run("cc", &mut cc, COMPILE).doing(format!("compiling {code}"))?;
     Ok(program)
 }
 

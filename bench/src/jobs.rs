@@ -103,6 +103,7 @@ pub(crate) struct Programs {
     pub(crate) root: PathBuf,
     pub(crate) worker: PathBuf,
     pub(crate) mirror: PathBuf,
+    pub(crate) latency: PathBuf,
 }
 
 /// The first `count` of some events, which went through a job.
@@ -125,7 +126,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// Starts Kafka and makes the topic.
     pub(crate) fn start(events: Events, programs: Programs) -> Result<Bench> {
-        let kafka = Kafka::start()?;
+        let kafka = Kafka::start_as_shipped()?;
         kafka.create_topic(EVENTS, PARTITIONS, &[])?;
         events.produce(&kafka.bootstrap(), EVENTS)?;
         Ok(Bench {

@@ -34,7 +34,7 @@ struct Arguments {
     /// How many events the topic holds
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
-    /// The jobs to run, separated by commas; all if not given
+    /// The jobs to run, or with `--tradeoffs` the rows, `kafka-low-latency` for example, separated by commas; all if not given
     #[arg(long, value_delimiter = ',')]
     jobs: Vec<String>,
     /// How often each job is run
@@ -71,7 +71,14 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &Arguments) -> Result<()> {
-    let chosen = jobs::chosen(&arguments.jobs)?;
+    let cells = match arguments.tradeoffs {
+        true => tradeoffs::chosen(&arguments.jobs)?,
+        false => Vec::new(),
+    };
+    let chosen = match arguments.tradeoffs {
+        true => Vec::new(),
+        false => jobs::chosen(&arguments.jobs)?,
+    };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .ok_or_else(|| Error::new("the crate is not in the workspace"))?;
@@ -80,14 +87,15 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let programs = Programs {
         root: root.to_owned(),
         worker: release.join("keystone"),
-        mirror: floor::mirror(root, &release, scratch.path())?,
+        mirror: floor::build("mirror", root, &release, scratch.path())?,
+        latency: floor::build("latency", root, &release, scratch.path())?,
     };
     eprintln!("making {} events", arguments.events);
     let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
     if arguments.tradeoffs {
         let window = Duration::from_secs(arguments.window);
-        let rows = tradeoffs::run(&mut bench, arguments.rate, window);
-        let table = tradeoffs::render(&rows, arguments.events, arguments.rate, window);
+        let (floor, rows) = tradeoffs::run(&mut bench, &cells, arguments.rate, window)?;
+        let table = tradeoffs::render(&floor, &rows, arguments.events, arguments.rate, window);
         let wrong = rows.iter().filter(|row| row.is_wrong()).count();
         return end(root, arguments, "tradeoffs", &table, wrong);
     }

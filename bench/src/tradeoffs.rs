@@ -8,10 +8,11 @@
 //! That is the worker's gauge at the end, of the last one to two minutes: a steady window is that long, so the start is not in it.
 
 use std::fmt::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use keystone_tests::metrics::Metrics;
-use keystone_tests::{Error, Events, Result, Stream, Worker};
+use keystone_tests::{Doing as _, Error, Events, Result, Stream, Worker};
 
 use crate::SEED;
 use crate::jobs::{Bench, PARTITIONS, Sent, Sink, ended_well};
@@ -29,6 +30,16 @@ const START: Duration = Duration::from_secs(60);
 const ROLL_MS: u64 = 2_000;
 /// The shortest window, in seconds: the worker's maximum is of up to this time.
 pub(crate) const MIN_WINDOW: u64 = 120;
+
+/// The broker's own code is compiled while it runs: before that a record takes several times as long.
+const BROKER_WARM_UP: Duration = Duration::from_secs(60);
+const LOW_LATENCY: &str = "delivery.tradeoff = low-latency\n";
+/// The filter keeps one in so many, and what the projection makes of an event has about so many bytes.
+const KEPT: u32 = 6;
+const BYTES: u32 = 150;
+
+/// p50, p99 and the highest latency of the floor, in seconds.
+pub(crate) struct Floor([f64; 3]);
 
 /// One sink under one word.
 pub(crate) struct Row {
@@ -67,39 +78,115 @@ struct Latency {
 /// A window of a histogram: upper bounds in seconds, ascending, the last infinite, with counts up to each.
 struct Buckets(Vec<(f64, f64)>);
 
-/// Measures all rows; `rate` is events a second, looked at for `window`.
-pub(crate) fn run(bench: &mut Bench, rate: u64, window: Duration) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for sink in SINKS {
-        for word in WORDS {
-            let run = format!("{sink:?}-{word}").to_lowercase();
-            eprintln!("{run}");
-            let mut more = format!("delivery.tradeoff = {word}\n");
-            if sink == Sink::Parquet {
-                more += &format!("sink.parquet.roll.max.age.ms = {ROLL_MS}\n");
-            }
-            let full = bench.project(sink, &format!("full-{run}"), &more);
-            let full = full.and_then(|(cost, verdict)| match verdict {
-                Some(verdict) if !verdict.is_exact() => Err(Error::new(verdict.to_string())),
-                _ => Ok(cost),
-            });
-            let burst = burst(bench, sink, &format!("burst-{run}"), &more);
-            let steady = steady(bench, sink, &format!("steady-{run}"), &more, rate, window);
-            let said = |error: Error| {
-                eprintln!("{run}: {error}");
-                let text = error.to_string();
-                text.lines().next().unwrap_or_default().to_owned()
-            };
-            rows.push(Row {
-                sink,
-                word,
-                full: full.map_err(said),
-                burst: burst.map_err(said),
-                steady: steady.map_err(said),
-            });
-        }
+/// The rows with these names, `kafka-low-latency` for example; all where none is given.
+pub(crate) fn chosen(names: &[String]) -> Result<Vec<(Sink, &'static str)>> {
+    let all = SINKS
+        .iter()
+        .flat_map(|sink| WORDS.map(|word| (*sink, word)));
+    let all: Vec<_> = all.collect();
+    if names.is_empty() {
+        return Ok(all);
     }
-    rows
+    let find = |name: &String| {
+        let mut all = all.iter();
+        let found = all.find(|(sink, word)| *name == self::name(*sink, word));
+        found.copied().ok_or_else(|| {
+            Error::new(format!(
+                "there is no row {name}: rows are a sink and a word, for example kafka-low-latency"
+            ))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn name(sink: Sink, word: &str) -> String {
+    format!("{sink:?}-{word}").to_lowercase()
+}
+
+/// Measures the floor and these rows; `rate` is events a second, looked at for `window`.
+pub(crate) fn run(
+    bench: &mut Bench,
+    chosen: &[(Sink, &'static str)],
+    rate: u64,
+    window: Duration,
+) -> Result<(Floor, Vec<Row>)> {
+    eprintln!("warming up");
+    steady(
+        bench,
+        Sink::Kafka,
+        "warm-up",
+        LOW_LATENCY,
+        rate,
+        BROKER_WARM_UP,
+    )?;
+    eprintln!("the floor of latency");
+    let floor = floor(bench, rate, window)?;
+    let mut rows = Vec::new();
+    for &(sink, word) in chosen {
+        let run = name(sink, word);
+        eprintln!("{run}");
+        let mut more = format!("delivery.tradeoff = {word}\n");
+        if sink == Sink::Parquet {
+            more += &format!("sink.parquet.roll.max.age.ms = {ROLL_MS}\n");
+        }
+        let full = bench.project(sink, &format!("full-{run}"), &more);
+        let full = full.and_then(|(cost, verdict)| match verdict {
+            Some(verdict) if !verdict.is_exact() => Err(Error::new(verdict.to_string())),
+            _ => Ok(cost),
+        });
+        let burst = burst(bench, sink, &format!("burst-{run}"), &more);
+        let steady = steady(bench, sink, &format!("steady-{run}"), &more, rate, window);
+        let said = |error: Error| {
+            eprintln!("{run}: {error}");
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        };
+        rows.push(Row {
+            sink,
+            word,
+            full: full.map_err(said),
+            burst: burst.map_err(said),
+            steady: steady.map_err(said),
+        });
+    }
+    Ok((floor, rows))
+}
+
+/// What a loop in C takes for one event in six, consumed and produced at once, at the steady rate.
+fn floor(bench: &Bench, rate: u64, window: Duration) -> Result<Floor> {
+    let events = Events::new(SEED, rate * (WARM_UP + window + SPARE).as_secs());
+    let (topic, out) = ("floor-events", "floor-out");
+    bench.kafka.create_topic(topic, PARTITIONS, &[])?;
+    bench.kafka.create_topic(out, PARTITIONS, &[])?;
+    let bootstrap = bench.kafka.bootstrap();
+    let stream = Stream::start(events, &bootstrap, topic, rate, |_| None)?;
+    let mut program = Command::new(&bench.programs.latency);
+    program.args([&bootstrap, topic, out, "floor"]);
+    program.args([KEPT, BYTES].map(|number| number.to_string()));
+    program.args([WARM_UP, window].map(|time| time.as_secs().to_string()));
+    let done = program.output().doing("running the floor of latency")?;
+    stream.stop()?;
+    for topic in [topic, out] {
+        bench.kafka.delete_topic(topic)?;
+    }
+    let (seen, said) = (text(&done.stdout), text(&done.stderr));
+    let numbers: Option<Vec<f64>> = seen
+        .split_whitespace()
+        .map(|number| number.parse().ok())
+        .collect();
+    match numbers.as_deref() {
+        Some(&[p50, p99, highest]) if done.status.success() => {
+            Ok(Floor([p50, p99, highest].map(|ms| ms / 1_000.0)))
+        }
+        _ => Err(Error::new(format!(
+            "the floor of latency failed ({}): {seen} {said}",
+            done.status
+        ))),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn steady(
@@ -263,7 +350,13 @@ impl Buckets {
 }
 
 /// The table, with what it says of itself.
-pub(crate) fn render(rows: &[Row], events: u64, rate: u64, window: Duration) -> String {
+pub(crate) fn render(
+    floor: &Floor,
+    rows: &[Row],
+    events: u64,
+    rate: u64,
+    window: Duration,
+) -> String {
     let bursts = rows.iter().filter_map(|row| row.burst.as_ref().ok());
     let rates = bursts.map(|burst| burst.rate / 1_000.0);
     let (least, most) = rates.fold((f64::INFINITY, 0.0_f64), |(least, most), rate| {
@@ -303,7 +396,11 @@ pub(crate) fn render(rows: &[Row], events: u64, rate: u64, window: Duration) -> 
             row.sink, row.word
         );
     }
-    text.push('\n');
+    let [p50, p99, highest] = floor.0.map(shown);
+    let _ = writeln!(
+        text,
+        "| C on librdkafka, to Kafka | (nothing is committed) | - | - | - | - | - | - | {p50} | {p99} | {highest} |\n"
+    );
     text
 }
 

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
@@ -22,6 +21,7 @@ use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
 use crate::offsets::PartitionKey;
 use crate::records::{Record, RecordQueue};
+use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
 
 /// A chunk is handed over at this many records or bytes, or as soon as what was read at once is shared out.
@@ -128,7 +128,12 @@ impl<'c> Intake<'c> {
             if self.shared.stop_requested() {
                 return self.drain();
             }
-            if !self.consumer.context().commits_by_name()
+            if !self
+                .consumer
+                .context()
+                .joint_commits()
+                .named
+                .is_unfinished()
                 && let Some(cause) = self.shared.take_rewind()
             {
                 self.rewind(&cause);
@@ -378,41 +383,11 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// New generations for all partitions, with every call of the sink at rest. `None` where it can't be now.
-    fn abandon_all(&mut self, cause: &Cause) -> Option<Vec<(PartitionKey, u64, Option<i64>)>> {
+    /// [`rewind::abandon_all`] within a time; `None` where it can't be now.
+    fn abandon_all(&mut self, cause: &Cause) -> Option<Vec<Seek>> {
         let shared = self.shared;
-        let sink = self.sink;
-        let context = self.consumer.context();
-        let abandoning = async {
-            let alone = shared.gate.write();
-            futures::pin_mut!(alone);
-            // First in the queue, then the calls under way are dropped: a call that begins now waits behind us.
-            let free = futures::poll!(&mut alone);
-            shared.epoch.send_modify(|epoch| *epoch += 1);
-            let _alone = match free {
-                Poll::Ready(free) => free,
-                Poll::Pending => alone.await,
-            };
-            if context.commits_by_name() {
-                // Begun while this waited for the gate: what it covers is not to be read again.
-                shared.request_rewind(cause.clone());
-                return None;
-            }
-            let seeks: Vec<_> = {
-                let mut offsets = shared.offsets();
-                offsets
-                    .keys()
-                    .into_iter()
-                    .filter_map(|key| {
-                        let (generation, from) = offsets.rewind(&key)?;
-                        Some((key, generation, from))
-                    })
-                    .collect()
-            };
-            sink.abandon().await;
-            shared.abandon_held();
-            Some(seeks)
-        };
+        let commits = self.consumer.context().joint_commits();
+        let abandoning = rewind::abandon_all(shared, self.sink, commits, cause);
         let in_time = async { tokio::time::timeout(ABANDON, abandoning).await };
         match shared.wait_beating(&self.runtime, in_time)? {
             Ok(seeks) => seeks,
@@ -436,7 +411,7 @@ impl<'c> Intake<'c> {
     }
 
     /// A partition that was assigned a moment ago can't be moved yet: tried again for a while.
-    fn seek_with_patience(&self, seeks: &[(PartitionKey, u64, Option<i64>)]) -> Result<(), String> {
+    fn seek_with_patience(&self, seeks: &[Seek]) -> Result<(), String> {
         for _ in 0..SEEK_ATTEMPTS {
             match self.seek(seeks) {
                 Ok(()) => return Ok(()),
@@ -448,7 +423,7 @@ impl<'c> Intake<'c> {
     }
 
     /// Moves the consumer back. Until the new generations are known to the intake, what it reads is taken for stale and dropped.
-    fn seek(&self, seeks: &[(PartitionKey, u64, Option<i64>)]) -> Result<(), String> {
+    fn seek(&self, seeks: &[Seek]) -> Result<(), String> {
         let failed = |error: KafkaError| format!("the consumer could not be moved back: {error}");
         let mut list = TopicPartitionList::new();
         for (key, _, from) in seeks {

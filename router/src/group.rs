@@ -123,9 +123,8 @@ impl Group {
         self.changed.store(true, Ordering::Release);
     }
 
-    /// Whether a commit is under way that a rewind has to wait for: what it covers is not to be read again.
-    pub fn commits_by_name(&self) -> bool {
-        self.joint_commits.named.is_unfinished()
+    pub fn joint_commits(&self) -> &JointCommits {
+        &self.joint_commits
     }
 
     fn assign(&self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {

@@ -9,18 +9,40 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keystone_sinks::{Cause, Joint, Sink};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedRwLockWriteGuard;
+use tracing::debug;
 
-use crate::group::GroupConsumer;
+use crate::list::list_of;
 use crate::named::NamedCommits;
-use crate::offsets::Commit;
+use crate::offsets::{Commit, PartitionKey};
 use crate::stall::Pulse;
-use crate::state::Shared;
+use crate::state::{Shared, lock};
 use crate::transaction::Transactions;
+
+#[cfg(test)]
+mod random;
 
 /// How long batches under way are waited for. A batch that takes longer (its dead letters can't be written) puts the commit off.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// The consumer group as commits see it.
+pub trait Coordinator {
+    /// `group.id`.
+    fn group(&self) -> &str;
+    /// The worker was thrown out of its group, and librdkafka knows.
+    fn assignment_lost(&self) -> bool;
+    /// The worker's place in its group at this moment.
+    fn group_metadata(&self) -> Option<ConsumerGroupMetadata>;
+    /// Commits and waits for Kafka's answer. (rdkafka never hands on the answer to an asynchronous commit: librdkafka gives it to a callback
+    /// that rdkafka does not set.)
+    fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()>;
+    /// What the group has committed for these partitions.
+    fn committed(&self, partitions: TopicPartitionList) -> KafkaResult<TopicPartitionList>;
+}
 
 /// What a commit needs.
 #[derive(Clone, Copy)]
@@ -28,7 +50,7 @@ pub struct Committing<'c> {
     pub shared: &'c Shared,
     pub sink: &'c dyn Sink,
     pub runtime: &'c Handle,
-    pub consumer: &'c GroupConsumer,
+    pub consumer: &'c dyn Coordinator,
     /// Of the committing thread; each question to Kafka or the sink is a turn.
     pub pulse: &'c Pulse,
 }
@@ -66,14 +88,57 @@ impl JointCommits {
         self.kind == Some(Joint::Named)
     }
 
-    /// Commits what the sink holds. For the committing thread.
-    pub fn commit(&self, at: Committing<'_>) {
-        match self.kind {
-            Some(Joint::Transaction) => self.transactions.commit(at),
-            Some(Joint::Named) => self.named.commit(at),
-            None => {}
+    /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
+    /// something else may be committed now. For the committing thread, as the next one.
+    pub fn commit_held(&self, at: Committing<'_>, asked: bool) -> bool {
+        if !self.named.recover(at) {
+            return false;
+        }
+        if self.is_pending(at.shared) && (asked || self.is_unfinished() || at.sink.commit_due()) {
+            match self.kind {
+                Some(Joint::Transaction) => self.transactions.commit(at),
+                Some(Joint::Named) => self.named.commit(at),
+                None => {}
+            }
+        }
+        // Beside an unfinished joint commit, lower offsets could take back what it has committed.
+        !self.is_unfinished()
+    }
+
+    /// Commits what is settled of these partitions, or of all, and waits for Kafka's answer.
+    pub fn commit_settled(&self, at: Committing<'_>, keys: Option<&[PartitionKey]>) {
+        let _asking = self.holds_partitions().then(|| lock(self.named.asked()));
+        let commits = committable(at.shared, keys);
+        // A partition that came in meanwhile may be among them, with a name to publish first.
+        if commits.is_empty() || self.named.has_found() {
+            return;
+        }
+        at.pulse.turn();
+        match at.consumer.commit(&list_of(&commits, None)) {
+            Ok(()) => {
+                at.shared.commits.fetch_add(1, Ordering::Relaxed);
+                let mut offsets = at.shared.offsets();
+                for commit in &commits {
+                    offsets.committed(&commit.key, commit.offset);
+                }
+            }
+            Err(error) => commit_failed(at.shared, &error),
         }
     }
+}
+
+/// What may be committed now, of these partitions or of all.
+pub fn committable(shared: &Shared, keys: Option<&[PartitionKey]>) -> Vec<Commit> {
+    let mut commits = shared.offsets().committable();
+    commits.retain(|commit| keys.is_none_or(|keys| keys.contains(&commit.key)));
+    commits
+}
+
+fn commit_failed(shared: &Shared, error: &KafkaError) {
+    shared.commit_failures.fetch_add(1, Ordering::Relaxed);
+    // A group that is rebalancing refuses commits for a moment: the next one repeats it.
+    debug!("offsets were not committed: {error}; the next commit repeats it");
+    shared.remember(format!("offsets were not committed: {error}"));
 }
 
 /// What a commit is to cover.

@@ -4,7 +4,8 @@
 //! - [`worker`]: threads and tasks, set up and taken down; [`signals`] that end it
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`records`] is how librdkafka hands them over, [`decision`] what a
 //!   lane does to each, [`dead_letters`] and [`limiter`] beside it
-//! - [`group`], [`joint`], [`transaction`], [`named`], [`start`]: the consumer group: assignment, revocation, commits, where to begin
+//! - [`group`], [`joint`], [`transaction`], [`named`], [`start`], [`rewind`]: the consumer group: assignment, revocation, commits, where to
+//!   begin, and reading again
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
 //!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
 //! - [`state`], [`ledger`], [`metrics`], [`latency`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
@@ -33,6 +34,7 @@ pub mod named;
 pub mod offsets;
 pub mod options;
 pub mod records;
+pub mod rewind;
 pub mod route;
 pub mod signals;
 pub mod stall;

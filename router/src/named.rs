@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use keystone_sinks::kafka::client::is_refusal;
 use keystone_sinks::{BoxFuture, Cause, Sink, SinkError, Source};
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::{debug, info};
@@ -31,7 +30,7 @@ use crate::group::take_durable;
 use crate::joint::{Chosen, Committing, choose, finish, quiet};
 use crate::list::list_of;
 use crate::offsets::Commit;
-use crate::state::{ASK_TIMEOUT, Shared, lock};
+use crate::state::{Shared, lock};
 
 /// Before a name in the metadata of a commit; the number is the version of what follows.
 const TAG: &str = "keystone:publish:";
@@ -93,6 +92,8 @@ pub struct NamedCommits {
     /// Held while Kafka is asked: no partition is given up meanwhile.
     asking: Mutex<()>,
     pause: Mutex<Pause>,
+    /// [`STRAGGLER`].
+    pub(crate) straggler: Duration,
 }
 
 struct Pause {
@@ -110,6 +111,7 @@ impl NamedCommits {
                 backoff: Backoff::new(initial, max.min(MAX_PAUSE)),
                 until: None,
             }),
+            straggler: STRAGGLER,
         }
     }
 
@@ -218,7 +220,7 @@ impl NamedCommits {
                 return false; // A partition came in meanwhile, and may be among them.
             }
             let source = Source {
-                group: at.consumer.context().id.clone(),
+                group: at.consumer.group().to_owned(),
                 partitions: chosen.offsets.iter().map(partition_of).collect(),
             };
             at.pulse.turn();
@@ -252,7 +254,7 @@ impl NamedCommits {
             let _asking = lock(&self.asking);
             at.pulse.turn();
             match self.is_ours(at.shared) && !at.consumer.assignment_lost() {
-                true => Some(at.consumer.commit(list, CommitMode::Sync)),
+                true => Some(at.consumer.commit(list)),
                 false => None,
             }
         };
@@ -268,7 +270,7 @@ impl NamedCommits {
                 Step::On(Stage::Asked { open })
             }
             None if stage == Stage::Prepared => self.drop_prepared(at, name),
-            None if open.is_some_and(|open| open.elapsed() < STRAGGLER) => Step::Later,
+            None if open.is_some_and(|open| open.elapsed() < self.straggler) => Step::Later,
             None => self.ask_back(at, name, list),
         }
     }
@@ -391,7 +393,7 @@ impl NamedCommits {
         };
         if !ours.is_empty()
             && !at.consumer.assignment_lost()
-            && let Err(error) = at.consumer.commit(&list_of(&ours, None), CommitMode::Sync)
+            && let Err(error) = at.consumer.commit(&list_of(&ours, None))
         {
             debug!("a name was not taken out of the group's commits: {error}");
         }
@@ -418,7 +420,7 @@ fn is_named(at: Committing<'_>, name: &str, list: &TopicPartitionList) -> KafkaR
     for element in list.elements() {
         asked.add_partition(element.topic(), element.partition());
     }
-    let found = at.consumer.committed_offsets(asked, ASK_TIMEOUT)?;
+    let found = at.consumer.committed(asked)?;
     for element in found.elements() {
         element.error()?;
         if element.metadata() == wanted {
@@ -440,7 +442,7 @@ pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
         if Instant::now() >= deadline || at.shared.stop_requested() {
             break;
         }
-        if prepared.source.group != at.consumer.context().id {
+        if prepared.source.group != at.consumer.group() {
             continue; // Nobody here knows what that group has committed.
         }
         let mut list = TopicPartitionList::new();

@@ -264,7 +264,7 @@ const DELIVERY: &[OptionSpec] = &[
             max: 600_000,
         },
         default: Default::ByTradeoff(Tradeoff3 {
-            low_latency: "5",
+            low_latency: "2",
             balanced: "200",
             no_duplicates: "1000",
         }),

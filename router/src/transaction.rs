@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use keystone_sinks::{JointCommit, SinkError};
-use rdkafka::consumer::Consumer;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::group::take_durable;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, PROJECTION_WITH_TIME};
 use keystone_tests::proxy::{Mode, Proxy};
-use keystone_tests::{Events, Judge, Kafka, Result, Route, S3, Worker, free_port, make_old};
+use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, S3, Worker, free_port, make_old};
 
 use crate::scenario::{
     LONG_DRAIN, QUICK_SESSION, WORK, consumed, drain, file_url, holds, source, to_parquet, topic_of,
@@ -167,6 +167,62 @@ fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
         Ok(manifests()?.is_empty())
     })?;
     drain(third)?;
+    let mut judge = Judge::new(events.expected_with_time(), "event_id");
+    judge.parquet_s3(&s3, "plays/")?;
+    judge.verdict().assert_exact();
+    Ok(())
+}
+
+/// Uploads that no manifest lists: of a month ago, those of our files are aborted; others, and what a manifest lists, are left alone. (This
+/// server says of every upload that it was begun just now; the proxy puts that a century back.)
+#[test]
+fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
+    let (kafka, s3) = (Kafka::shared()?, S3::start()?);
+    let proxy = Proxy::to(s3.port())?;
+    let events = Events::new(23, 2_000);
+    topic_of(kafka, "lost-upload-in", &events)?;
+    let route = source(kafka, "lost-upload", "lost-upload-in")
+        + &format!(
+            "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{QUICK_SESSION}{LONG_DRAIN}",
+            S3::BUCKET
+        )
+        + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()));
+    let [lost, listed, other, elsewhere] = [
+        "plays/day=1/lost-upload-gone-19abcdef012-000000.parquet",
+        "plays/day=1/another-gone-19abcdef012-000000.parquet",
+        "plays/day=1/part-00000-of-somebody-else.parquet",
+        "plays-too/day=1/lost-upload-gone-19abcdef012-000000.parquet",
+    ];
+    let lost = s3.begin_upload(lost)?;
+    let listed = s3.begin_upload(listed)?;
+    let other = s3.begin_upload(other)?;
+    let elsewhere = s3.begin_upload(elsewhere)?;
+    let manifest = format!(
+        r#"{{"files":[{{"partition":"day=1","name":"another-gone-19abcdef012-000000.parquet","rows":1,"bytes":2000,"why":"age","upload":{{"id":"{}","parts":["1"]}}}}],"source":{{"group":"another","partitions":[["t",0]]}}}}"#,
+        listed
+    );
+    s3.put(
+        "plays/_keystone/another/another-gone-19abcdef012-000000.json",
+        manifest,
+    )?;
+    let work = |events: u64| {
+        let mut worker = Worker::spawn(&route)?;
+        consumed(&mut worker, events)?;
+        Ok::<_, Error>(worker)
+    };
+    let young = work(events.count())?;
+    drain(young)?;
+    for upload in [&lost, &listed, &other, &elsewhere] {
+        assert!(s3.is_open(upload), "an upload that was young is gone");
+    }
+    proxy.set(Mode::Rewrite("<Initiated>20", "<Initiated>19"));
+    let mut old = work(0)?;
+    old.wait_until(WORK, "the upload is aborted", |_| Ok(!s3.is_open(&lost)))?;
+    drain(old)?;
+    for upload in [&listed, &other, &elsewhere] {
+        assert!(s3.is_open(upload), "an upload that is no orphan is gone");
+    }
     let mut judge = Judge::new(events.expected_with_time(), "event_id");
     judge.parquet_s3(&s3, "plays/")?;
     judge.verdict().assert_exact();

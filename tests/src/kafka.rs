@@ -38,9 +38,23 @@ logger.groups.name = org.apache.kafka.coordinator.group
 logger.groups.level = INFO
 ";
 
+/// Memory for a broker beside other servers and tests.
+const SMALL: &[&str] = &["-Xmx768m"];
+/// What Kafka's own start script gives the JVM.
+const AS_SHIPPED: &[&str] = &[
+    "-Xms1g",
+    "-Xmx1g",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 /// A broker of its own. Ended, and its data removed, when dropped.
 pub struct Kafka {
     process: Option<Process>,
+    jvm: &'static [&'static str],
     port: u16,
     dir: TempDir,
     lib: PathBuf,
@@ -84,7 +98,12 @@ impl Kafka {
 
     /// A private broker with more or other broker settings.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Kafka> {
-        Kafka::start_on(free_port(), free_port(), settings)
+        Kafka::start_on(free_port(), free_port(), settings, SMALL)
+    }
+
+    /// A private broker with the memory and garbage collector that Kafka's own start script gives it: for what is measured.
+    pub fn start_as_shipped() -> Result<Kafka> {
+        Kafka::start_on(free_port(), free_port(), &[], AS_SHIPPED)
     }
 
     /// A private broker with one listener more: it listens on the port `listener`, and says that it is reached on `advertised`, where a
@@ -106,10 +125,15 @@ impl Kafka {
             ("group.consumer.session.timeout.ms", "6000"),
             ("group.consumer.heartbeat.interval.ms", "500"),
         ];
-        Kafka::start_on(port, controller, &settings)
+        Kafka::start_on(port, controller, &settings, SMALL)
     }
 
-    fn start_on(port: u16, controller: u16, settings: &[(&str, &str)]) -> Result<Kafka> {
+    fn start_on(
+        port: u16,
+        controller: u16,
+        settings: &[(&str, &str)],
+        jvm: &'static [&'static str],
+    ) -> Result<Kafka> {
         let lib = provision::kafka()?.join("lib");
         let dir = tempfile::Builder::new()
             .prefix("keystone-kafka-")
@@ -131,11 +155,12 @@ impl Kafka {
         )?;
         let mut kafka = Kafka {
             process: None,
+            jvm,
             port,
             dir,
             lib,
         };
-        let mut format = kafka.java("kafka.tools.StorageTool", "-Xmx256m")?;
+        let mut format = kafka.java("kafka.tools.StorageTool", &["-Xmx256m"])?;
         format
             .args([
                 "format",
@@ -196,7 +221,7 @@ impl Kafka {
     /// Starts it with the same data on the same port (stopping it first where it runs) and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
-        let mut command = self.java("kafka.Kafka", "-Xmx768m")?;
+        let mut command = self.java("kafka.Kafka", self.jvm)?;
         command.arg(self.properties());
         let mut process =
             Process::spawn("Kafka", &mut command, &self.log(), Some(self.dir.path()))?;
@@ -214,7 +239,7 @@ impl Kafka {
 
     /// Sets how many bytes a second the broker takes from producers with this `client.id`; nothing lifts the limit.
     pub fn set_producer_quota(&self, client_id: &str, bytes: Option<u32>) -> Result<()> {
-        let mut command = self.java("kafka.admin.ConfigCommand", "-Xmx256m")?;
+        let mut command = self.java("kafka.admin.ConfigCommand", &["-Xmx256m"])?;
         let quota = "producer_byte_rate";
         let change = match bytes {
             Some(bytes) => ["--add-config".to_owned(), format!("{quota}={bytes}")],
@@ -397,11 +422,11 @@ impl Kafka {
         self.dir.path().join("server.properties")
     }
 
-    fn java(&self, class: &str, heap: &str) -> Result<Command> {
+    fn java(&self, class: &str, jvm: &[&str]) -> Result<Command> {
         let mut command = Command::new(provision::java()?);
         let log4j = self.dir.path().join("log4j2.properties");
         command
-            .arg(heap)
+            .args(jvm)
             .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
         command.arg("-cp").arg(self.lib.join("*")).arg(class);
         Ok(command)

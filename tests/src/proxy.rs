@@ -35,6 +35,8 @@ pub enum Mode {
     Delay(Duration),
     /// What the client sends moves at this many bytes a second and connection.
     Throttle(u32),
+    /// Where the server's answer has the first text, the client reads the second, of the same length.
+    Rewrite(&'static str, &'static str),
     /// Open connections are cut; each request of a new one is answered with an HTTP status of 503.
     Unavailable,
     /// The same with another status, and `Retry-After` in seconds.
@@ -274,6 +276,9 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64
                 refused: None,
             });
         }
+        if let (Mode::Rewrite(from, to), true) = (shared.mode(), answers) {
+            rewrite(&mut buffer[..count], from.as_bytes(), to.as_bytes());
+        }
         while shared.holds_back(answers) {
             if !shared.wait(LOOK, generation) {
                 break;
@@ -292,6 +297,17 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: u64
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A text that comes in two pieces is missed.
+fn rewrite(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len(), "an answer keeps its length");
+    for start in 0..bytes.len().saturating_sub(from.len() - 1) {
+        let piece = &mut bytes[start..start + from.len()];
+        if piece == from {
+            piece.copy_from_slice(to);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +366,17 @@ mod tests {
         half.set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();
         assert!(!echoes(&mut half, b"unanswered"));
+    }
+
+    #[test]
+    fn it_rewrites_answers() {
+        let proxy = Proxy::to(echo()).unwrap();
+        let mut open = client(&proxy);
+        proxy.set(Mode::Rewrite("now", "old"));
+        open.write_all(b"it is now, now").unwrap();
+        let mut answer = [0; 14];
+        open.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"it is old, old");
     }
 
     #[test]

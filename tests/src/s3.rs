@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::multipart::MultipartStore as _;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
@@ -157,6 +158,24 @@ impl S3 {
             make_old(&bucket.join(&key), age)?;
         }
         Ok(())
+    }
+
+    /// Begins an upload of an object, with one part, and answers with its id.
+    pub fn begin_upload(&self, key: &str) -> Result<String> {
+        let store = self.store()?;
+        let path = object_store::path::Path::parse(key)?;
+        let begun = async {
+            let id = store.create_multipart(&path).await?;
+            let part = store.put_part(&path, &id, 0, vec![7; 1_000].into()).await;
+            part.map(|_| id)
+        };
+        block_on(begun).doing(format!("beginning an upload of {key}"))
+    }
+
+    /// Whether an upload is neither completed nor aborted: this server keeps a file of that name so long.
+    pub fn is_open(&self, id: &str) -> bool {
+        let bucket = self.dir.path().join("data").join(S3::BUCKET);
+        bucket.join(id).exists()
     }
 
     pub fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {

@@ -1,20 +1,18 @@
 //! Commits: the thread that makes them, and how others ask for one.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use tracing::debug;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::KafkaResult;
 
 use super::{Group, GroupConsumer};
-use crate::joint::Committing;
-use crate::list::list_of;
+use crate::joint::{Committing, Coordinator, committable};
 use crate::named;
-use crate::offsets::{Commit, PartitionKey};
+use crate::offsets::PartitionKey;
 use crate::stall::Pulse;
-use crate::state::lock;
+use crate::state::{ASK_TIMEOUT, lock};
 
 /// How often a joint sink is asked whether it wants to commit.
 const JOINT_LOOK: Duration = Duration::from_millis(20);
@@ -56,15 +54,17 @@ pub fn commit_regularly(
         };
         match pulse.waiting(|| requests.recv_timeout(wait)) {
             Err(RecvTimeoutError::Timeout) => {
-                let may_commit = group.commit_jointly(consumer, &pulse, false);
+                let at = group.committing(consumer, &pulse);
+                let may_commit = group.joint_commits.commit_held(at, false);
                 if may_commit && last.elapsed() >= interval {
-                    group.commit(consumer, &pulse, None);
+                    group.joint_commits.commit_settled(at, None);
                     last = Instant::now();
                 }
             }
             Ok(CommitRequest::Now { keys, done }) => {
-                if group.commit_jointly(consumer, &pulse, true) {
-                    group.commit(consumer, &pulse, keys.as_deref());
+                let at = group.committing(consumer, &pulse);
+                if group.joint_commits.commit_held(at, true) {
+                    group.joint_commits.commit_settled(at, keys.as_deref());
                 }
                 // Whoever asked may have stopped waiting.
                 let _heard = done.send(());
@@ -80,14 +80,14 @@ impl Group {
     pub fn commit_within(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
         let deadline = Instant::now() + at_most;
         loop {
-            if self.choose(keys).is_empty() {
+            if committable(&self.shared, keys).is_empty() {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.ask_for_commit(keys, left) {
                 return false;
             }
-            if !self.choose(keys).is_empty() {
+            if !committable(&self.shared, keys).is_empty() {
                 // Refused: a group that rebalances takes commits again in a moment.
                 self.shared
                     .wait_progress(left.min(Duration::from_millis(100)));
@@ -117,12 +117,6 @@ impl Group {
         }
     }
 
-    fn choose(&self, keys: Option<&[PartitionKey]>) -> Vec<Commit> {
-        let mut commits = self.shared.offsets().committable();
-        commits.retain(|commit| keys.is_none_or(|keys| keys.contains(&commit.key)));
-        commits
-    }
-
     fn committing<'c>(&'c self, consumer: &'c GroupConsumer, pulse: &'c Pulse) -> Committing<'c> {
         Committing {
             pulse,
@@ -132,54 +126,26 @@ impl Group {
             consumer,
         }
     }
+}
 
-    /// Publishes what earlier commits name, then has a joint sink commit what it holds, if it wants that or is asked to. Answers whether
-    /// something else may be committed now.
-    fn commit_jointly(&self, consumer: &GroupConsumer, pulse: &Pulse, asked: bool) -> bool {
-        let at = self.committing(consumer, pulse);
-        if !self.joint_commits.named.recover(at) {
-            return false;
-        }
-        if self.shared.joint
-            && self.joint_commits.is_pending(&self.shared)
-            && (asked || self.joint_commits.is_unfinished() || self.sink.commit_due())
-        {
-            self.joint_commits.commit(at);
-        }
-        // Beside an unfinished joint commit, lower offsets could take back what it has committed.
-        !self.joint_commits.is_unfinished()
+impl Coordinator for GroupConsumer {
+    fn group(&self) -> &str {
+        &self.context().id
     }
 
-    /// Commits and waits for Kafka's answer: for the committing thread. (rdkafka never hands on the answer to an
-    /// asynchronous commit: librdkafka gives it to a callback that rdkafka does not set.)
-    fn commit(&self, consumer: &GroupConsumer, pulse: &Pulse, keys: Option<&[PartitionKey]>) {
-        let _asking = self
-            .joint_commits
-            .holds_partitions()
-            .then(|| lock(self.joint_commits.named.asked()));
-        let commits = self.choose(keys);
-        // A partition that came in meanwhile may be among them, with a name to publish first.
-        if commits.is_empty() || self.joint_commits.named.has_found() {
-            return;
-        }
-        pulse.turn();
-        match consumer.commit(&list_of(&commits, None), CommitMode::Sync) {
-            Ok(()) => {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                let mut offsets = self.shared.offsets();
-                for commit in &commits {
-                    offsets.committed(&commit.key, commit.offset);
-                }
-            }
-            Err(error) => self.commit_failed(&error),
-        }
+    fn assignment_lost(&self) -> bool {
+        Consumer::assignment_lost(self)
     }
 
-    fn commit_failed(&self, error: &KafkaError) {
-        self.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-        // A group that is rebalancing refuses commits for a moment: the next one repeats it.
-        debug!("offsets were not committed: {error}; the next commit repeats it");
-        self.shared
-            .remember(format!("offsets were not committed: {error}"));
+    fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        Consumer::group_metadata(self)
+    }
+
+    fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
+        Consumer::commit(self, offsets, CommitMode::Sync)
+    }
+
+    fn committed(&self, partitions: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+        self.committed_offsets(partitions, ASK_TIMEOUT)
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 use super::store::Store;
 use super::{LONGEST_STEP, ParquetSink, STEPS, blocking, retry, sweep};
 use crate::batch::{Batch, BatchId};
@@ -74,10 +76,17 @@ impl Sink for ParquetSink {
     }
 
     fn sweep(&self) {
-        if let Store::Local { root } = &self.store {
-            let removed = blocking(|| sweep::sweep(root));
-            metrics::counter!("keystone_parquet_swept_files_total").increment(removed);
-        }
+        let removed = match &self.store {
+            Store::Local { root } => blocking(|| sweep::sweep(root)),
+            Store::S3 { .. } => {
+                let sweeping = Handle::current().block_on(self.manifests.sweep_uploads());
+                sweeping.unwrap_or_else(|error| {
+                    tracing::warn!("uploads that crashes have left were not looked for: {error}");
+                    0
+                })
+            }
+        };
+        metrics::counter!("keystone_parquet_swept_files_total").increment(removed);
     }
 
     fn publish<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SinkError>> {

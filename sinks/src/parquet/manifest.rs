@@ -24,6 +24,8 @@ pub(super) const DIRECTORY: &str = "_keystone";
 
 /// Manifests in a bucket that one sweep looks at.
 const MOST_SUSPECTS: usize = 100;
+/// Uploads that one sweep aborts.
+const MOST_UPLOADS: usize = 1_000;
 /// No manifest that lists a file is as small; one that was emptied is.
 const EMPTY_BYTES: u64 = 100;
 /// Files that are published at the same time.
@@ -157,6 +159,45 @@ impl Manifests {
             }
         }
         found
+    }
+
+    /// Aborts what crashes have left in a bucket before a manifest listed it: uploads of our files that are as old as a manifest has to be,
+    /// and that no manifest of any route lists. Answers with their number.
+    pub(super) async fn sweep_uploads(&self) -> Result<u64, StoreError> {
+        let mut old = self.store.old_uploads(sweep::BUCKET_AGE).await?;
+        old.retain(|upload| {
+            let name = upload.path.filename().unwrap_or_default();
+            sweep::is_file_name(name) && !name.starts_with(&self.prefix)
+        });
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let listed = self.listed_uploads().await?;
+        old.retain(|upload| !listed.contains(&upload.id));
+        old.truncate(MOST_UPLOADS);
+        for upload in &old {
+            tracing::info!(path = %upload.path, "an unfinished upload that a crash has left is aborted");
+            self.store.abort(upload).await;
+        }
+        Ok(old.len() as u64)
+    }
+
+    /// The ids of the uploads in all manifests at the location.
+    async fn listed_uploads(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut listed = BTreeSet::new();
+        for path in self.store.objects_below(DIRECTORY).await? {
+            if !path.ends_with(sweep::MANIFEST_SUFFIX) {
+                continue;
+            }
+            let Some(content) = self.store.read_whole("", &path).await? else {
+                continue; // Published meanwhile.
+            };
+            let manifest: Manifest =
+                serde_json::from_slice(&content).map_err(|error| unreadable(&path, error))?;
+            let uploads = manifest.files.into_iter().filter_map(|file| file.upload);
+            listed.extend(uploads.map(|upload| upload.id));
+        }
+        Ok(listed)
     }
 
     /// The part of a name that is the file's, if the name is of this location.

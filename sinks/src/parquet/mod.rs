@@ -30,6 +30,7 @@ pub mod s3;
 pub mod schema;
 pub mod store;
 mod sweep;
+mod uploads;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

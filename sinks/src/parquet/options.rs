@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystone_config::{Default, Kind, OptionSpec, Problem, Section, Settings, Tradeoff3};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::HttpConnector as _;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::file::Codec;
@@ -13,6 +14,7 @@ use super::partition::{self, Partitioning};
 use super::s3::Steps;
 use super::schema::{self, Column, parse_columns};
 use super::store::Store;
+use super::uploads::Uploads;
 use crate::Context;
 use crate::kafka::client::without_credentials;
 use crate::metric::{Metric, MetricKind};
@@ -239,7 +241,7 @@ pub const METRICS: &[Metric] = &[
         name: "keystone_parquet_swept_files_total",
         kind: MetricKind::Counter,
         labels: &[],
-        help: "Hidden files in a directory that crashed workers had left, removed. At the start, and every 6 hours.",
+        help: "Hidden files that crashed workers had left in a directory, removed, and uploads to a bucket, aborted when they were a month old. At the start, and every 6 hours.",
     },
     Metric {
         name: "keystone_parquet_abandoned_rows_total",
@@ -282,6 +284,13 @@ fn check_endpoint(text: &str) -> Result<(), String> {
 }
 
 /// Where the files go.
+fn client_options() -> ClientOptions {
+    ClientOptions::new()
+        .with_allow_http(true)
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_timeout(Duration::from_secs(60))
+}
+
 pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     let location = settings.get("sink.parquet.location");
     if let Some(path) = location.strip_prefix("file://") {
@@ -295,12 +304,7 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_http_connector(Steps)
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(true)
-                .with_connect_timeout(Duration::from_secs(5))
-                .with_timeout(Duration::from_secs(60)),
-        )
+        .with_client_options(client_options())
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(100),
@@ -330,15 +334,19 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     if let Some(token) = settings.secret("sink.parquet.s3.session.token") {
         builder = builder.with_token(token.expose());
     }
-    let store = builder.build().map_err(|error| {
+    let cant_be_made = |error| {
         settings.problem(
             "sink.parquet.location",
             format!("the client for the bucket can't be made: {error}"),
             "see the sink.parquet.s3.* options",
         )
-    })?;
+    };
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let store = Arc::new(builder.build().map_err(cant_be_made)?);
+    let client = Steps.connect(&client_options()).map_err(cant_be_made)?;
     Ok(Store::S3 {
-        store: Arc::new(store),
+        uploads: Uploads::new(store.clone(), client, region.unwrap_or_default()),
+        store,
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
     })

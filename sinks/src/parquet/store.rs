@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use object_store::aws::AmazonS3;
 use object_store::multipart::MultipartStore;
 use object_store::{ObjectMeta, ObjectStore, path::Path as ObjectPath};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::local;
 use super::s3::{self, S3Upload, s3_error};
 use super::sweep::has_passed;
+use super::uploads::{OpenUpload, Uploads};
 
 /// A table's files.
 #[derive(Debug, Clone)]
@@ -35,6 +37,7 @@ pub enum Store {
         bucket: String,
         /// Without slashes at its ends; empty for the whole bucket.
         prefix: String,
+        uploads: Uploads,
     },
 }
 
@@ -223,6 +226,41 @@ impl Store {
         Ok(named
             .map(|(name, bytes)| (name.to_owned(), bytes))
             .collect())
+    }
+
+    /// Uploads to this place in a bucket that were begun longer ago than this and neither completed nor aborted.
+    pub async fn old_uploads(&self, age: Duration) -> Result<Vec<OpenUpload>, StoreError> {
+        let Store::S3 { uploads, .. } = self else {
+            return Ok(Vec::new());
+        };
+        let mut open = uploads.open(&self.object(&[""])?).await?;
+        open.retain(|upload| has_passed(age, upload.begun));
+        Ok(open)
+    }
+
+    /// Gives such an upload up. Where that fails it stays.
+    pub async fn abort(&self, upload: &OpenUpload) {
+        if let Store::S3 { store, .. } = self {
+            s3::abort(store, &upload.path, &upload.id).await;
+        }
+    }
+
+    /// The small files below a directory of a bucket, as paths below the location.
+    pub async fn objects_below(&self, directory: &str) -> Result<Vec<String>, StoreError> {
+        let Store::S3 { store, prefix, .. } = self else {
+            return Ok(Vec::new());
+        };
+        let path = self.object(&[directory])?;
+        let listed: Vec<ObjectMeta> = store
+            .list(Some(&path))
+            .try_collect()
+            .await
+            .map_err(|error| s3_error("listing", &path, error))?;
+        let below = listed.iter().filter_map(|object| {
+            let below = object.location.as_ref().strip_prefix(&**prefix)?;
+            Some(below.trim_start_matches('/').to_owned())
+        });
+        Ok(below.collect())
     }
 
     /// Partition paths that exist below the location, at `depth` levels: the greatest `limit` of them by name, which are the newest where

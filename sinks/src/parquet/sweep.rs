@@ -5,7 +5,7 @@
 //! for file systems whose locks don't reach other machines. A manifest of such a writer is a *suspect*: it is an orphan if the group's
 //! commits don't name it, which the worker finds out.
 //!
-//! In a bucket there are no locks: manifests are suspects when they are a month old, and lifecycle rules end uploads that none lists.
+//! In a bucket there are no locks: manifests are suspects when they are a month old, and so old have uploads to be that none lists.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
@@ -234,6 +234,21 @@ fn is_unlocked(path: &Path) -> bool {
 fn is_old(path: &Path) -> bool {
     let modified = path.symlink_metadata().and_then(|facts| facts.modified());
     modified.is_ok_and(|time| has_passed(AGE, time))
+}
+
+/// Whether files of ours are named so: `<route>-<worker>-<start of the process, hexadecimal milliseconds>-<number>.parquet`.
+pub(super) fn is_file_name(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".parquet") else {
+        return false;
+    };
+    let mut parts = stem.rsplitn(4, '-');
+    let (number, start) = (parts.next(), parts.next());
+    let is_number = |text: &str| text.len() >= 6 && text.bytes().all(|c| c.is_ascii_digit());
+    let is_start = |text: &str| text.len() == 11 && u64::from_str_radix(text, 16).is_ok();
+    number.is_some_and(is_number)
+        && start.is_some_and(is_start)
+        && parts.next().is_some_and(|worker| !worker.is_empty())
+        && parts.next().is_some_and(|route| !route.is_empty())
 }
 
 /// Whether so much time has passed since then.

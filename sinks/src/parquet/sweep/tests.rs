@@ -137,3 +137,23 @@ fn two_processes_of_one_name_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn only_files_of_ours_are_known_by_their_names() {
+    for ours in [
+        "plays-w1-19abcdef012-000000.parquet",
+        "my-plays-host-7-19abcdef012-1234567.parquet",
+    ] {
+        assert!(is_file_name(ours), "{ours}");
+    }
+    for other in [
+        "part-00000-19abcdef012-000000.snappy.parquet",
+        "part-00000-6f1e.parquet",
+        "w1-19abcdef012-000000.parquet",
+        "plays-w1-19abcdef012-00000.parquet",
+        "plays-w1-19abcdefg12-000000.parquet",
+        "plays-w1-19abcdef012-000000",
+    ] {
+        assert!(!is_file_name(other), "{other}");
+    }
+}
