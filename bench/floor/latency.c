@@ -7,6 +7,7 @@
  * offsets are committed. The exit code is 1 if a delivery failed or there was nothing to look at.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
 #include "common.h"
@@ -14,9 +15,11 @@
 #define IDLE_SECONDS 60
 #define MOST_MS 60000
 
-/* Written by the thread that answers deliveries come to, read when it has ended. */
+/* Written by the thread that answers deliveries come to; when it has ended, by the one that flushes. */
 static long counts[MOST_MS + 1], looked_at, failed;
-static volatile int looking, ended;
+/* Records with timestamps between these, in milliseconds since the epoch, are looked at. */
+static _Atomic int64_t from_ms = INT64_MAX, to_ms = INT64_MAX;
+static atomic_int ended;
 
 static int64_t now_ms(void) {
   struct timespec now;
@@ -30,8 +33,9 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
     if (!failed++) fprintf(stderr, "delivery: %s\n", rd_kafka_err2str(message->err));
     return;
   }
-  if (!looking) return;
-  int64_t latency = now_ms() - (int64_t)(intptr_t)message->_private;
+  int64_t written = (int64_t)(intptr_t)message->_private;
+  if (written < from_ms || written >= to_ms) return;
+  int64_t latency = now_ms() - written;
   counts[latency < 0 ? 0 : latency > MOST_MS ? MOST_MS : latency]++;
   looked_at++;
 }
@@ -88,20 +92,22 @@ int main(int argc, char **argv) {
   int64_t first = 0, last = now_ms();
   long consumed = 0, full = 0;
   for (int64_t now = last; now - last < IDLE_SECONDS * 1000 && (!first || now - first < warm_up + look); now = now_ms()) {
-    looking = first && now - first >= warm_up;
     rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer, 100);
     if (!message) continue;
     if (!message->err) {
       last = now;
-      if (!first) first = now;
+      if (!first) {
+        first = now;
+        to_ms = now + warm_up + look;
+        from_ms = now + warm_up;
+      }
       if (consumed++ % share == 0) full += !forward(out, message, bytes);
     }
     rd_kafka_message_destroy(message);
   }
-  looking = 0;
-  rd_kafka_flush(producer, IDLE_SECONDS * 1000);
   ended = 1;
   pthread_join(thread, NULL);
+  rd_kafka_flush(producer, IDLE_SECONDS * 1000);
 
   int most = MOST_MS;
   while (most > 0 && !counts[most]) most--;

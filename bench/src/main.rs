@@ -94,7 +94,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
     if arguments.tradeoffs {
         let window = Duration::from_secs(arguments.window);
-        let (floors, rows) = tradeoffs::run(&mut bench, &cells, arguments.rate, window)?;
+        let (floors, rows) = tradeoffs::run(&mut bench, &cells, arguments.rate, window);
         let table = tradeoffs::render(&floors, &rows, arguments.events, arguments.rate, window);
         let wrong = rows.iter().filter(|row| row.is_wrong()).count();
         return end(root, arguments, "tradeoffs", &table, wrong);

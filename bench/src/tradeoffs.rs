@@ -39,7 +39,7 @@ const KEPT: u32 = 6;
 const BYTES: u32 = 150;
 
 /// p50, p99 and the highest latency of the floor, in seconds.
-pub(crate) struct Floor([f64; 3]);
+pub(crate) struct Floor(Result<[f64; 3], String>);
 
 /// One sink under one word.
 pub(crate) struct Row {
@@ -109,18 +109,14 @@ pub(crate) fn run(
     chosen: &[(Sink, &'static str)],
     rate: u64,
     window: Duration,
-) -> Result<([Floor; 2], Vec<Row>)> {
+) -> ([Floor; 2], Vec<Row>) {
     eprintln!("warming up");
-    steady(
-        bench,
-        Sink::Kafka,
-        "warm-up",
-        LOW_LATENCY,
-        rate,
-        BROKER_WARM_UP,
-    )?;
+    let (kafka, run) = (Sink::Kafka, "warm-up");
+    if let Err(error) = steady(bench, kafka, run, LOW_LATENCY, rate, BROKER_WARM_UP) {
+        said(run, &error);
+    }
     eprintln!("the floor of latency");
-    let before = floor(bench, "floor-before", rate, window)?;
+    let before = floor(bench, "floor-before", rate, window);
     let mut rows = Vec::new();
     for &(sink, word) in chosen {
         let run = name(sink, word);
@@ -136,11 +132,7 @@ pub(crate) fn run(
         });
         let burst = burst(bench, sink, &format!("burst-{run}"), &more);
         let steady = steady(bench, sink, &format!("steady-{run}"), &more, rate, window);
-        let said = |error: Error| {
-            eprintln!("{run}: {error}");
-            let text = error.to_string();
-            text.lines().next().unwrap_or_default().to_owned()
-        };
+        let said = |error: Error| said(&run, &error);
         rows.push(Row {
             sink,
             word,
@@ -150,12 +142,21 @@ pub(crate) fn run(
         });
     }
     eprintln!("the floor of latency, once more");
-    let after = floor(bench, "floor-after", rate, window)?;
-    Ok(([before, after], rows))
+    let after = floor(bench, "floor-after", rate, window);
+    let floors =
+        [before, after].map(|floor| Floor(floor.map_err(|error| said("the floor", &error))));
+    (floors, rows)
+}
+
+/// Says what went wrong; answers with its first line, for the table.
+fn said(run: &str, error: &Error) -> String {
+    eprintln!("{run}: {error}");
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// What a loop in C takes for one event in six, consumed and produced at once, at the steady rate.
-fn floor(bench: &Bench, run: &str, rate: u64, window: Duration) -> Result<Floor> {
+fn floor(bench: &Bench, run: &str, rate: u64, window: Duration) -> Result<[f64; 3]> {
     let events = Events::new(SEED, rate * (WARM_UP + window + SPARE).as_secs());
     let topic = format!("{run}-events");
     bench.kafka.create_topic(&topic, PARTITIONS, &[])?;
@@ -166,8 +167,9 @@ fn floor(bench: &Bench, run: &str, rate: u64, window: Duration) -> Result<Floor>
     program.args([&bootstrap, &topic, run, run]);
     program.args([KEPT, BYTES].map(|number| number.to_string()));
     program.args([WARM_UP, window].map(|time| time.as_secs().to_string()));
-    let done = program.output().doing("running the floor of latency")?;
+    let done = program.output().doing("running the floor of latency");
     stream.stop()?;
+    let done = done?;
     for topic in [&topic, run] {
         bench.kafka.delete_topic(topic)?;
     }
@@ -178,7 +180,7 @@ fn floor(bench: &Bench, run: &str, rate: u64, window: Duration) -> Result<Floor>
         .collect();
     match numbers.as_deref() {
         Some(&[p50, p99, highest]) if done.status.success() => {
-            Ok(Floor([p50, p99, highest].map(|ms| ms / 1_000.0)))
+            Ok([p50, p99, highest].map(|ms| ms / 1_000.0))
         }
         _ => Err(Error::new(format!(
             "the floor of latency failed ({}): {seen} {said}",
@@ -399,10 +401,13 @@ pub(crate) fn render(
         );
     }
     for (floor, when) in floors.iter().zip(["before", "after"]) {
-        let [p50, p99, highest] = floor.0.map(shown);
+        let columns = match &floor.0 {
+            Ok(seen) => seen.map(shown).join(" | "),
+            Err(problem) => format!("wrong: {problem} | - | -"),
+        };
         let _ = writeln!(
             text,
-            "| C on librdkafka, to Kafka | (commits nothing; {when} the others) | - | - | - | - | - | - | {p50} | {p99} | {highest} |"
+            "| C on librdkafka, to Kafka | (commits nothing; {when} the others) | - | - | - | - | - | - | {columns} |"
         );
     }
     text.push('\n');

@@ -468,7 +468,8 @@ pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
         }
     }
     let sink = sink.clone();
-    at.runtime.spawn_blocking(move || sink.sweep());
+    // A task, which the end of the runtime drops.
+    at.runtime.spawn(async move { sink.sweep().await });
 }
 
 /// What comes of a sink's work on what crashes have left, if it is done in time. What is cut off is found again.

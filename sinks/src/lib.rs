@@ -246,8 +246,10 @@ pub trait Sink: Send + Sync {
         Box::pin(async { Vec::new() })
     }
 
-    /// Removes what workers that are gone have left hidden and never prepared. Blocks; may take minutes.
-    fn sweep(&self) {}
+    /// Removes what workers that are gone have left hidden and never prepared. May take minutes; what is cut off is found again.
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 
     /// Asks the servers whether they are there and let us in. The text is for a person and names the option to change.
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -184,7 +184,7 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
     let route = source(kafka, "lost-upload", "lost-upload-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{QUICK_SESSION}{LONG_DRAIN}",
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nlog.level = debug\n{QUICK_SESSION}{LONG_DRAIN}",
             S3::BUCKET
         )
         + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()));
@@ -192,7 +192,7 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
         "plays/day=1/lost-upload-gone-19abcdef012-000000.parquet",
         "plays/day=1/another-gone-19abcdef012-000000.parquet",
         "plays/day=1/part-00000-of-somebody-else.parquet",
-        "plays-too/day=1/lost-upload-gone-19abcdef012-000000.parquet",
+        "plays/of_another_table/day=1/lost-upload-gone-19abcdef012-000000.parquet",
     ];
     let lost = s3.begin_upload(lost)?;
     let listed = s3.begin_upload(listed)?;
@@ -211,7 +211,9 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
         consumed(&mut worker, events)?;
         Ok::<_, Error>(worker)
     };
-    let young = work(events.count())?;
+    let mut young = work(events.count())?;
+    let seen = "uploads were looked through";
+    young.wait_until(WORK, seen, |worker| Ok(worker.stderr().contains(seen)))?;
     drain(young)?;
     for upload in [&lost, &listed, &other, &elsewhere] {
         assert!(s3.is_open(upload), "an upload that was young is gone");

@@ -1,7 +1,7 @@
 //! Joint commits through random interleavings of deliver, settle, commit, revoke, crash and restart.
 //!
 //! The protocol is the worker's own: [`JointCommits`] with `named.rs` and `transaction.rs`, offset windows, held batches, rewinds and the
-//! sweep. In memory are Kafka's coordinator and the storage ([`world`]), and what the consumer thread does in between ([`worker`]). Requests
+//! sweep. In memory are Kafka's coordinator and the storage ([`world`]), and what the consumer thread, a lane and delivery do in between ([`worker`]). Requests
 //! and their answers get lost, calls of the storage fail or stop half way, workers crash, are thrown out of the group without knowing, and
 //! have batches that were given up or come late.
 //!
@@ -85,6 +85,7 @@ fn fault(kind: Joint) -> BoxedStrategy<Fault> {
         .boxed(),
         Joint::Transaction => prop_oneof![
             of_commits,
+            Just(Fault::TransactionNotAsked),
             any::<bool>().prop_map(Fault::TransactionLater),
             Just(Fault::TransactionAborted),
             any::<bool>().prop_map(Fault::TransactionUnknown),
@@ -130,8 +131,7 @@ impl Group {
         for partition in 0..PARTITIONS {
             let world = self.place.world();
             let owner = world.owners.get(&partition).copied();
-            let heir =
-                (0..WORKERS).find(|slot| world.members[*slot] && (*slot != from || WORKERS == 1));
+            let heir = (0..WORKERS).find(|slot| world.members[*slot] && *slot != from);
             let heir = heir.or(world.members[from].then_some(from));
             drop(world);
             if owner.is_some_and(|owner| owner != from) {

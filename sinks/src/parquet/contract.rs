@@ -3,10 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-
 use super::store::Store;
-use super::{LONGEST_STEP, ParquetSink, STEPS, blocking, retry, sweep};
+use super::{LONGEST_STEP, ParquetSink, STEPS, retry, sweep};
 use crate::batch::{Batch, BatchId};
 use crate::{Answer, BoxFuture, Joint, Prepared, Sink, SinkError, SinkState, Source};
 
@@ -75,18 +73,26 @@ impl Sink for ParquetSink {
         Box::pin(self.manifests.suspects())
     }
 
-    fn sweep(&self) {
-        let removed = match &self.store {
-            Store::Local { root } => blocking(|| sweep::sweep(root)),
-            Store::S3 { .. } => {
-                let sweeping = Handle::current().block_on(self.manifests.sweep_uploads());
-                sweeping.unwrap_or_else(|error| {
-                    tracing::warn!("uploads that crashes have left were not looked for: {error}");
-                    0
-                })
-            }
-        };
-        metrics::counter!("keystone_parquet_swept_files_total").increment(removed);
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let removed = match &self.store {
+                Store::Local { root } => {
+                    let root = root.clone();
+                    let walk = tokio::task::spawn_blocking(move || sweep::sweep(&root));
+                    walk.await.unwrap_or_default()
+                }
+                Store::S3 { .. } => {
+                    let sweeping = self.manifests.sweep_uploads().await;
+                    sweeping.unwrap_or_else(|error| {
+                        tracing::info!(
+                            "uploads that crashes have left were not looked for: {error}"
+                        );
+                        0
+                    })
+                }
+            };
+            metrics::counter!("keystone_parquet_swept_files_total").increment(removed);
+        })
     }
 
     fn publish<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SinkError>> {

@@ -166,36 +166,41 @@ impl Manifests {
     pub(super) async fn sweep_uploads(&self) -> Result<u64, StoreError> {
         let mut old = self.store.old_uploads(sweep::BUCKET_AGE).await?;
         old.retain(|upload| {
-            let name = upload.path.filename().unwrap_or_default();
-            sweep::is_file_name(name) && !name.starts_with(&self.prefix)
+            sweep::is_file_name(&upload.name) && !upload.name.starts_with(&self.prefix)
         });
+        tracing::debug!(old = old.len(), "uploads were looked through");
         if old.is_empty() {
             return Ok(0);
         }
-        let listed = self.listed_uploads().await?;
-        old.retain(|upload| !listed.contains(&upload.id));
-        old.truncate(MOST_UPLOADS);
-        for upload in &old {
+        let listed = self.listed_files().await?;
+        old.retain(|upload| !listed.contains(&upload.name));
+        let mut aborted = 0;
+        for upload in old.iter().take(MOST_UPLOADS) {
+            if !self.store.abort(upload).await {
+                break; // Not for each of them again.
+            }
             tracing::info!(path = %upload.path, "an unfinished upload that a crash has left is aborted");
-            self.store.abort(upload).await;
+            aborted += 1;
         }
-        Ok(old.len() as u64)
+        Ok(aborted)
     }
 
-    /// The ids of the uploads in all manifests at the location.
-    async fn listed_uploads(&self) -> Result<BTreeSet<String>, StoreError> {
+    /// The names of the files in all manifests at the location.
+    async fn listed_files(&self) -> Result<BTreeSet<String>, StoreError> {
         let mut listed = BTreeSet::new();
-        for path in self.store.objects_below(DIRECTORY).await? {
-            if !path.ends_with(sweep::MANIFEST_SUFFIX) {
+        for (directory, name) in self.store.objects_below(DIRECTORY).await? {
+            if !name.ends_with(sweep::MANIFEST_SUFFIX) {
                 continue;
             }
-            let Some(content) = self.store.read_whole("", &path).await? else {
+            let Some(content) = self.store.read_whole(&directory, &name).await? else {
                 continue; // Published meanwhile.
             };
+            if content.is_empty() {
+                continue; // Emptied, and not removed.
+            }
             let manifest: Manifest =
-                serde_json::from_slice(&content).map_err(|error| unreadable(&path, error))?;
-            let uploads = manifest.files.into_iter().filter_map(|file| file.upload);
-            listed.extend(uploads.map(|upload| upload.id));
+                serde_json::from_slice(&content).map_err(|error| unreadable(&name, error))?;
+            listed.extend(manifest.files.into_iter().map(|file| file.name));
         }
         Ok(listed)
     }

@@ -283,7 +283,6 @@ fn check_endpoint(text: &str) -> Result<(), String> {
     }
 }
 
-/// Where the files go.
 fn client_options() -> ClientOptions {
     ClientOptions::new()
         .with_allow_http(true)
@@ -291,6 +290,7 @@ fn client_options() -> ClientOptions {
         .with_timeout(Duration::from_secs(60))
 }
 
+/// Where the files go.
 pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     let location = settings.get("sink.parquet.location");
     if let Some(path) = location.strip_prefix("file://") {
@@ -341,11 +341,13 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
             "see the sink.parquet.s3.* options",
         )
     };
+    // As `object_store` has it.
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let store = Arc::new(builder.build().map_err(cant_be_made)?);
     let client = Steps.connect(&client_options()).map_err(cant_be_made)?;
     Ok(Store::S3 {
-        uploads: Uploads::new(store.clone(), client, region.unwrap_or_default()),
+        uploads: Uploads::new(store.clone(), client, region),
         store,
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),

@@ -186,12 +186,17 @@ pub async fn publish_closed(
     }
 }
 
-/// Gives an upload up. Where that fails it stays incomplete.
-pub async fn abort(store: &AmazonS3, path: &ObjectPath, id: &String) {
+/// Gives an upload up; answers whether it is gone. Where that fails it stays incomplete.
+pub async fn abort(store: &AmazonS3, path: &ObjectPath, id: &String) -> bool {
     match tokio::time::timeout(ABORT, store.abort_multipart(path, id)).await {
-        Ok(Ok(()) | Err(Error::NotFound { .. })) => {}
-        _ => {
-            tracing::warn!(path = %path, "an upload could not be aborted; a lifecycle rule of the bucket should remove it");
+        Ok(Ok(()) | Err(Error::NotFound { .. })) => true,
+        failed => {
+            let reason = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("no answer within {} s", ABORT.as_secs()),
+            };
+            tracing::warn!(path = %path, "an upload could not be aborted ({reason}); a later sweep does it, or a lifecycle rule of the bucket");
+            false
         }
     }
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::local;
 use super::s3::{self, S3Upload, s3_error};
 use super::sweep::has_passed;
-use super::uploads::{OpenUpload, Uploads};
+use super::uploads::Uploads;
 
 /// A table's files.
 #[derive(Debug, Clone)]
@@ -60,6 +60,14 @@ impl fmt::Display for StoreError {
 pub struct Parts {
     pub id: String,
     pub parts: Vec<String>,
+}
+
+/// An upload to a bucket, of a file of this name, that was neither completed nor aborted for long.
+#[derive(Debug)]
+pub struct OldUpload {
+    pub name: String,
+    pub path: ObjectPath,
+    pub id: String,
 }
 
 /// What became of a closed file that was to be published.
@@ -228,26 +236,42 @@ impl Store {
             .collect())
     }
 
-    /// Uploads to this place in a bucket that were begun longer ago than this and neither completed nor aborted.
-    pub async fn old_uploads(&self, age: Duration) -> Result<Vec<OpenUpload>, StoreError> {
+    /// Uploads to partitions of this place in a bucket that were begun longer ago than this and neither completed nor aborted. What lies
+    /// in another directory below is of a table of its own, with manifests of its own.
+    pub async fn old_uploads(&self, age: Duration) -> Result<Vec<OldUpload>, StoreError> {
         let Store::S3 { uploads, .. } = self else {
             return Ok(Vec::new());
         };
-        let mut open = uploads.open(&self.object(&[""])?).await?;
-        open.retain(|upload| has_passed(age, upload.begun));
-        Ok(open)
+        let open = uploads.open(&self.object(&[""])?).await?;
+        let old = open
+            .into_iter()
+            .filter(|upload| has_passed(age, upload.begun));
+        let named = old.filter_map(|upload| {
+            let (partition, name) = self.below(&upload.path)?;
+            let is_partition = partition.split('/').all(|part| part.contains('='));
+            (partition.is_empty() || is_partition).then_some(OldUpload {
+                name,
+                path: upload.path,
+                id: upload.id,
+            })
+        });
+        Ok(named.collect())
     }
 
-    /// Gives such an upload up. Where that fails it stays.
-    pub async fn abort(&self, upload: &OpenUpload) {
-        if let Store::S3 { store, .. } = self {
-            s3::abort(store, &upload.path, &upload.id).await;
+    /// Gives such an upload up; answers whether it is gone.
+    pub async fn abort(&self, upload: &OldUpload) -> bool {
+        match self {
+            Store::Local { .. } => false,
+            Store::S3 { store, .. } => s3::abort(store, &upload.path, &upload.id).await,
         }
     }
 
-    /// The small files below a directory of a bucket, as paths below the location.
-    pub async fn objects_below(&self, directory: &str) -> Result<Vec<String>, StoreError> {
-        let Store::S3 { store, prefix, .. } = self else {
+    /// The small files below a directory of a bucket: directory and name.
+    pub async fn objects_below(
+        &self,
+        directory: &str,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let Store::S3 { store, .. } = self else {
             return Ok(Vec::new());
         };
         let path = self.object(&[directory])?;
@@ -256,11 +280,25 @@ impl Store {
             .try_collect()
             .await
             .map_err(|error| s3_error("listing", &path, error))?;
-        let below = listed.iter().filter_map(|object| {
-            let below = object.location.as_ref().strip_prefix(&**prefix)?;
-            Some(below.trim_start_matches('/').to_owned())
-        });
-        Ok(below.collect())
+        let below = |object: &ObjectMeta| {
+            self.below(&object.location).ok_or_else(|| StoreError {
+                reason: "bad_path",
+                detail: format!("{} was listed below {path}", object.location),
+            })
+        };
+        listed.iter().map(below).collect()
+    }
+
+    /// Directory and name of an object, as seen from the location; `None` where it is elsewhere.
+    fn below(&self, path: &ObjectPath) -> Option<(String, String)> {
+        let root = self.object(&[""]).ok()?;
+        let below = path.as_ref().strip_prefix(root.as_ref())?;
+        let below = match root.as_ref() {
+            "" => below,
+            _ => below.strip_prefix('/')?,
+        };
+        let (directory, name) = below.rsplit_once('/').unwrap_or(("", below));
+        Some((directory.to_owned(), name.to_owned()))
     }
 
     /// Partition paths that exist below the location, at `depth` levels: the greatest `limit` of them by name, which are the newest where

@@ -104,8 +104,10 @@ pub(super) fn sweep(root: &Path) -> u64 {
     let Some(listed) = listed(root) else {
         return 0;
     };
+    let own = root.join(DIRECTORY);
     let mut writers = Writers::new(root);
     let mut removed = 0;
+    // Partitions and our own: another directory below is of a table of its own, with locks and manifests of its own.
     let mut directories = vec![root.to_owned()];
     let mut looked = 0;
     while let Some(directory) = directories.pop() {
@@ -133,7 +135,12 @@ pub(super) fn sweep(root: &Path) -> u64 {
                     removed += 1;
                 }
                 Some(_) => {}
-                None if path.is_dir() && !path.is_symlink() => directories.push(path),
+                None if (name.contains('=') || path.starts_with(&own))
+                    && path.is_dir()
+                    && !path.is_symlink() =>
+                {
+                    directories.push(path);
+                }
                 None => {}
             }
         }

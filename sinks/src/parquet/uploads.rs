@@ -16,8 +16,8 @@ use serde::Deserialize;
 use super::s3::s3_error;
 use super::store::StoreError;
 
-/// Pages of 1,000 uploads that are read at most.
-const PAGES: usize = 10;
+/// Pages of 1,000 uploads that are read at most: the ones behind them are not seen.
+const PAGES: usize = 100;
 /// How long the URL may be used that only its address is taken of.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -76,17 +76,18 @@ impl Uploads {
         }
     }
 
-    /// The open uploads of objects below a path; at most some thousands, the rest is for another time.
+    /// The open uploads of objects below a path, at most [`PAGES`] thousand.
     pub async fn open(&self, below: &ObjectPath) -> Result<Vec<OpenUpload>, StoreError> {
         let mut found = Vec::new();
         let mut after = None;
         for _ in 0..PAGES {
             let page = self.page(below, after.as_ref()).await?;
             found.extend(page.uploads.into_iter().filter_map(Entry::understood));
-            if !page.is_truncated {
+            let next = Some((page.next_key_marker, page.next_upload_id_marker));
+            if !page.is_truncated || next == after {
                 break;
             }
-            after = Some((page.next_key_marker, page.next_upload_id_marker));
+            after = next;
         }
         Ok(found)
     }

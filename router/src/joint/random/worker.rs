@@ -9,7 +9,7 @@ use keystone_sinks::{BatchId, Cause, Claim, Joint, Sink, SinkError};
 use tokio::runtime::{Handle, Runtime};
 
 use super::super::{Committing, JointCommits};
-use super::world::{EVENTS, Member, PARTITIONS, Place, Storage, TOPIC, kept};
+use super::world::{EVENTS, Member, Place, Storage, TOPIC, kept};
 use crate::named::{self, name_in};
 use crate::offsets::{Commit, PartitionKey, Tracking};
 use crate::rewind;
@@ -232,7 +232,6 @@ impl Worker {
             let at = (from.unwrap_or(0), generation);
             self.positions.insert(key.partition, at);
         }
-        assert!(self.positions.len() <= PARTITIONS as usize);
     }
 
     pub(super) fn sweep(&self) {

@@ -35,6 +35,8 @@ pub(super) enum Fault {
     PrepareLater,
     /// The storage fails, perhaps after the first file.
     PublishLater(bool),
+    /// Kafka was not asked yet.
+    TransactionNotAsked,
     TransactionLater(bool),
     TransactionAborted,
     TransactionUnknown(bool),
@@ -293,6 +295,8 @@ struct State {
     held: Vec<Event>,
     /// What was held is lost, until it is abandoned.
     broken: bool,
+    /// A commit was begun, and Kafka not asked.
+    begun: bool,
     /// Of the transaction that Kafka was asked to commit: its number, and whether it did.
     asked: Option<(u64, bool)>,
     /// Nobody will ever know what became of the transaction.
@@ -318,7 +322,7 @@ impl Storage {
         if state.unknown {
             return Err(fatal());
         }
-        if state.asked.is_some() {
+        if state.begun || state.asked.is_some() {
             return Err(SinkError::Retry(cause()));
         }
         if state.broken {
@@ -353,17 +357,23 @@ impl Storage {
             state.asked = None;
             return Ok(());
         }
-        if state.asked.is_none() && joint.number <= state.last {
+        let goes_on = std::mem::take(&mut state.begun) || state.asked.is_some();
+        if !goes_on && joint.number <= state.last {
             return Err(SinkError::Rewind(cause()));
         }
         state.last = joint.number;
         let met = self.place.world().meets(|fault| match fault {
-            Fault::TransactionLater(_)
+            Fault::TransactionNotAsked
+            | Fault::TransactionLater(_)
             | Fault::TransactionAborted
             | Fault::TransactionUnknown(_) => Some(fault),
             _ => None,
         });
         match met {
+            Some(Fault::TransactionNotAsked) if state.asked.is_none() => {
+                state.begun = true;
+                return Err(SinkError::Retry(cause()));
+            }
             Some(Fault::TransactionLater(done)) => {
                 let done = done && self.carry_out(&mut state, joint);
                 state.asked = Some((joint.number, done));
@@ -433,6 +443,7 @@ impl Sink for Storage {
                 return;
             }
             state.held.clear();
+            state.begun = false;
             state.broken = false;
         })
     }

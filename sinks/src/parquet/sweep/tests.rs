@@ -74,6 +74,11 @@ fn orphans_are_removed_and_only_orphans() {
         old(root, "dt=1/.plays-check.inprogress", "not a file of rows"),
         old(
             root,
+            "of_another_table/dt=1/.plays-w0-1-000007.parquet.inprogress",
+            "its locks are elsewhere",
+        ),
+        old(
+            root,
             "dt=1/.plays-w0-1-000005.parquet.tmp",
             "of another program",
         ),
