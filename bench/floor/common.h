@@ -22,8 +22,14 @@ static rd_kafka_t *client(rd_kafka_type_t type, rd_kafka_conf_t *conf) {
   return rk;
 }
 
-/* All messages come to the consumer's one queue. */
-static void subscribe(rd_kafka_t *consumer, const char *topic) {
+/* A consumer of a topic, from its beginning, which commits nothing. All messages come to its one queue. */
+static rd_kafka_t *consumer_of(const char *brokers, const char *group, const char *topic) {
+  rd_kafka_conf_t *conf = rd_kafka_conf_new();
+  set(conf, "bootstrap.servers", brokers);
+  set(conf, "group.id", group);
+  set(conf, "auto.offset.reset", "earliest");
+  set(conf, "enable.auto.commit", "false");
+  rd_kafka_t *consumer = client(RD_KAFKA_CONSUMER, conf);
   rd_kafka_poll_set_consumer(consumer);
   rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
   rd_kafka_topic_partition_list_add(topics, topic, RD_KAFKA_PARTITION_UA);
@@ -33,4 +39,5 @@ static void subscribe(rd_kafka_t *consumer, const char *topic) {
     fprintf(stderr, "subscribe: %s\n", rd_kafka_err2str(refused));
     exit(2);
   }
+  return consumer;
 }

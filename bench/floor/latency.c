@@ -70,13 +70,6 @@ int main(int argc, char **argv) {
   }
   const long share = atol(argv[5]), bytes = atol(argv[6]), warm_up = atol(argv[7]) * 1000, look = atol(argv[8]) * 1000;
 
-  rd_kafka_conf_t *source = rd_kafka_conf_new();
-  set(source, "bootstrap.servers", argv[1]);
-  set(source, "group.id", argv[4]);
-  set(source, "auto.offset.reset", "earliest");
-  set(source, "enable.auto.commit", "false");
-  rd_kafka_t *consumer = client(RD_KAFKA_CONSUMER, source);
-
   rd_kafka_conf_t *target = rd_kafka_conf_new();
   set(target, "bootstrap.servers", argv[1]);
   set(target, "enable.idempotence", "true");
@@ -88,7 +81,7 @@ int main(int argc, char **argv) {
   pthread_t thread;
   if (pthread_create(&thread, NULL, answers, producer)) return 2;
 
-  subscribe(consumer, argv[2]);
+  rd_kafka_t *consumer = consumer_of(argv[1], argv[4], argv[2]);
   int64_t first = 0, last = now_ms();
   long consumed = 0, full = 0;
   for (int64_t now = last; now - last < IDLE_SECONDS * 1000 && (!first || now - first < warm_up + look); now = now_ms()) {

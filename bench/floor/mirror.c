@@ -42,13 +42,6 @@ int main(int argc, char **argv) {
   }
   const long events = atol(argv[5]);
 
-  rd_kafka_conf_t *source = rd_kafka_conf_new();
-  set(source, "bootstrap.servers", argv[1]);
-  set(source, "group.id", argv[4]);
-  set(source, "auto.offset.reset", "earliest");
-  set(source, "enable.auto.commit", "false");
-  rd_kafka_t *consumer = client(RD_KAFKA_CONSUMER, source);
-
   rd_kafka_conf_t *target = rd_kafka_conf_new();
   set(target, "bootstrap.servers", argv[1]);
   set(target, "acks", "all");
@@ -57,7 +50,7 @@ int main(int argc, char **argv) {
   rd_kafka_t *producer = client(RD_KAFKA_PRODUCER, target);
   rd_kafka_topic_t *out = rd_kafka_topic_new(producer, argv[3], NULL);
 
-  subscribe(consumer, argv[2]);
+  rd_kafka_t *consumer = consumer_of(argv[1], argv[4], argv[2]);
 
   static rd_kafka_message_t *batch[BATCH];
   rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer);

@@ -71,13 +71,9 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &Arguments) -> Result<()> {
-    let cells = match arguments.tradeoffs {
-        true => tradeoffs::chosen(&arguments.jobs)?,
-        false => Vec::new(),
-    };
-    let chosen = match arguments.tradeoffs {
-        true => Vec::new(),
-        false => jobs::chosen(&arguments.jobs)?,
+    let (chosen, cells) = match arguments.tradeoffs {
+        true => (Vec::new(), tradeoffs::chosen(&arguments.jobs)?),
+        false => (jobs::chosen(&arguments.jobs)?, Vec::new()),
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

@@ -115,13 +115,7 @@ impl JointCommits {
         }
         at.pulse.turn();
         match at.consumer.commit(&list_of(&commits, None)) {
-            Ok(()) => {
-                at.shared.commits.fetch_add(1, Ordering::Relaxed);
-                let mut offsets = at.shared.offsets();
-                for commit in &commits {
-                    offsets.committed(&commit.key, commit.offset);
-                }
-            }
+            Ok(()) => committed(at.shared, &commits),
             Err(error) => commit_failed(at.shared, &error),
         }
     }
@@ -132,6 +126,16 @@ pub fn committable(shared: &Shared, keys: Option<&[PartitionKey]>) -> Vec<Commit
     let mut commits = shared.offsets().committable();
     commits.retain(|commit| keys.is_none_or(|keys| keys.contains(&commit.key)));
     commits
+}
+
+/// Takes note of a commit that Kafka has acknowledged.
+fn committed(shared: &Shared, commits: &[Commit]) {
+    let mut offsets = shared.offsets();
+    for commit in commits {
+        offsets.committed(&commit.key, commit.offset);
+    }
+    drop(offsets);
+    shared.commits.fetch_add(1, Ordering::Relaxed);
 }
 
 fn commit_failed(shared: &Shared, error: &KafkaError) {
@@ -192,12 +196,7 @@ pub fn finish(shared: &Shared, chosen: &Chosen) {
             shared.settle_held(settled);
         }
     }
-    let mut offsets = shared.offsets();
-    for commit in &chosen.offsets {
-        offsets.committed(&commit.key, commit.offset);
-    }
-    drop(offsets);
-    shared.commits.fetch_add(1, Ordering::Relaxed);
+    committed(shared, &chosen.offsets);
     shared.all_is_well("sink");
     shared.made_progress();
 }

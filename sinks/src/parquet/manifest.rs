@@ -192,14 +192,9 @@ impl Manifests {
             if !name.ends_with(sweep::MANIFEST_SUFFIX) {
                 continue;
             }
-            let Some(content) = self.store.read_whole(&directory, &name).await? else {
+            let Some(manifest) = self.read_at(&directory, &name).await? else {
                 continue; // Published meanwhile.
             };
-            if content.is_empty() {
-                continue; // Emptied, and not removed.
-            }
-            let manifest: Manifest =
-                serde_json::from_slice(&content).map_err(|error| unreadable(&name, error))?;
             listed.extend(manifest.files.into_iter().map(|file| file.name));
         }
         Ok(listed)
@@ -225,9 +220,13 @@ impl Manifests {
     }
 
     async fn read_manifest(&self, stem: &str) -> Result<Option<Manifest>, StoreError> {
-        let name = file_name(stem);
-        let content = self.store.read_whole(&self.directory, &name).await?;
+        self.read_at(&self.directory, &file_name(stem)).await
+    }
+
+    async fn read_at(&self, directory: &str, name: &str) -> Result<Option<Manifest>, StoreError> {
+        let content = self.store.read_whole(directory, name).await?;
         let manifest = content.map(|content| serde_json::from_slice(&content));
+        let stem = name.strip_suffix(sweep::MANIFEST_SUFFIX).unwrap_or(name);
         manifest
             .transpose()
             .map_err(|error| unreadable(stem, error))
