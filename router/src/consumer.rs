@@ -37,7 +37,7 @@ const LANE_PATIENCE: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(50);
 /// The wait for records while a lane has no room.
 const BEHIND: Duration = Duration::from_millis(5);
-/// How long the last commit may take.
+/// How long the last commit may take beyond `delivery.shutdown.drain.max.ms`.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long the sink may take to end a commit that is under way and to drop what it holds.
 const ABANDON: Duration = Duration::from_secs(180);
@@ -449,6 +449,7 @@ impl<'c> Intake<'c> {
     fn drain(mut self) -> Ended {
         let shared = self.shared;
         let context = self.consumer.context();
+        let deadline = Instant::now() + shared.route.shutdown_drain;
         info!(
             "draining, for at most {} ms",
             shared.route.shutdown_drain.as_millis()
@@ -462,7 +463,10 @@ impl<'c> Intake<'c> {
         // On a machine out of breath the last of it may be settled just after the time was over.
         let drained = context.drain(&keys, shared.route.shutdown_drain)
             || (shared.offsets().unsettled(&keys) == 0 && shared.ledger.view().in_flight == 0);
-        let committed = context.commit_within(None, LAST_COMMIT);
+        let mut committed = context.commit_within(None, LAST_COMMIT);
+        while drained && !committed && shared.failure().is_none() && Instant::now() < deadline {
+            committed = context.commit_within(None, LAST_COMMIT);
+        }
         if shared.failure().is_some() {
             return Ended::Failed;
         }
