@@ -9,9 +9,10 @@ use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use crate::metrics::head;
 
 /// Upper bounds of the latency histogram, in seconds.
-pub const LATENCY_BOUNDS: [f64; 26] = [
-    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
-    1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
+pub const LATENCY_BOUNDS: [f64; 30] = [
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03, 0.04, 0.05,
+    0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 1_800.0,
+    7_200.0,
 ];
 
 /// A histogram of latencies with a count for each event but the cost of one for each run of equal timestamps, and their recent maximum.
