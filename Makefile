@@ -17,6 +17,7 @@ test: setup-build setup-test
 	$(CARGO) test --workspace
 
 ## What the worker costs beside the floors, into docs/benchmarks.md; options by BENCH="--events 100000 --jobs kcat,kafka --repeats 1".
+# PEER_VECTOR=<binary> or PEER_REDPANDA_CONNECT=<binary> adds the peers, into their own table there; BENCH=--peers runs them alone.
 # The worker is a release build. The runner takes the profile and the features of `make test`, so that no dependency is compiled twice.
 bench: setup-build setup-test build-release
 	@tests/setup.sh bench

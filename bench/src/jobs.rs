@@ -11,6 +11,7 @@ use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Route, 
 use tempfile::TempDir;
 
 use crate::duckdb::{self, DuckDb};
+use crate::load::{Counted, Load};
 use crate::measure::{self, Cost};
 
 /// The topic that every job reads.
@@ -121,6 +122,8 @@ pub(crate) struct Bench {
     elasticsearch: Option<Elasticsearch>,
     /// Installed for the first job that needs it.
     duckdb: Option<DuckDb>,
+    /// Of Elasticsearch, in each run at full speed.
+    pub(crate) loads: Vec<Load>,
 }
 
 impl Bench {
@@ -135,6 +138,7 @@ impl Bench {
             kafka,
             elasticsearch: None,
             duckdb: None,
+            loads: Vec::new(),
         })
     }
 
@@ -142,7 +146,7 @@ impl Bench {
     /// group, and of the topic or index delivered to.
     pub(crate) fn run(&mut self, job: Job, run: &str) -> Result<(Cost, Option<Verdict>)> {
         match job.work {
-            Work::Kcat => Ok((self.kcat(EVENTS)?, None)),
+            Work::Kcat => Ok((self.kcat(EVENTS, self.events.count())?, None)),
             Work::MirrorC => {
                 let mut mirror = Command::new(&self.programs.mirror);
                 mirror
@@ -180,14 +184,28 @@ impl Bench {
         run: &str,
         more: &str,
     ) -> Result<(Cost, Option<Verdict>)> {
-        let (cost, verdict) = self.deliver(sink, run, |bench, route| {
+        let ((cost, load), verdict) = self.deliver(sink, run, |bench, route| {
             let sent = Sent {
                 events: bench.events.clone(),
                 count: bench.events.count(),
             };
-            Ok((bench.worker(run, &(route.to_owned() + more))?, sent))
+            let before = bench.counted(sink)?;
+            let cost = bench.worker(run, &(route.to_owned() + more))?;
+            let after = bench.counted(sink)?;
+            let load = before.zip(after);
+            let load = load.map(|(before, after)| before.until(after, cost.wall_seconds));
+            Ok(((cost, load), sent))
         })?;
+        self.loads.extend(load);
         Ok((cost, Some(verdict)))
+    }
+
+    /// Of Elasticsearch, where that is the sink.
+    fn counted(&self, sink: Sink) -> Result<Option<Counted>> {
+        match sink {
+            Sink::Elasticsearch => Counted::of(self.elasticsearch()?).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn run_topic(
@@ -292,12 +310,18 @@ impl Bench {
         consumed(worker, started, self.events.count())
     }
 
-    /// What consuming a topic to its end costs at all.
-    pub(crate) fn kcat(&self, topic: &str) -> Result<Cost> {
+    /// What consuming a topic of `count` records to its end costs at all. It says where each partition ended, which tells what it read.
+    pub(crate) fn kcat(&self, topic: &str, count: u64) -> Result<Cost> {
         let mut kcat = Command::new("kcat");
-        kcat.args(["-C", "-e", "-q", "-o", "beginning", "-t", topic])
+        kcat.args(["-C", "-e", "-o", "beginning", "-t", topic])
             .args(["-b", &self.kafka.bootstrap()]);
-        measure::run(&mut kcat)
+        let (cost, said) = measure::run_heard(&mut kcat)?;
+        match read_by_kcat(&said) {
+            read if read == count => Ok(cost),
+            read => Err(Error::new(format!(
+                "kcat read {read} of {count} records of {topic}:\n{said}"
+            ))),
+        }
     }
 
     pub(crate) fn start_worker(&self, run: &str, topic: &str, route: &str) -> Result<Worker> {
@@ -309,6 +333,7 @@ impl Bench {
             .program(&self.programs.worker)
             .spawn()
     }
+
     /// By the record's key, which is the event's id.
     fn judge_whole(&self, topic: &str) -> Result<Verdict> {
         let mut judge = Judge::new(self.events.expected_whole(), "id");
@@ -341,6 +366,17 @@ pub(crate) fn consumed(mut worker: Worker, started: Instant, count: u64) -> Resu
     Ok(cost)
 }
 
+/// How many records kcat read, of partitions that begin at offset 0: the sum of the ends that it tells.
+fn read_by_kcat(said: &str) -> u64 {
+    let end = |line: &str| {
+        let line = line.strip_prefix("% Reached end of topic ")?;
+        let (_, end) = line.rsplit_once(" at offset ")?;
+        let digits = end.strip_suffix(": exiting").unwrap_or(end);
+        digits.trim().parse::<u64>().ok()
+    };
+    said.lines().filter_map(end).sum()
+}
+
 /// Waits for the end of a worker after SIGTERM.
 pub(crate) fn ended_well(mut worker: Worker) -> Result<()> {
     let (status, log) = worker.wait_exit(END)?;
@@ -371,4 +407,17 @@ pub(crate) fn release(root: &Path) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root.join(target).join("release")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kcat_read_is_the_sum_of_the_ends_of_its_partitions() {
+        let said = "% Reached end of topic events [3] at offset 125000\n%4|warning\n\
+                    % Reached end of topic events [0] at offset 7: exiting\n";
+        assert_eq!(read_by_kcat(said), 125_007);
+        assert_eq!(read_by_kcat("% ERROR: no broker\n"), 0);
+    }
 }

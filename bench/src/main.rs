@@ -1,13 +1,15 @@
 //! `make bench`: what the worker costs beside the floors, on one machine, in one run.
 //!
 //! Makes a topic of seeded events, runs each job some times, in turn, so that what else the machine does meets all of them alike, checks what
-//! each run delivered by content, prints the table and writes it to `docs/benchmarks.md`. Only the measured programs must be release builds;
-//! this one only starts and judges them.
+//! each run delivered by content, prints the table and writes it to `docs/benchmarks.md`; then, where `PEER_*` names the binary of a peer,
+//! the peers and their table. Only the measured programs must be release builds; this one only starts and judges them.
 
 mod duckdb;
 mod floor;
 mod jobs;
+mod load;
 mod measure;
+mod origin;
 mod peers;
 mod scaling;
 mod table;
@@ -46,7 +48,7 @@ struct Arguments {
     /// Measure how the cost grows with partitions, sizes, fields and lanes, instead of the jobs
     #[arg(long)]
     scaling: bool,
-    /// Measure the peers of bench/peers, as far as this machine has them, instead of the jobs
+    /// Measure the peers of bench/peers, as far as this machine has them, instead of the jobs; after all jobs where a variable PEER_* names one
     #[arg(long)]
     peers: bool,
     /// Events a second for the tradeoffs
@@ -78,6 +80,12 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .ok_or_else(|| Error::new("the crate is not in the workspace"))?;
+    // Before anything runs: the tree may be changed meanwhile.
+    let page = Page {
+        root,
+        dry_run: arguments.dry_run,
+        origin: origin::line(root),
+    };
     let release = jobs::release(root);
     let scratch = tempfile::tempdir()?;
     let programs = Programs {
@@ -88,52 +96,89 @@ fn bench(arguments: &Arguments) -> Result<()> {
     };
     eprintln!("making {} events", arguments.events);
     let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
-    if arguments.tradeoffs {
+    let wrong = if arguments.tradeoffs {
         let window = Duration::from_secs(arguments.window);
         let (floors, rows) = tradeoffs::run(&mut bench, &cells, arguments.rate, window);
         let table = tradeoffs::render(&floors, &rows, arguments.events, arguments.rate, window);
-        let wrong = rows.iter().filter(|row| row.is_wrong()).count();
-        return end(root, arguments, "tradeoffs", &table, wrong);
-    }
-    if arguments.scaling {
+        page.put("tradeoffs", &table)?;
+        rows.iter().filter(|row| row.is_wrong()).count()
+    } else if arguments.scaling {
         let scaling = scaling::run(&bench, arguments.events, arguments.repeats)?;
-        let table = scaling::render(&scaling, arguments.repeats);
-        return end(root, arguments, "scaling", &table, scaling.failures());
-    }
-    if arguments.peers {
-        let rows = peers::run(&mut bench, arguments.repeats);
-        let table = peers::render(&rows, arguments.events, arguments.repeats);
-        let wrong = rows.iter().filter(|row| row.is_wrong()).count();
-        return end(root, arguments, "peers", &table, wrong);
-    }
-    let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
-    for repeat in 1..=arguments.repeats {
-        for (job, line) in chosen.iter().zip(&mut lines) {
-            run(&mut bench, *job, repeat, line);
+        page.put("scaling", &scaling::render(&scaling, arguments.repeats))?;
+        scaling.failures()
+    } else if arguments.peers {
+        run_peers(&mut bench, arguments, &page)?
+    } else {
+        let wrong = run_jobs(&mut bench, &chosen, arguments, &page)?;
+        match (arguments.jobs.is_empty(), peers::any_given()) {
+            (true, true) => wrong + run_peers(&mut bench, arguments, &page)?,
+            (true, false) => {
+                eprintln!(
+                    "no peer was run: PEER_VECTOR=<binary> or PEER_REDPANDA_CONNECT=<binary> adds the peers, `--peers` runs those of this machine"
+                );
+                wrong
+            }
+            (false, _) => wrong,
         }
-    }
-    let table = format!(
-        "\n{} events; runs of each job: {}.\n\n{}\n",
-        arguments.events,
-        arguments.repeats,
-        table::render(&lines, arguments.events, &jobs::FLOORS)
-    );
-    let wrong = lines.iter().filter(|line| line.wrong.is_some()).count();
-    end(root, arguments, "figures", &table, wrong)
-}
-
-/// Shows a table and writes it into the place of this name in docs/benchmarks.md.
-fn end(root: &Path, arguments: &Arguments, place: &str, table: &str, wrong: usize) -> Result<()> {
-    println!("{table}");
-    if !arguments.dry_run {
-        let path = root.join("docs/benchmarks.md");
-        let page = std::fs::read_to_string(&path).doing("reading docs/benchmarks.md")?;
-        let page = table::insert(&page, place, table)?;
-        std::fs::write(&path, page).doing("writing docs/benchmarks.md")?;
-    }
+    };
     match wrong {
         0 => Ok(()),
         wrong => Err(Error::new(format!("{wrong} lines failed; see above"))),
+    }
+}
+
+/// Runs these jobs in turn; answers with how many went wrong.
+fn run_jobs(
+    bench: &mut Bench,
+    chosen: &[Job],
+    arguments: &Arguments,
+    page: &Page<'_>,
+) -> Result<usize> {
+    let mut lines: Vec<Line> = chosen.iter().map(Line::new).collect();
+    for repeat in 1..=arguments.repeats {
+        for (job, line) in chosen.iter().zip(&mut lines) {
+            run(bench, *job, repeat, line);
+        }
+    }
+    let table = format!(
+        "\n{} events; runs of each job: {}.\n\n{}{}\n",
+        arguments.events,
+        arguments.repeats,
+        table::render(&lines, arguments.events, &jobs::FLOORS),
+        load::render(&bench.loads, arguments.events)
+    );
+    page.put("figures", &table)?;
+    Ok(lines.iter().filter(|line| line.wrong.is_some()).count())
+}
+
+/// Runs the peers in turn with the worker; answers with how many went wrong.
+fn run_peers(bench: &mut Bench, arguments: &Arguments, page: &Page<'_>) -> Result<usize> {
+    let rows = peers::run(bench, arguments.repeats);
+    let table = peers::render(&rows, arguments.events, arguments.repeats);
+    page.put("peers", &table)?;
+    Ok(rows.iter().filter(|row| row.is_wrong()).count())
+}
+
+/// Where tables go.
+struct Page<'a> {
+    root: &'a Path,
+    dry_run: bool,
+    /// What they are of.
+    origin: String,
+}
+
+impl Page<'_> {
+    /// Shows a table and writes it into the place of this name in docs/benchmarks.md.
+    fn put(&self, place: &str, table: &str) -> Result<()> {
+        let table = format!("\n{}\n{table}", self.origin);
+        println!("{table}");
+        if self.dry_run {
+            return Ok(());
+        }
+        let path = self.root.join("docs/benchmarks.md");
+        let page = std::fs::read_to_string(&path).doing("reading docs/benchmarks.md")?;
+        let page = table::insert(&page, place, &table)?;
+        std::fs::write(&path, page).doing("writing docs/benchmarks.md")
     }
 }
 

@@ -48,6 +48,11 @@ pub(crate) fn until_ended(pid: u32, started: Instant, deadline: Duration) -> Res
 
 /// Runs a command to its end, its output to nowhere. An exit code other than 0 is an error with what it said.
 pub(crate) fn run(command: &mut Command) -> Result<Cost> {
+    run_heard(command).map(|(cost, _)| cost)
+}
+
+/// The same, with what it said on its standard error.
+pub(crate) fn run_heard(command: &mut Command) -> Result<(Cost, String)> {
     let name = command.get_program().display().to_string();
     let said = tempfile::NamedTempFile::new()?;
     command
@@ -63,7 +68,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Cost> {
     let status = child.wait()?;
     let text = std::fs::read_to_string(said.path()).unwrap_or_default();
     match status.success() || cost.is_err() {
-        true => cost.doing(name),
+        true => Ok((cost.doing(name)?, text)),
         false => Err(Error::new(format!("{name} failed ({status}): {text}"))),
     }
 }

@@ -1,7 +1,7 @@
 //! Records from librdkafka many at a time, by `rd_kafka_consume_batch_queue`. The only `unsafe` code of the program.
 //!
 //! Why: rdkafka's `poll` makes each record an event of its own: an allocation, two looks at the clock and a turn of the queue's lock. The
-//! batch call takes a quarter to a half off what consuming costs (docs/benchmarks.md).
+//! batch call spares these: with it a worker with filter and projection took 2.49 times what `kcat -C` takes, with `poll` 2.77 (one run).
 //!
 //! Why it is sound:
 //! - The batch call is not for the consumer's own queue: it would answer each rebalance by itself. So there is a queue of our own, and each

@@ -1,5 +1,5 @@
 -- Flink SQL 2.2.1: events -> filter+project -> Elasticsearch _bulk, index out-flink, _id = event_id, at-least-once
--- Run with the SQL client THIS_FILE (fills in @IN@ @OUT@ @GROUP@ @OUTDIR@)
+-- Run with the SQL client THIS_FILE
 SET 'pipeline.name' = 'flink-k2es';
 SET 'parallelism.default' = '2';
 SET 'execution.checkpointing.interval' = '5s';

@@ -1,24 +1,28 @@
 //! The peers of `bench/peers` on the same work, beside the worker in the same run.
 //!
-//! A peer reads the same topic from its beginning until its sink holds as many events as there must be; then it gets SIGTERM. What it
-//! delivered is compared field by field: peers order the members of an object and escape texts in their own ways.
+//! A peer reads the same topic from its beginning until its sink holds as many events as there must be; then it gets SIGTERM, and so does
+//! the worker. What it delivered is compared field by field: peers order the members of an object and escape texts in their own ways.
 
 mod programs;
 mod table;
+mod wait;
 
 use std::collections::BTreeMap;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
 
 use keystone_tests::kafka::Isolation;
 use keystone_tests::process::Process;
-use keystone_tests::{Error, Judge, Result, Verdict, wait_for};
+use keystone_tests::{Error, Judge, Result, Verdict};
 use serde_json::Value;
 
-use crate::jobs::{Bench, END, EVENTS, PARTITIONS, Sink};
+use crate::jobs::{self, Bench, END, EVENTS, PARTITIONS, Sent, Sink};
 use crate::measure::{self, Cost};
 use programs::{Place, Ready};
+use wait::Counter;
 
+pub(crate) use programs::any_given;
 pub(crate) use table::render;
 
 /// One program with one sink.
@@ -60,8 +64,9 @@ const CONNECT: &str = "Kafka Connect, MirrorMaker 2 (4.3.1)";
 const FLINK: &str = "Flink SQL 2.2.1";
 const VECTOR: &str = "Vector";
 const REDPANDA_CONNECT: &str = "Redpanda Connect";
+const REDPANDA_CONNECT_UNORDERED: &str = "Redpanda Connect, unordered";
 
-const PEERS: [Peer; 12] = [
+const PEERS: [Peer; 14] = [
     worker(Sink::Kafka),
     peer(RSYSLOG, Sink::Kafka, false, programs::rsyslog),
     peer(CONNECT, Sink::Kafka, true, programs::connect),
@@ -72,6 +77,12 @@ const PEERS: [Peer; 12] = [
         Sink::Kafka,
         true,
         programs::redpanda_connect,
+    ),
+    peer(
+        REDPANDA_CONNECT_UNORDERED,
+        Sink::Kafka,
+        true,
+        programs::redpanda_connect_unordered,
     ),
     worker(Sink::Elasticsearch),
     peer(RSYSLOG, Sink::Elasticsearch, false, programs::rsyslog),
@@ -84,10 +95,16 @@ const PEERS: [Peer; 12] = [
         true,
         programs::redpanda_connect,
     ),
+    peer(
+        REDPANDA_CONNECT_UNORDERED,
+        Sink::Elasticsearch,
+        true,
+        programs::redpanda_connect_unordered,
+    ),
 ];
 
-/// For a peer to deliver all events: a JVM takes minutes to start on a machine that others use up.
-const DELIVERED: Duration = Duration::from_secs(600);
+/// The number of SIGTERM.
+const TERM: i32 = 15;
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -138,13 +155,12 @@ pub(crate) fn run(bench: &mut Bench, repeats: u32) -> Vec<Row> {
                 }
                 Ok(Outcome::Ran(_, verdict)) => {
                     eprintln!("{what}: the delivered set is wrong: {verdict}");
-                    let text = verdict.to_string();
-                    row.wrong = Some(text.lines().next().unwrap_or_default().to_owned());
+                    row.wrong = Some(first_line(&verdict.to_string()));
                 }
                 Ok(Outcome::Needs(needs)) => row.needs = Some(needs),
                 Err(error) => {
                     eprintln!("{what}: {error}");
-                    row.wrong = Some("it failed".to_owned());
+                    row.wrong = Some(first_line(&error.to_string()));
                 }
             }
         }
@@ -152,11 +168,13 @@ pub(crate) fn run(bench: &mut Bench, repeats: u32) -> Vec<Row> {
     rows
 }
 
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 fn one(bench: &mut Bench, peer: Peer, run: &str) -> Result<Outcome> {
     let Some(start) = peer.start else {
-        let (cost, verdict) = bench.project(peer.sink, run, "")?;
-        let verdict = verdict.ok_or_else(|| Error::new("nothing was delivered"))?;
-        return Ok(Outcome::Ran(cost, verdict));
+        return keystone(bench, peer.sink, run);
     };
     if peer.sink == Sink::Elasticsearch {
         bench.start_elasticsearch()?;
@@ -180,18 +198,35 @@ fn one(bench: &mut Bench, peer: Peer, run: &str) -> Result<Outcome> {
     };
     command.current_dir(work.path());
     match peer.sink {
-        Sink::Elasticsearch => to_elasticsearch(bench, run, &mut command),
-        _ => to_kafka(bench, run, &mut command),
+        Sink::Elasticsearch => to_elasticsearch(bench, run, peer.name, &mut command),
+        _ => to_kafka(bench, run, peer.name, &mut command),
     }
 }
 
-fn to_kafka(bench: &Bench, topic: &str, command: &mut Command) -> Result<Outcome> {
+/// The worker, waited for as a peer is.
+fn keystone(bench: &mut Bench, sink: Sink, run: &str) -> Result<Outcome> {
+    let count = bench.events.expected().len() as u64;
+    let (cost, verdict) = bench.deliver(sink, run, |bench, route| {
+        let mut counter = Counter::of(bench, sink, run)?;
+        let started = Instant::now();
+        let mut worker = bench.start_worker(run, EVENTS, route)?;
+        let all = counter.wait_for(count, || worker.has_exited());
+        all.map_err(|error| Error::new(format!("{WORKER} {error}\n{}", worker.stderr_tail())))?;
+        worker.sigterm()?;
+        let cost = measure::until_ended(worker.pid(), started, END)?;
+        jobs::ended_well(worker)?;
+        let events = bench.events.clone();
+        let count = events.count();
+        Ok((cost, Sent { events, count }))
+    })?;
+    Ok(Outcome::Ran(cost, verdict))
+}
+
+fn to_kafka(bench: &Bench, topic: &str, name: &str, command: &mut Command) -> Result<Outcome> {
     bench.kafka.create_topic(topic, PARTITIONS, &[])?;
     let (mut judge, count) = judge(bench);
-    let cost = until_delivered(command, count, || {
-        let ends = bench.kafka.end_offsets(topic)?;
-        Ok(ends.values().sum::<i64>() as u64)
-    })?;
+    let counter = Counter::of(bench, Sink::Kafka, topic)?;
+    let cost = until_delivered(name, command, count, counter)?;
     bench
         .kafka
         .read(topic, Isolation::ReadCommitted, |record| {
@@ -202,11 +237,16 @@ fn to_kafka(bench: &Bench, topic: &str, command: &mut Command) -> Result<Outcome
     Ok(Outcome::Ran(cost, judge.verdict()))
 }
 
-fn to_elasticsearch(bench: &Bench, index: &str, command: &mut Command) -> Result<Outcome> {
+fn to_elasticsearch(
+    bench: &Bench,
+    index: &str,
+    name: &str,
+    command: &mut Command,
+) -> Result<Outcome> {
     let server = bench.elasticsearch()?;
     let (mut judge, count) = judge(bench);
-    // An index that is not there yet holds nothing.
-    let cost = until_delivered(command, count, || Ok(server.count(index).unwrap_or(0)))?;
+    let counter = Counter::of(bench, Sink::Elasticsearch, index)?;
+    let cost = until_delivered(name, command, count, counter)?;
     server.search(index, |document| {
         judge.saw(&sorted(&document.source.to_string()))
     })?;
@@ -231,35 +271,41 @@ fn sorted(json: &str) -> String {
         .unwrap_or_else(|| json.to_owned())
 }
 
-/// What a peer costs from its start until it has ended after SIGTERM, which it gets when `delivered` counts enough.
+/// What a peer costs from its start until it has ended after SIGTERM, which it gets when its sink holds `count` events. Any other end is a
+/// failure, with the end of what it said.
 fn until_delivered(
+    name: &str,
     command: &mut Command,
     count: u64,
-    delivered: impl Fn() -> Result<u64>,
+    mut counter: Counter<'_>,
 ) -> Result<Cost> {
     let log = tempfile::NamedTempFile::new()?;
-    let name = command.get_program().display().to_string();
     let started = Instant::now();
-    let mut peer = Process::spawn(&name, command, log.path(), None)?;
-    let all = wait_for(DELIVERED, "all events were delivered", || {
-        match (peer.exited(), delivered()?) {
-            (_, found) if found >= count => Ok(None),
-            (None, found) => Err(Error::new(format!("{found} of {count} are there"))),
-            (Some(status), _) => Ok(Some(status)),
-        }
-    });
-    match all {
-        Ok(None) => {}
-        Ok(Some(status)) => {
-            return Err(Error::new(format!(
-                "{name} ended ({status}):\n{}",
-                peer.tail()
-            )));
-        }
-        Err(error) => return Err(Error::new(format!("{error}\n{}", peer.tail()))),
+    let mut peer = Process::spawn(name, command, log.path(), None)?;
+    let failed = |what: String, peer: &Process| Error::new(format!("{what}\n{}", peer.tail()));
+    if let Err(error) = counter.wait_for(count, || peer.exited().is_some()) {
+        let what = match peer.exited() {
+            Some(status) => format!("{name} {error} ({status})"),
+            None => format!("{name} {error}"),
+        };
+        return Err(failed(what, &peer));
     }
     peer.signal("TERM")?;
-    measure::until_ended(peer.pid(), started, END)
+    let cost = measure::until_ended(peer.pid(), started, END)
+        .map_err(|error| failed(format!("{name} after SIGTERM: {error}"), &peer))?;
+    let status = peer.wait_exit(END)?;
+    match by_sigterm(status) {
+        true => Ok(cost),
+        false => Err(failed(
+            format!("{name} failed after SIGTERM ({status})"),
+            &peer,
+        )),
+    }
+}
+
+/// Whether SIGTERM explains an end: with success, by the signal itself, or with what a JVM answers to it.
+fn by_sigterm(status: ExitStatus) -> bool {
+    status.success() || status.signal() == Some(TERM) || status.code() == Some(128 + TERM)
 }
 
 #[cfg(test)]
@@ -274,5 +320,16 @@ mod tests {
         );
         assert_ne!(sorted(r#"{"a":1}"#), sorted(r#"{"a":"1"}"#));
         assert_eq!(sorted("[1, 2]"), "[1, 2]");
+    }
+
+    #[test]
+    fn sigterm_explains_an_end_with_success_or_its_own_number_alone() {
+        // As `wait` has it: the exit code in the second byte, a signal in the first.
+        for fine in [0, TERM, (128 + TERM) << 8] {
+            assert!(by_sigterm(ExitStatus::from_raw(fine)), "{fine}");
+        }
+        for failed in [1 << 8, 9, (128 + 9) << 8] {
+            assert!(!by_sigterm(ExitStatus::from_raw(failed)), "{failed}");
+        }
     }
 }

@@ -5,11 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use keystone_tests::provision::{self, Recipe};
-use keystone_tests::{Doing, Error, Result, free_port, process};
+use keystone_tests::{Doing, Result, free_port, process};
 
 use crate::jobs::Sink;
 
 const COMPILE: Duration = Duration::from_secs(120);
+/// Variables that name the binaries of peers which no registry has.
+const VECTOR: &str = "PEER_VECTOR";
+const REDPANDA_CONNECT: &str = "PEER_REDPANDA_CONNECT";
 
 const CONNECT: Recipe = Recipe {
     name: "kafka-connect-4.3.1",
@@ -95,7 +98,10 @@ pub(super) fn connect(place: &Place<'_>, sink: Sink) -> Result<Ready> {
         return Ok(Err("needs Aiven's Elasticsearch sink 7.1.0 built from its sources: Maven's registry has no free one".to_owned()));
     }
     let lib = provision::installed(&CONNECT)?.join("lib");
-    let classpath = compiled(place, "connect/FilterProject.java", &lib)?;
+    let classpath = match compiled(place, "connect/FilterProject.java", &lib)? {
+        Ok(classpath) => classpath,
+        Err(needs) => return Ok(Err(needs)),
+    };
     std::fs::create_dir(place.work.join("plugins"))?;
     let mut java = Command::new(provision::java()?);
     // As Kafka's own start script does.
@@ -122,7 +128,10 @@ pub(super) fn flink(place: &Place<'_>, sink: Sink) -> Result<Ready> {
         return Ok(Err("needs flink-sql-connector-elasticsearch8, which Maven's registry does not have for Flink 2.2".to_owned()));
     }
     let lib = provision::installed(&FLINK)?.join("lib");
-    let classpath = compiled(place, "flink/RunSql.java", &lib)?;
+    let classpath = match compiled(place, "flink/RunSql.java", &lib)? {
+        Ok(classpath) => classpath,
+        Err(needs) => return Ok(Err(needs)),
+    };
     let mut java = Command::new(provision::java()?);
     java.args(["-Xmx1500m", "-XX:+UseG1GC"]);
     java.args(FLINK_OPENS.map(|opened| format!("--add-opens={opened}")));
@@ -132,7 +141,7 @@ pub(super) fn flink(place: &Place<'_>, sink: Sink) -> Result<Ready> {
 }
 
 pub(super) fn vector(place: &Place<'_>, sink: Sink) -> Result<Ready> {
-    let Some(program) = given("PEER_VECTOR") else {
+    let Some(program) = given(VECTOR) else {
         return Ok(Err(
             "PEER_VECTOR=<the binary, of its jemalloc build>".to_owned()
         ));
@@ -146,16 +155,24 @@ pub(super) fn vector(place: &Place<'_>, sink: Sink) -> Result<Ready> {
 }
 
 pub(super) fn redpanda_connect(place: &Place<'_>, sink: Sink) -> Result<Ready> {
-    let Some(program) = given("PEER_REDPANDA_CONNECT") else {
+    redpanda(place, &format!("rpconnect/{}.yaml", short(sink)))
+}
+
+/// Its faster way, in which the batches of a partition overtake each other.
+pub(super) fn redpanda_connect_unordered(place: &Place<'_>, sink: Sink) -> Result<Ready> {
+    redpanda(place, &format!("rpconnect/{}-unordered.yaml", short(sink)))
+}
+
+fn redpanda(place: &Place<'_>, config: &str) -> Result<Ready> {
+    let Some(program) = given(REDPANDA_CONNECT) else {
         return Ok(Err("PEER_REDPANDA_CONNECT=<the binary>".to_owned()));
     };
     let mut command = Command::new(program);
-    command.arg("run");
-    command.arg(filled(place, &format!("rpconnect/{}.yaml", short(sink)))?);
+    command.arg("run").arg(filled(place, config)?);
     Ok(Ok(command))
 }
 
-/// Its name among the configurations.
+/// Its name among the configurations; no peer is run to Parquet, so there is none of that name.
 fn short(sink: Sink) -> &'static str {
     match sink {
         Sink::Kafka => "k2k",
@@ -164,8 +181,22 @@ fn short(sink: Sink) -> &'static str {
     }
 }
 
+/// Whether a variable names the binary of a peer.
+pub(crate) fn any_given() -> bool {
+    [VECTOR, REDPANDA_CONNECT]
+        .iter()
+        .any(|variable| given(variable).is_some())
+}
+
+/// The binary that a variable names. A peer runs in a directory of its own, so a relative path is made absolute; what is no file here may
+/// be a name to be found in `PATH`.
 fn given(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).map(PathBuf::from)
+    let named = std::env::var_os(variable).filter(|named| !named.is_empty())?;
+    let named = PathBuf::from(named);
+    match named.is_file() {
+        true => Some(std::path::absolute(&named).unwrap_or(named)),
+        false => Some(named),
+    }
 }
 
 /// A configuration with its placeholders filled in, in the scratch directory.
@@ -195,14 +226,11 @@ fn filled(place: &Place<'_>, path: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Compiles a class against the jars of `lib`; answers with the class path of both.
-fn compiled(place: &Place<'_>, source: &str, lib: &Path) -> Result<String> {
+/// Compiles a class against the jars of `lib`; answers with the class path of both, or with what is needed for that.
+fn compiled(place: &Place<'_>, source: &str, lib: &Path) -> Result<Result<String, String>> {
     let javac = provision::java_home()?.join("bin/javac");
     if !javac.exists() {
-        return Err(Error::new(format!(
-            "{} is missing: `tests/setup.sh peers` installs a JDK",
-            javac.display()
-        )));
+        return Ok(Err("`tests/setup.sh peers` installs a JDK".to_owned()));
     }
     let (classes, jars) = (place.work.join("classes"), lib.join("*"));
     let mut compile = Command::new(javac);
@@ -210,5 +238,5 @@ fn compiled(place: &Place<'_>, source: &str, lib: &Path) -> Result<String> {
     compile.arg(place.root.join("bench/peers").join(source));
     process::run("javac", &mut compile, COMPILE)
         .doing(format!("compiling bench/peers/{source}"))?;
-    Ok(format!("{}:{}", classes.display(), jars.display()))
+    Ok(Ok(format!("{}:{}", classes.display(), jars.display())))
 }

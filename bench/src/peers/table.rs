@@ -2,15 +2,18 @@
 
 use std::fmt::Write;
 
+use super::wait::LOOK;
 use super::{Row, WORKER};
 use crate::table::{MEBIBYTE, Spread};
 
 /// The table, with what it says of itself.
 pub(crate) fn render(rows: &[Row], events: u64, repeats: u32) -> String {
     let mut text = format!(
-        "\n{events} events; runs of each line: {repeats}.\n\n\
+        "\n{events} events; runs of each line: {repeats}. Each program, the worker like the others, gets SIGTERM once its sink holds all that it \
+         must; that is looked at every {} ms, and wall times are no finer.\n\n\
          | program | to | CPU-seconds per million: median (least to most) | wall | peak memory | × worker | at least once | delivered set |\n\
-         |---|---|---|---|---|---|---|---|\n"
+         |---|---|---|---|---|---|---|---|\n",
+        LOOK.as_millis()
     );
     for row in rows {
         let _ = writeln!(text, "{}", line(row, rows, events));

@@ -34,7 +34,12 @@ struct Setting {
     partitions: i32,
     /// `None` is the default: one for each core.
     lanes: Option<u32>,
+    /// How often a member of each event is hashed before the filter looks at anything else.
+    hashes: usize,
 }
+
+/// A filter that keeps the lanes busy, not the thread that fetches.
+const HASHED: &str = "lanes, each event hashed 20 times";
 
 const PLAIN: Setting = Setting {
     varied: "",
@@ -45,6 +50,7 @@ const PLAIN: Setting = Setting {
     fields: FIELDS,
     partitions: PARTITIONS,
     lanes: None,
+    hashes: 0,
 };
 
 fn settings() -> Vec<Setting> {
@@ -76,6 +82,12 @@ fn settings() -> Vec<Setting> {
         lanes: Some(lanes),
         ..PLAIN
     }));
+    all.extend([1, 2, 4].map(|lanes| Setting {
+        varied: HASHED,
+        lanes: Some(lanes),
+        hashes: 20,
+        ..PLAIN
+    }));
     all
 }
 
@@ -84,7 +96,7 @@ impl Setting {
         match self.varied {
             "partitions" => self.partitions.to_string(),
             "projected fields" => self.fields.to_string(),
-            "lanes" => self.lanes.unwrap_or_default().to_string(),
+            "lanes" | HASHED => self.lanes.unwrap_or_default().to_string(),
             _ => self.shape.bytes.to_string(),
         }
     }
@@ -168,7 +180,7 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
             if row.wrong.is_some() {
                 continue;
             }
-            let floor = || bench.kcat(&row.setting.topic());
+            let floor = || bench.kcat(&row.setting.topic(), row.count);
             match route(bench, &row.setting, row.count, &run, jobs::consumed)
                 .and_then(|cost| Ok((cost, floor()?)))
             {
@@ -210,7 +222,7 @@ fn route<T>(
     bench.kafka.create_topic(run, PARTITIONS, &[])?;
     let mut route = format!(
         "filter = {}\nprojection = {}\nsink.type = kafka\nsink.kafka.topic = {run}\n",
-        shape::FILTER,
+        shape::filter(setting.hashes),
         shape::projection(setting.fields)
     );
     if let Some(lanes) = setting.lanes {

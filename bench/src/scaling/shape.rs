@@ -11,7 +11,7 @@ use keystone_tests::events::{self, Record, mixed};
 use keystone_tests::{Kafka, Result};
 
 /// `bits` decides what an event holds; one in six is kept.
-pub(super) const FILTER: &str = "type == 'play' && duration_ms > `30000`";
+const FILTER: &str = "type == 'play' && duration_ms > `30000`";
 /// The shortest member that fills up: `,"pad":""`.
 const PAD: usize = 9;
 /// Digits in a member of filling.
@@ -73,6 +73,17 @@ impl Shape {
     }
 }
 
+/// Keeps one event in six, after hashing a member of each event so often.
+pub(super) fn filter(hashes: usize) -> String {
+    match hashes {
+        0 => FILTER.to_owned(),
+        hashes => {
+            let (open, close) = ("sha256(".repeat(hashes), ")".repeat(hashes));
+            format!("{open}x0{close} != 'no hash' && {FILTER}")
+        }
+    }
+}
+
 /// A projection of this many fields: the id, and `f0` and on.
 pub(super) fn projection(fields: usize) -> String {
     let mut text = "{event_id: id".to_owned();
@@ -82,7 +93,7 @@ pub(super) fn projection(fields: usize) -> String {
     text + "}"
 }
 
-/// What [`FILTER`] and [`projection`] make of the first `count` events, by id.
+/// What [`filter`] and [`projection`] make of the first `count` events, by id.
 pub(super) fn expected(count: u64, fields: usize) -> HashMap<String, String> {
     let kept = |number: &u64| {
         let bits = mixed(*number);
