@@ -9,7 +9,7 @@ use keystone_tests::proxy::{Mode, Proxy};
 use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, S3, Worker, free_port, make_old};
 
 use crate::scenario::{
-    LONG_DRAIN, QUICK_SESSION, WORK, consumed, drain, file_url, holds, source, to_parquet, topic_of,
+    LONG_DRAIN, QUICK_SESSION, WORK, all_read, drain, file_url, holds, source, to_parquet, topic_of,
 };
 
 /// What a killed worker left hidden is removed by the next one, once it is old; what that one has open itself is not.
@@ -19,21 +19,20 @@ fn hidden_files_of_a_killed_worker_are_swept() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let events = Events::new(16, 20_000);
     topic_of(kafka, "swept-in", &events)?;
-    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path())) + QUICK_SESSION;
-    let mut first = Worker::spawn(&route)?;
-    consumed(&mut first, events.count())?;
+    let route = to_parquet(kafka, "swept", "swept-in", &file_url(directory.path())) + LONG_DRAIN;
+    let mut first = Worker::spawn(&format!("{route}{QUICK_SESSION}"))?;
+    all_read(kafka, "swept-in", &mut [&mut first])?;
     first.wait_until(WORK, "files are open", |_| {
         Ok(!hidden_files(directory.path())?.is_empty())
     })?;
     first.sigkill();
-    let committed: i64 = kafka.committed("swept", "swept-in")?.values().sum();
     let left = hidden_files(directory.path())?;
     all_old(&left)?;
     let mut second = Worker::spawn(&route)?;
     second.wait_until(WORK, "they are removed", |_| {
         Ok(!left.iter().any(|path| path.exists()))
     })?;
-    consumed(&mut second, events.count() - committed as u64)?;
+    all_read(kafka, "swept-in", &mut [&mut second])?;
     drain(second)?;
     nothing_is_left(directory.path(), &events)
 }
@@ -66,8 +65,8 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
         holds(worker, 4)?;
     }
     events.produce(&kafka.bootstrap(), "in")?;
+    all_read(&kafka, "in", &mut [&mut named, &mut unnamed])?;
     for worker in [&mut named, &mut unnamed] {
-        consumed(worker, events.count() / 2)?;
         worker.wait_until(WORK, "its file is open", |worker| {
             Ok(!of(worker, hidden_files(directory.path())?).is_empty())
         })?;
@@ -100,10 +99,6 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
         left.extend(manifests(directory.path())?);
         Ok(of(worker, left))
     };
-    // Of the partitions of the second one: batches of nothing but filtered events may be.
-    let commits = kafka.commits("orphans", "in")?;
-    let unnamed_commits = commits.values().filter(|(_, metadata)| metadata.is_empty());
-    let committed: i64 = unnamed_commits.map(|(offset, _)| offset.max(&0)).sum();
     let locks = files(&directory.path().join("_keystone/locks"))?;
     let (kept, swept) = (left(&named)?, left(&unnamed)?);
     assert_eq!((kept.len(), swept.len(), locks.len()), (2, 2, 2));
@@ -119,7 +114,7 @@ fn an_old_manifest_is_swept_only_if_no_commit_names_it() -> Result<()> {
     first.wait_until(WORK, "what the commit names is published", |_| {
         Ok(left(&named)?.is_empty())
     })?;
-    consumed(&mut second, events.count() / 2 - committed as u64)?;
+    all_read(&kafka, "in", &mut [&mut first, &mut second])?;
     drain(first)?;
     drain(second)?;
     nothing_is_left(directory.path(), &events)
@@ -136,13 +131,13 @@ fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
     let route = source(kafka, "bucket-orphan", "bucket-orphan-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{QUICK_SESSION}{LONG_DRAIN}",
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\n{LONG_DRAIN}",
             S3::BUCKET
         )
         + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()));
     let manifests = || s3.list("plays/_keystone/bucket-orphan");
-    let mut first = Worker::spawn(&route)?;
-    consumed(&mut first, events.count())?;
+    let mut first = Worker::spawn(&format!("{route}{QUICK_SESSION}"))?;
+    all_read(kafka, "bucket-orphan-in", &mut [&mut first])?;
     // It hears late that its manifest was written.
     proxy.set(Mode::Delay(Duration::from_secs(8)));
     first.sigterm()?;
@@ -153,12 +148,8 @@ fn a_manifest_in_a_bucket_is_swept_when_it_is_old() -> Result<()> {
     proxy.set(Mode::Pass);
     let left = manifests()?;
     assert_eq!(left.len(), 1);
-    let committed: i64 = kafka
-        .committed("bucket-orphan", "bucket-orphan-in")?
-        .values()
-        .sum();
     let mut second = Worker::spawn(&route)?;
-    consumed(&mut second, events.count() - committed as u64)?;
+    all_read(kafka, "bucket-orphan-in", &mut [&mut second])?;
     drain(second)?;
     assert_eq!(manifests()?, left);
     s3.make_old("plays/_keystone", Duration::from_secs(31 * 24 * 60 * 60))?;
@@ -184,7 +175,7 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
     let route = source(kafka, "lost-upload", "lost-upload-in")
         + &format!(
             "projection = {PROJECTION_WITH_TIME}\nsink.type = parquet\nsink.parquet.location = s3://{}/plays\n\
-             sink.parquet.schema = {COLUMNS_WITH_TIME}\nlog.level = debug\n{QUICK_SESSION}{LONG_DRAIN}",
+             sink.parquet.schema = {COLUMNS_WITH_TIME}\nlog.level = debug\n{LONG_DRAIN}",
             S3::BUCKET
         )
         + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()));
@@ -206,12 +197,12 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
         "plays/_keystone/another/another-gone-19abcdef012-000000.json",
         manifest,
     )?;
-    let work = |events: u64| {
+    let work = || {
         let mut worker = Worker::spawn(&route)?;
-        consumed(&mut worker, events)?;
+        all_read(kafka, "lost-upload-in", &mut [&mut worker])?;
         Ok::<_, Error>(worker)
     };
-    let mut young = work(events.count())?;
+    let mut young = work()?;
     let seen = "uploads were looked through";
     young.wait_until(WORK, seen, |worker| Ok(worker.stderr().contains(seen)))?;
     drain(young)?;
@@ -219,7 +210,7 @@ fn an_upload_that_no_manifest_lists_is_aborted_when_it_is_old() -> Result<()> {
         assert!(s3.is_open(upload), "an upload that was young is gone");
     }
     proxy.set(Mode::Rewrite("<Initiated>20", "<Initiated>19"));
-    let mut old = work(0)?;
+    let mut old = work()?;
     old.wait_until(WORK, "the upload is aborted", |_| Ok(!s3.is_open(&lost)))?;
     drain(old)?;
     for upload in [&listed, &other, &elsewhere] {

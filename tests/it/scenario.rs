@@ -1,5 +1,6 @@
 //! What the scenarios share: routes to each sink, and waiting for a route to come so far.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 /// For a route to do its work; generous, since two cores serve everything.
 pub(crate) const WORK: Duration = Duration::from_secs(240);
 /// For a worker to end after SIGTERM: longer than any drain.
-pub(crate) const END: Duration = Duration::from_secs(150);
+pub(crate) const END: Duration = Duration::from_secs(240);
 /// For routes that are drained with much on its way, which may take a busy machine longer than the default allows.
 pub(crate) const LONG_DRAIN: &str = "delivery.shutdown.drain.max.ms = 50000\n";
 
@@ -132,6 +133,26 @@ pub(crate) fn all_committed(
         Ok(ends
             .iter()
             .all(|(partition, end)| *end == 0 || committed.get(partition) == Some(end)))
+    })
+}
+
+/// Waits until the workers have read everything that the topic holds. (Files wait for more rows: a commit may come with the drain only.)
+pub(crate) fn all_read(kafka: &Kafka, topic: &str, workers: &mut [&mut Worker]) -> Result<()> {
+    let ends = kafka.end_offsets(topic)?;
+    wait_for(WORK, &format!("all of {topic} is read"), || {
+        let mut read = BTreeMap::new();
+        for worker in workers.iter_mut() {
+            assert!(!worker.has_exited(), "{}", worker.stderr_tail());
+            let status = worker.status()?;
+            for partition in status["partitions"].as_array().into_iter().flatten() {
+                let number = partition["partition"].as_i64().unwrap_or_default() as i32;
+                read.insert(number, partition["read"].as_i64().unwrap_or_default());
+            }
+        }
+        match read == ends {
+            true => Ok(()),
+            false => Err(Error::new(format!("{read:?} of {ends:?}"))),
+        }
     })
 }
 

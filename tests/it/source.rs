@@ -24,7 +24,7 @@ const QUICK: &str = "kafka.topic.metadata.refresh.interval.ms = 1000\n";
 /// Everything of these topics goes to one.
 fn copy(kafka: &Kafka, name: &str, topics: &str, to: &str) -> String {
     format!(
-        "route.name = {name}\nsource.topics = {topics}\nkafka.bootstrap.servers = {}\nsink.type = kafka\nsink.kafka.topic = {to}\n{QUICK}{QUICK_SESSION}",
+        "route.name = {name}\nsource.topics = {topics}\nkafka.bootstrap.servers = {}\nsink.type = kafka\nsink.kafka.topic = {to}\n{QUICK}",
         kafka.bootstrap()
     )
 }
@@ -75,6 +75,9 @@ fn several_topics_and_an_expression_that_matches_a_later_one() -> Result<()> {
     send(kafka, "several-re-2", &events(&["re-2", "re-2 again"]))?;
     holds(&mut worker, 6)?;
     delivered(&mut worker, 4)?;
+    for topic in ["several-plain", "several-re-1", "several-re-2"] {
+        all_committed(kafka, "several", topic, &mut [&mut worker])?;
+    }
     drain(worker)?;
     assert_eq!(
         ids(kafka, "several-out")?,
@@ -192,6 +195,7 @@ fn events_that_were_deleted_unread_are_counted() -> Result<()> {
     })?;
     delivered(&mut worker, 110)?;
     assert_eq!(counter(&worker, "expired")?, 890);
+    all_committed(kafka, "expired", "expired-in", &mut [&mut worker])?;
     let errors = worker.status()?["last_errors"].to_string();
     let log = drain(worker)?;
     for text in [&errors, &log] {
@@ -215,7 +219,8 @@ fn a_static_member_restarts_without_a_rebalance() -> Result<()> {
     let properties = to_kafka(kafka, "static", "static-in", "static-out");
     let start = |id: &str| {
         let route = Route::new(&properties).set("kafka.group.instance.id", id);
-        route.set("kafka.session.timeout.ms", "40000").spawn()
+        // As long as `max.poll.interval.ms`: the restart takes as long as a busy machine takes.
+        route.set("kafka.session.timeout.ms", "300000").spawn()
     };
     let rebalances = |worker: &Worker| -> Result<f64> {
         Ok(worker.metrics()?.sum("keystone_rebalances_total", &[]))
@@ -230,9 +235,8 @@ fn a_static_member_restarts_without_a_rebalance() -> Result<()> {
         Ok(rebalances(worker)? >= 4.0)
     })?;
     let before = rebalances(&first)?;
-    load.produce_in(&kafka.bootstrap(), "static-in", 0..30_000)?;
+    load.produce(&kafka.bootstrap(), "static-in")?;
     drain(second)?;
-    load.produce_in(&kafka.bootstrap(), "static-in", 30_000..60_000)?;
     let mut second = start("two")?;
     holds(&mut second, 4)?;
     all_committed(kafka, "static", "static-in", &mut [&mut first, &mut second])?;
@@ -331,13 +335,15 @@ fn a_topic_that_was_deleted_and_made_anew_is_read_again() -> Result<()> {
 }
 
 /// A worker that is frozen for longer than its session loses its partitions, and finds that out when it wakes.
-fn freeze(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()> {
+fn freeze(kafka: &Kafka, name: &str, seed: u64, quick: &str, more: &str) -> Result<()> {
     let load = Events::new(seed, 200_000);
     let (from, to) = (format!("{name}-in"), format!("{name}-out"));
     kafka.create_topic(&from, 8, &[])?;
     kafka.create_topic(&to, 8, &[])?;
+    // Only the one that is frozen is to be missed soon.
     let properties = to_kafka(kafka, name, &from, &to) + more;
-    let (mut first, mut second) = (Worker::spawn(&properties)?, Worker::spawn(&properties)?);
+    let mut first = Worker::spawn(&format!("{properties}{quick}"))?;
+    let mut second = Worker::spawn(&properties)?;
     holds(&mut first, 4)?;
     holds(&mut second, 4)?;
     load.produce_in(&kafka.bootstrap(), &from, 0..100_000)?;
@@ -346,6 +352,9 @@ fn freeze(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()> {
     let stopped = Instant::now();
     holds(&mut second, 8)?;
     eprintln!("taken over after {:.1} s", stopped.elapsed().as_secs_f64());
+    if more == NEW_PROTOCOL {
+        kafka.lengthen_sessions(name)?;
+    }
     load.produce_in(&kafka.bootstrap(), &from, 100_000..200_000)?;
     all_committed(kafka, name, &from, &mut [&mut second])?;
     first.signal("CONT")?;
@@ -369,18 +378,18 @@ fn freeze(kafka: &Kafka, name: &str, seed: u64, more: &str) -> Result<()> {
 
 #[test]
 fn a_worker_that_was_frozen_loses_nothing() -> Result<()> {
-    freeze(Kafka::shared()?, "frozen", 34, QUICK_SESSION)
+    freeze(Kafka::shared()?, "frozen", 34, QUICK_SESSION, "")
 }
 
 #[test]
 fn a_worker_that_was_frozen_loses_nothing_under_the_new_protocol() -> Result<()> {
     let kafka = Kafka::shared()?;
     kafka.shorten_sessions("frozen-new")?;
-    freeze(kafka, "frozen-new", 36, NEW_PROTOCOL)
+    freeze(kafka, "frozen-new", 36, "", NEW_PROTOCOL)
 }
 
 /// A sink that takes connections and never answers: partitions are paused, memory stays bounded, the group keeps its member although
-/// `max.poll.interval.ms` passes several times, and nothing is committed.
+/// `max.poll.interval.ms` passes, and nothing is committed.
 #[test]
 fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     let kafka = Kafka::shared()?;
@@ -396,8 +405,7 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     });
     let properties = to_elasticsearch(kafka, "silent", "silent-in", &url, "silent")
         .replace("filter", "# filter")
-        + QUICK_SESSION
-        + "kafka.max.poll.interval.ms = 6000\n\
+        + "kafka.session.timeout.ms = 30000\nkafka.max.poll.interval.ms = 30000\n\
            sink.elasticsearch.request.timeout.ms = 3000\ndelivery.shutdown.drain.max.ms = 500\n";
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "all lanes are paused", |worker| {
@@ -408,10 +416,12 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
         Ok(lanes == paused)
     })?;
     let paused = Instant::now();
-    worker.wait_until(WORK, "the poll interval has passed three times", |worker| {
+    worker.wait_until(WORK, "the poll interval has passed", |_| {
         assert_eq!(kafka.group("silent")?, (1, "Stable".to_owned()));
-        Ok(worker.age() > Duration::from_secs(8) && paused.elapsed() > Duration::from_secs(18))
+        Ok(paused.elapsed() > Duration::from_secs(35))
     })?;
+    let log = worker.stderr();
+    assert!(!log.contains("has thrown the worker out"), "{log}");
     let memory = worker.peak_rss()? / MEBIBYTE;
     eprintln!("silent: at most {memory} MiB");
     assert!(memory < 200, "{memory} MiB at most");

@@ -10,16 +10,31 @@ use crate::scenario::{
     counter, drain, holds, send, to_kafka, topic_of, values,
 };
 
-/// Short sessions and short transactions: what a killed worker leaves behind is soon gone.
+/// For workers that are killed or stopped: what they leave open is soon gone.
+const SHORT: &str = "sink.kafka.transaction.timeout.ms = 6000\n";
+/// For the others: none is to be fenced, or thrown out, because the machine is busy.
+const PATIENT: &str = "sink.kafka.transaction.timeout.ms = 60000\n";
+const PATIENT_SESSION: &str = "kafka.session.timeout.ms = 60000\n";
+/// A worker that ends more often than this by itself is not started again.
+const RESTARTS: usize = 5;
+
 fn once(kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
-    once_in(QUICK_SESSION, kafka, name, from, to)
+    to_kafka(kafka, name, from, to)
+        + "delivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 200\n"
 }
 
-/// The same with the properties of another protocol of groups.
-fn once_in(protocol: &str, kafka: &Kafka, name: &str, from: &str, to: &str) -> String {
-    to_kafka(kafka, name, from, to)
-        + "delivery.tradeoff = no-duplicates\nsink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n"
-        + protocol
+/// Does what a container platform does: where the answer to a commit was lost for good, the worker ends, and the next one is started.
+fn keep_up(worker: &mut Worker, properties: &str, restarts: &mut usize) -> Result<()> {
+    if worker.has_exited() {
+        let log = worker.stderr();
+        *restarts += 1;
+        assert!(
+            log.contains("is not known") && *restarts <= RESTARTS,
+            "{log}"
+        );
+        *worker = Worker::spawn(properties)?;
+    }
+    Ok(())
 }
 
 fn judge(kafka: &Kafka, events: &Events, topic: &str) -> Result<()> {
@@ -36,10 +51,7 @@ fn a_drained_worker_hands_on_exactly() -> Result<()> {
     let events = Events::new(61, 200_000);
     topic_of(kafka, "once-in", &events)?;
     kafka.create_topic("once-out", 8, &[])?;
-    // Nothing is killed here: nobody is to be fenced because the machine is busy.
-    let route = Route::new(once(kafka, "once", "once-in", "once-out"))
-        .set("sink.kafka.transaction.timeout.ms", "30000")
-        .set("kafka.session.timeout.ms", "30000");
+    let route = Route::new(once(kafka, "once", "once-in", "once-out") + PATIENT + PATIENT_SESSION);
     let mut first = route.spawn()?;
     first.wait_until(WORK, "some is committed", |worker| {
         assert_eq!(
@@ -69,8 +81,11 @@ fn killed_workers_leave_nothing_twice() -> Result<()> {
     kafka.create_topic("once-killed-in", 8, &[])?;
     kafka.create_topic("once-killed-out", 8, &[])?;
     let properties = once(kafka, "once-killed", "once-killed-in", "once-killed-out");
-    let mut workers = vec![Worker::spawn(&properties)?, Worker::spawn(&properties)?];
+    let patient = format!("{properties}{PATIENT}{PATIENT_SESSION}");
+    let short = properties + SHORT + QUICK_SESSION;
+    let mut workers = vec![Worker::spawn(&short)?, Worker::spawn(&short)?];
     let parts = 4;
+    let mut restarts = 0;
     for part in 0..parts {
         let quarter = events.count() / parts;
         events.produce_in(
@@ -78,18 +93,34 @@ fn killed_workers_leave_nothing_twice() -> Result<()> {
             "once-killed-in",
             part * quarter..(part + 1) * quarter,
         )?;
-        let victim = &mut workers[0];
-        victim.wait_until(WORK, "the worker is in the middle of its work", |worker| {
-            Ok(counter(worker, "consumed")? > part * 3_000)
+        let before = restarts;
+        wait_for(WORK, "the worker is in the middle of its work", || {
+            for worker in &mut workers {
+                keep_up(worker, &short, &mut restarts)?;
+            }
+            let victim = &workers[0];
+            // One that was started again may find little to do.
+            match restarts > before || counter(victim, "consumed")? > part * 3_000 {
+                true => Ok(()),
+                false => Err(Error::new(victim.stderr_tail())),
+            }
         })?;
-        victim.sigkill();
-        workers.remove(0);
-        workers.push(Worker::spawn(&properties)?);
+        workers.remove(0).sigkill();
+        // The last two are not killed.
+        let next = if part + 2 < parts { &short } else { &patient };
+        workers.push(Worker::spawn(next)?);
     }
-    let [first, second] = &mut workers[..] else {
-        unreachable!("one goes, one comes");
-    };
-    all_committed(kafka, "once-killed", "once-killed-in", &mut [first, second])?;
+    wait_for(WORK, "all is committed", || {
+        for worker in &mut workers {
+            keep_up(worker, &patient, &mut restarts)?;
+        }
+        match kafka.committed("once-killed", "once-killed-in")?
+            == kafka.end_offsets("once-killed-in")?
+        {
+            true => Ok(()),
+            false => Err(Error::new(workers[0].stderr_tail())),
+        }
+    })?;
     for worker in workers {
         drain(worker)?;
     }
@@ -97,19 +128,28 @@ fn killed_workers_leave_nothing_twice() -> Result<()> {
 }
 
 /// A worker that was stopped for longer than its session comes back as a stranger: its open transaction comes to nothing.
-fn come_back(kafka: &Kafka, name: &str, seed: u64, protocol: &str) -> Result<()> {
+fn come_back(kafka: &Kafka, name: &str, seed: u64, quick: &str, patient: &str) -> Result<()> {
     let events = Events::new(seed, 300_000);
     let (from, to) = (format!("{name}-in"), format!("{name}-out"));
     topic_of(kafka, &from, &events)?;
     kafka.create_topic(&to, 8, &[])?;
-    let properties = once_in(protocol, kafka, name, &from, &to);
-    let mut zombie = Worker::spawn(&properties)?;
-    zombie.wait_until(WORK, "the first worker is at work", |worker| {
-        Ok(counter(worker, "consumed")? > 10_000)
+    let properties = once(kafka, name, &from, &to);
+    let short = format!("{properties}{SHORT}{quick}");
+    let mut zombie = Worker::spawn(&short)?;
+    let mut restarts = 0;
+    wait_for(WORK, "the first worker is at work", || {
+        keep_up(&mut zombie, &short, &mut restarts)?;
+        match counter(&zombie, "consumed")? > 10_000 {
+            true => Ok(()),
+            false => Err(Error::new(zombie.stderr_tail())),
+        }
     })?;
     zombie.signal("STOP")?;
-    let mut other = Worker::spawn(&properties)?;
+    let mut other = Worker::spawn(&(properties + PATIENT + patient))?;
     holds(&mut other, 8)?;
+    if patient == NEW_PROTOCOL {
+        kafka.lengthen_sessions(name)?;
+    }
     zombie.signal("CONT")?;
     all_committed(kafka, name, &from, &mut [&mut other])?;
     drain(other)?;
@@ -128,14 +168,15 @@ fn come_back(kafka: &Kafka, name: &str, seed: u64, protocol: &str) -> Result<()>
 
 #[test]
 fn a_worker_that_comes_back_from_the_dead_repeats_nothing() -> Result<()> {
-    come_back(Kafka::shared()?, "once-zombie", 63, QUICK_SESSION)
+    let kafka = Kafka::shared()?;
+    come_back(kafka, "once-zombie", 63, QUICK_SESSION, PATIENT_SESSION)
 }
 
 #[test]
 fn a_worker_that_comes_back_under_the_new_protocol_repeats_nothing() -> Result<()> {
     let kafka = Kafka::shared()?;
     kafka.shorten_sessions("once-zombie-new")?;
-    come_back(kafka, "once-zombie-new", 66, NEW_PROTOCOL)
+    come_back(kafka, "once-zombie-new", 66, NEW_PROTOCOL, NEW_PROTOCOL)
 }
 
 /// The only broker does not answer for longer than a session and a transaction may last. (It is frozen, not killed: a Kafka of one node that
@@ -146,26 +187,28 @@ fn an_outage_of_kafka_repeats_nothing() -> Result<()> {
     let events = Events::new(64, 300_000);
     topic_of(&kafka, "in", &events)?;
     kafka.create_topic("out", 8, &[])?;
-    let properties = once(&kafka, "once-outage", "in", "out");
+    let properties = once(&kafka, "once-outage", "in", "out") + SHORT + QUICK_SESSION;
     let mut worker = Worker::spawn(&properties)?;
-    worker.wait_until(WORK, "some is delivered", |worker| {
-        Ok(counter(worker, "delivered")? > 1_000)
+    let mut restarts = 0;
+    wait_for(WORK, "some is delivered", || {
+        keep_up(&mut worker, &properties, &mut restarts)?;
+        match counter(&worker, "delivered")? > 1_000 {
+            true => Ok(()),
+            false => Err(Error::new(worker.stderr_tail())),
+        }
     })?;
     kafka.pause()?;
     let away = Instant::now();
-    worker.wait_until(WORK, "session and transaction have timed out", |_| {
-        Ok(away.elapsed() > Duration::from_secs(10))
+    wait_for(WORK, "session and transaction have timed out", || {
+        keep_up(&mut worker, &properties, &mut restarts)?;
+        match away.elapsed() > Duration::from_secs(10) {
+            true => Ok(()),
+            false => Err(Error::new("not yet")),
+        }
     })?;
     kafka.resume()?;
-    // Where the answer to a commit was lost for good, the worker ends: the platform starts the next.
-    let mut restarts = 0;
     wait_for(WORK, "all is committed", || {
-        if worker.has_exited() {
-            let log = worker.stderr();
-            assert!(log.contains("is not known") && restarts == 0, "{log}");
-            restarts += 1;
-            worker = Worker::spawn(&properties)?;
-        }
+        keep_up(&mut worker, &properties, &mut restarts)?;
         match kafka.committed("once-outage", "in")? == kafka.end_offsets("in")? {
             true => Ok(()),
             false => Err(Error::new(worker.stderr_tail())),

@@ -337,14 +337,23 @@ impl Kafka {
 
     /// Has Kafka throw members of a group of the new protocol out after 6 s of silence: there it is not for the member to say.
     pub fn shorten_sessions(&self, group: &str) -> Result<()> {
+        self.set_sessions(group, "6000")
+    }
+
+    /// After as long as usual, when the one that was to be missed is gone.
+    pub fn lengthen_sessions(&self, group: &str) -> Result<()> {
+        self.set_sessions(group, "45000")
+    }
+
+    fn set_sessions(&self, group: &str, millis: &str) -> Result<()> {
         let config = AlterConfig::new(ResourceSpecifier::Group(group))
-            .set("consumer.session.timeout.ms", "6000")
+            .set("consumer.session.timeout.ms", millis)
             .set("consumer.heartbeat.interval.ms", "500");
         let answers = block_on(self.admin()?.alter_configs([&config], &admin_options()))?;
         match answers.first() {
             Some(Ok(_)) => Ok(()),
             answer => Err(Error::new(format!(
-                "Kafka did not shorten the sessions of group {group}: {answer:?}"
+                "Kafka did not set the sessions of group {group}: {answer:?}"
             ))),
         }
     }

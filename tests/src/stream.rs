@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use crate::events::{Failures, producer};
@@ -12,6 +13,10 @@ use crate::{Doing, Error, Events, Result};
 
 /// What is due is sent this often: events come in small groups.
 const TICK: Duration = Duration::from_millis(5);
+/// More than of this time is never due at once: what a stall of the machine has left out is not made up for.
+const MOST_DUE: Duration = Duration::from_secs(1);
+/// For a full queue to have room again.
+const FULL: Duration = Duration::from_secs(240);
 /// For what is not acknowledged when the stream ends.
 const FLUSH: Duration = Duration::from_secs(240);
 /// Milliseconds that an event waits for others in the producer.
@@ -38,20 +43,34 @@ impl Stream {
         let producer = producer(bootstrap, LINGER, failures.clone())?;
         let (stop, topic) = (ended.clone(), topic.to_owned());
         let thread = std::thread::spawn(move || {
-            let (start, mut count) = (Instant::now(), 0);
-            let send = |partition: i32, key: &str, event: &str| {
-                let record = BaseRecord::to(&topic)
+            let send = |partition: i32, key: &str, event: &str| -> Result<()> {
+                let mut record = BaseRecord::to(&topic)
                     .partition(partition)
                     .key(key)
                     .payload(event);
-                producer
-                    .send(record)
-                    .map_err(|(error, _)| error)
-                    .doing("producing an event")
+                let deadline = Instant::now() + FULL;
+                while let Err((error, refused)) = producer.send(record) {
+                    let full = matches!(
+                        error,
+                        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+                    );
+                    if !full || Instant::now() > deadline {
+                        return Err(error).doing("producing an event");
+                    }
+                    std::thread::sleep(TICK);
+                    record = refused;
+                }
+                Ok(())
             };
+            let (mut last, mut count) = (Instant::now(), 0);
+            // In millionths of an event.
+            let mut due = 0;
             while !stop.load(Ordering::SeqCst) {
-                let due = start.elapsed().as_millis() as u64 * rate / 1000;
-                while count < due.min(events.count()) {
+                let now = Instant::now();
+                due += (now - last).min(MOST_DUE).as_micros() as u64 * rate;
+                last = now;
+                while due >= 1_000_000 && count < events.count() {
+                    due -= 1_000_000;
                     let partition = events.partition(count);
                     send(partition, &events.id(count), &events.event(count))?;
                     count += 1;

@@ -1,7 +1,7 @@
 //! Back pressure, stops under load, two workers in one group.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::mocking::MockCluster;
@@ -50,7 +50,11 @@ fn a_slow_sink_bounds_what_is_in_flight() {
     bench.produce(20_000);
     let open = Arc::new(AtomicBool::new(false));
     let sink = closed_until(&bench, &open);
-    let options = ["delivery.batch.max.events=50", "delivery.max.in.flight=2"];
+    let options = [
+        "delivery.batch.max.events=50",
+        "delivery.batch.max.age.ms=600000",
+        "delivery.max.in.flight=2",
+    ];
     let running = bench.start(sink, &options);
     let shared = running.shared.clone();
     let most = || {
@@ -86,27 +90,49 @@ fn a_slow_sink_bounds_what_is_in_flight() {
 
 /// What SIGTERM does: drained and committed, and the next worker delivers the rest, nothing twice.
 fn a_stop_under_load() {
+    const COUNT: usize = 10_000; // far more than the lanes hold
     let bench = Bench::new("stop-under-load", 4);
-    bench.produce(4_000);
-    let slow = |least| {
+    bench.produce(COUNT);
+    let open = Arc::new(AtomicBool::new(false));
+    let some = {
+        let (open, taken) = (open.clone(), AtomicUsize::new(0));
         Scripted::new(&bench.record, move |call| {
-            Act::after_ms(least + call.number % 9, Act::done())
+            let first = taken.fetch_add(call.batch.len(), Ordering::Relaxed) < 500;
+            if first || open.load(Ordering::Relaxed) {
+                Act::after_ms(call.number % 9, Act::done())
+            } else {
+                Act::retry()
+            }
         })
     };
-    let running = bench.start(slow(20), &[]);
-    running.until("some is delivered", || bench.record.count() > 500);
+    let running = bench.start(some, &["delivery.shutdown.drain.max.ms=120000"]);
+    running.until("some is delivered", || bench.record.count() >= 500);
+    running.shared.request_stop();
+    // Twice: the first round after the request may be one that still hands over what was read.
+    for _ in 0..2 {
+        let now = Instant::now();
+        running.until("the consumer thread has gone round", || {
+            now.elapsed() > running.shared.heartbeat_age()
+        });
+    }
+    open.store(true, Ordering::Relaxed);
     let first = running.stop().expect("drained");
     assert_eq!((first.consumed, first.in_flight), (first.delivered, 0));
-    assert!(first.delivered < 4_000, "there was no load any more");
+    assert!(first.delivered < COUNT as u64, "there was no load any more");
     bench.assert_commits_safe();
     assert_eq!(
         bench.committed().values().sum::<i64>(),
         first.delivered as i64
     );
-    let running = bench.start(slow(0), &[]);
+    let running = bench.start(
+        Scripted::new(&bench.record, |call| {
+            Act::after_ms(call.number % 9, Act::done())
+        }),
+        &[],
+    );
     running.until("all is delivered", || bench.record.complete());
     let second = running.stop().expect("drained");
-    assert_eq!(first.delivered + second.delivered, 4_000);
+    assert_eq!(first.delivered + second.delivered, COUNT as u64);
     bench.assert_finished();
     bench.record.assert_once();
 }

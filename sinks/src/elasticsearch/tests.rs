@@ -286,7 +286,6 @@ async fn the_next_attempt_after_a_failure_goes_to_another_node() {
     let batch = texts(&["{}"]);
     assert_eq!(retry(sink.deliver(&batch).await).reason, "unreachable");
     sink.deliver(&batch).await.unwrap();
-    sink.deliver(&batch).await.unwrap();
     let problems = sink.state().problems;
     assert!(
         problems[0].contains("refused") && problems[0].contains(&dead.to_string()),

@@ -27,6 +27,8 @@ pub use servers::Servers;
 
 /// Whether Parquet files are published in two phases under these tradeoffs, so that a crash repeats no rows.
 const TWO_PHASE_PUBLISH: bool = true;
+/// What a worker says that can't know what has become of its last transaction.
+const NOT_KNOWN: &str = "kafka has committed the last transaction is not known";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
@@ -74,12 +76,12 @@ impl Cell {
             .collect()
     }
 
-    /// Whether a worker may end by itself under this fault: where the broker answers nothing for long, it can't know whether Kafka has
-    /// carried out its last transaction, and only a new one can find out.
-    fn may_end(self, fault: Fault) -> bool {
+    /// Whether a worker may end by itself with these last words: where the broker answers nothing for long, by the fault or on a busy
+    /// machine, it can't know whether Kafka has carried out its last transaction, and only a new one can find out.
+    fn may_end(self, fault: Fault, last: &str) -> bool {
         self.sink == Sink::Kafka
             && self.tradeoff == Tradeoff::NoDuplicates
-            && fault.is_of_the_broker()
+            && (fault.is_of_the_broker() || last.contains(NOT_KNOWN))
     }
 
     /// Whether a reader must see no event twice, whatever happens. Elsewhere what was exposed may be there twice.
@@ -216,6 +218,12 @@ impl Fault {
                 | Fault::BrokerHalf
                 | Fault::BrokerLate
         )
+    }
+
+    /// Whether Kafka has to miss workers soon. Elsewhere none is to be thrown out, or to lose its transaction, because the machine is busy.
+    fn is_to_be_missed(self) -> bool {
+        self.is_of_the_broker()
+            || matches!(self, Fault::Kill | Fault::KillBucket | Fault::NewProtocol)
     }
 
     /// Whether workers end and join: what is announced just before counts then, and each repetition.

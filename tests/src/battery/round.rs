@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::proxy::Mode;
-use crate::{Error, Events, Result, Stream, wait_for};
+use crate::{Error, Events, Kafka, Result, Stream, wait_for};
 
 use super::route::{Route, SLOW_PRODUCER};
 use super::servers::Servers;
@@ -91,7 +91,7 @@ pub fn run(
     let stalls: Vec<Duration> = watches.into_iter().map(Watch::end).collect();
     has_lasted(fault, &routes, &stalls)?;
     for (route, reader) in routes.iter_mut().zip(readers) {
-        route.finish()?;
+        route.finish(fault, &servers.kafka.server)?;
         route.problems.extend(reader.and_then(Reader::end));
     }
     if fault == Fault::Pressure && servers.refused()? == 0 {
@@ -139,13 +139,10 @@ fn check(
         // One event may be tried, and written, more than once.
         false => verdict.duplicated.len() as u64,
     };
-    if !route.cell.may_end(fault) {
-        let told = route
-            .ended
-            .iter()
-            .map(|last| format!("a worker ended by itself: {last}"));
-        route.problems.extend(told);
-    }
+    let ended = route.ended.iter();
+    let told = ended.filter(|last| !route.cell.may_end(fault, last));
+    let told = told.map(|last| format!("a worker ended by itself: {last}"));
+    route.problems.extend(told);
     if route.cell.is_exact() && twice > 0 {
         route
             .problems
@@ -184,8 +181,8 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
                 for route in routes.iter_mut() {
                     supervise(std::slice::from_mut(route), dice.between(TICK, 8 * TICK))?;
                     match fault {
-                        Fault::Terminate => route.terminate_one(dice, RATE)?,
-                        _ => route.kill_one(dice, RATE),
+                        Fault::Terminate => route.terminate_one(dice, &servers.kafka.server)?,
+                        _ => route.kill_one(dice, &servers.kafka.server)?,
                     }
                     route.join()?;
                 }
@@ -193,7 +190,9 @@ fn make(servers: &mut Servers, fault: Fault, routes: &mut [Route], dice: &mut Di
             }
             Ok(())
         }
-        Fault::ComeAndGo | Fault::NewProtocol => come_and_go(fault, routes, dice),
+        Fault::ComeAndGo | Fault::NewProtocol => {
+            come_and_go(&servers.kafka.server, fault, routes, dice)
+        }
         Fault::BrokerRestart => {
             let away = dice.between(10 * TICK, 60 * TICK);
             let kafka = &mut servers.kafka.server;
@@ -342,7 +341,7 @@ fn outlast(routes: &mut [Route], fault: impl FnOnce() -> Result<()> + Send) -> R
 }
 
 /// About once a second a worker joins or leaves each group, which has one to three.
-fn come_and_go(fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()> {
+fn come_and_go(kafka: &Kafka, fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()> {
     let may_be_killed = fault == Fault::NewProtocol;
     for _ in 0..8 {
         for route in routes.iter_mut() {
@@ -353,8 +352,8 @@ fn come_and_go(fault: Fault, routes: &mut [Route], dice: &mut Dice) -> Result<()
             };
             match joins {
                 true => route.join()?,
-                false if may_be_killed && dice.below(2) == 0 => route.kill_one(dice, RATE),
-                false => route.terminate_one(dice, RATE)?,
+                false if may_be_killed && dice.below(2) == 0 => route.kill_one(dice, kafka)?,
+                false => route.terminate_one(dice, kafka)?,
             }
         }
         supervise(routes, dice.between(12 * TICK, 28 * TICK))?;

@@ -1,12 +1,14 @@
 //! One cell of a round: its route, its workers, and what a reader finds in its sink.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::events::{COLUMNS, FILTER, PROJECTION};
 use crate::kafka::Isolation;
-use crate::{Error, Judge, Result, Verdict, Worker, wait_for};
+use crate::{Error, Judge, Kafka, Result, Verdict, Worker, wait_for};
 
 use super::servers::{Servers, index};
 use super::watch::Reader;
@@ -15,7 +17,7 @@ use super::{Cell, Dice, Fault, Sink, Tradeoff};
 /// For workers to start and take their partitions; generous, since two cores serve everything.
 const START: Duration = Duration::from_secs(180);
 /// For a worker to end after SIGTERM: longer than any drain.
-const END: Duration = Duration::from_secs(150);
+const END: Duration = Duration::from_secs(240);
 /// What a worker says when it has subscribed.
 const READING: &str = ": reading topics=";
 /// The `client.id` of the producers where the sink is slow.
@@ -24,8 +26,12 @@ pub(super) const SLOW_PRODUCER: &str = "faults-slow";
 const GIVEN_UP: &str = "partitions were given up before all was settled; whoever holds them next delivers it again unsettled_batches=";
 /// One event in so many is kept by the filter.
 const KEPT: u64 = 6;
-/// What a worker says that could not drain in time.
-const NOT_DRAINED: &str = "were not settled within delivery.shutdown.drain.max.ms";
+/// The last words of a worker that could not drain or commit all in time.
+const NOT_DRAINED: [&str; 3] = [
+    "were not settled within delivery.shutdown.drain.max.ms",
+    "was not put into a batch within delivery.shutdown.drain.max.ms",
+    "has not acknowledged the commit",
+];
 /// A worker that ends more often than this is not started again.
 const RESTARTS: usize = 5;
 
@@ -39,6 +45,7 @@ pub(super) struct Route {
     pub(super) ended: Vec<String>,
     pub(super) problems: Vec<String>,
     worker: crate::Route,
+    topic: String,
     target: Target,
     /// Sent SIGTERM, not yet ended, with what could be repeated if they don't drain.
     leaving: Vec<(Worker, u64)>,
@@ -68,13 +75,15 @@ impl Route {
         };
         let properties = format!(
             "{small}route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = 127.0.0.1:{}\nfilter = {FILTER}\n\
-             projection = {PROJECTION}\ndelivery.tradeoff = {}\n{}{sink}",
+             projection = {PROJECTION}\ndelivery.tradeoff = {}\ndelivery.shutdown.drain.max.ms = 120000\n{}{sink}",
             servers.kafka.proxy.port(),
             cell.tradeoff.name(),
             match fault {
                 // The broker says how long a session is.
                 Fault::NewProtocol => "kafka.group.protocol = consumer\n",
-                _ => "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n",
+                _ if fault.is_to_be_missed() =>
+                    "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n",
+                _ => "kafka.heartbeat.interval.ms = 500\n",
             }
         );
         let mut worker = crate::Route::new(properties);
@@ -91,6 +100,7 @@ impl Route {
             ended: Vec::new(),
             problems: Vec::new(),
             worker,
+            topic: topic.to_owned(),
             target,
             leaving: Vec::new(),
         };
@@ -142,12 +152,13 @@ impl Route {
     }
 
     /// SIGKILL to one, once it has said what that may repeat.
-    pub(super) fn kill_one(&mut self, dice: &mut Dice, rate: u64) {
+    pub(super) fn kill_one(&mut self, dice: &mut Dice, kafka: &Kafka) -> Result<()> {
         let victim = dice.below(self.workers.len() as u64) as usize;
         let mut worker = self.workers.remove(victim);
-        self.exposed += exposure_at_most(&worker, rate);
+        let announced = Announced::by(&worker);
         worker.sigkill();
-        self.exposed += self.given_up(&worker);
+        self.exposed += announced.by_now(kafka, &self.topic)? + self.given_up(&worker);
+        Ok(())
     }
 
     /// What a worker says it gave up unsettled in rebalances, as events at most.
@@ -167,7 +178,7 @@ impl Route {
     }
 
     /// SIGTERM to one; how it ended is looked at in [`Route::finish`].
-    pub(super) fn terminate_one(&mut self, dice: &mut Dice, rate: u64) -> Result<()> {
+    pub(super) fn terminate_one(&mut self, dice: &mut Dice, kafka: &Kafka) -> Result<()> {
         let victim = dice.below(self.workers.len() as u64) as usize;
         let mut worker = self.workers.remove(victim);
         // Before it listens for signals, SIGTERM is no request to drain.
@@ -178,10 +189,16 @@ impl Route {
                 false => Err(Error::new(worker.stderr_tail())),
             }
         })?;
-        let exposed = exposure_at_most(&worker, rate);
+        self.terminate(worker, kafka)
+    }
+
+    /// SIGTERM, once it has said what its end may repeat if it can't drain.
+    fn terminate(&mut self, mut worker: Worker, kafka: &Kafka) -> Result<()> {
+        let announced = Announced::by(&worker);
         if !worker.has_exited() {
             worker.sigterm()?;
         }
+        let exposed = announced.by_now(kafka, &self.topic)?;
         self.leaving.push((worker, exposed));
         Ok(())
     }
@@ -207,31 +224,28 @@ impl Route {
         Ok(())
     }
 
-    /// SIGTERM to all; each must drain and end with exit code 0. Only where the time to drain is short by choice, a worker that had to
-    /// leave under load may say that it was too short: only then what it had announced may be there twice.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        for worker in &mut self.workers {
-            worker.sigterm()?;
+    /// SIGTERM to all. Each must drain and end with exit code 0, or say that it could not: one that a busy machine has thrown out of its
+    /// group meanwhile can't commit any more. Then what it had announced may be there twice, where that may be at all.
+    pub(super) fn finish(&mut self, fault: Fault, kafka: &Kafka) -> Result<()> {
+        for worker in std::mem::take(&mut self.workers) {
+            self.terminate(worker, kafka)?;
         }
-        let at_rest = self.workers.drain(..).map(|worker| (worker, None));
-        let under_load = self.leaving.drain(..);
-        let under_load = under_load.map(|(worker, exposed)| (worker, Some(exposed)));
-        let leaving: Vec<_> = at_rest.chain(under_load).collect();
-        for (mut worker, exposed) in leaving {
+        for (mut worker, exposed) in std::mem::take(&mut self.leaving) {
             let (status, log) = worker.wait_exit(END)?;
             self.exposed += self.given_up(&worker);
+            if status.code() == Some(0) {
+                continue;
+            }
+            // The log goes with the worker.
+            eprintln!("  {}: {}", self.name, worker.stderr());
             let last = log.lines().last().unwrap_or_default();
-            let is_cut = status.code() == Some(1) && last.contains(NOT_DRAINED);
-            match exposed.filter(|_| self.cell.tradeoff == Tradeoff::LowLatency) {
-                _ if status.code() == Some(0) => {}
-                Some(exposed) if is_cut => self.exposed += exposed,
-                _ => {
-                    // The log goes with the worker.
-                    eprintln!("  {}: {}", self.name, worker.stderr());
-                    self.problems.push(format!(
-                        "a worker ended with {status} after SIGTERM: {last}"
-                    ));
-                }
+            let is_told = NOT_DRAINED.iter().any(|words| last.contains(words))
+                || self.cell.may_end(fault, last);
+            match status.code() == Some(1) && is_told {
+                true => self.exposed += exposed,
+                false => self.problems.push(format!(
+                    "a worker ended with {status} after SIGTERM: {last}"
+                )),
             }
         }
         Ok(())
@@ -288,18 +302,41 @@ impl Route {
     }
 }
 
-/// What a crash of this worker could repeat: what it says, and what it may read (of `rate` events a second) until the crash comes. Where it
-/// has more to read than of the last second, it is catching up, and all of that may come before.
-fn exposure_at_most(worker: &Worker, rate: u64) -> u64 {
-    let start = Instant::now();
-    // One that does not answer has not begun.
-    let Ok(metrics) = worker.metrics() else {
-        return 0;
-    };
-    let lag = metrics.sum("keystone_lag_events", &[]) as u64;
-    let waiting = if lag > rate { lag } else { 0 };
-    let since = rate * (start.elapsed().as_millis() as u64 + 50) / 1_000;
-    metrics.sum("keystone_duplicate_exposure_events", &[]) as u64 + (waiting + since) / KEPT
+/// What a worker says that its end could repeat, and how far it has read by then.
+struct Announced {
+    exposed: u64,
+    /// By partition.
+    read: BTreeMap<i32, i64>,
+}
+
+impl Announced {
+    /// One that does not answer has not begun.
+    fn by(worker: &Worker) -> Announced {
+        let status = worker.status().unwrap_or_default();
+        let partitions = status["partitions"].as_array();
+        let partitions = partitions.map(Vec::as_slice).unwrap_or_default();
+        let exposed = |partition: &Value| partition["exposed_events"].as_u64();
+        let read = |partition: &Value| {
+            let number = partition["partition"].as_i64()? as i32;
+            Some((number, partition["read"].as_i64().unwrap_or(0)))
+        };
+        Announced {
+            exposed: partitions.iter().filter_map(exposed).sum(),
+            read: partitions.iter().filter_map(read).collect(),
+        }
+    }
+
+    /// The same when the worker has ended, however long that took: it may have read, and delivered, all that had come by then.
+    fn by_now(&self, kafka: &Kafka, topic: &str) -> Result<u64> {
+        let ends = kafka.end_offsets(topic)?;
+        let unread = self.read.iter().map(|(partition, read)| {
+            let end = ends.get(partition).copied().unwrap_or(*read);
+            (end - read).max(0) as u64
+        });
+        let unread: u64 = unread.sum();
+        // One in six on average: beside it five times as much as that varies.
+        Ok(self.exposed + unread / KEPT + 2 * unread.isqrt())
+    }
 }
 
 /// The sink's place, made, and the route's lines for it.
@@ -312,8 +349,11 @@ fn target(servers: &mut Servers, fault: Fault, cell: Cell, name: &str) -> Result
             if fault == Fault::SinkSlow {
                 lines += &format!("sink.kafka.client.id = {SLOW_PRODUCER}\n");
             } else if cell.tradeoff == Tradeoff::NoDuplicates {
-                // What a killed worker leaves behind is soon gone.
-                lines += "sink.kafka.transaction.max.ms = 200\nsink.kafka.transaction.timeout.ms = 6000\n";
+                lines += "sink.kafka.transaction.max.ms = 200\n";
+                if fault.is_to_be_missed() {
+                    // What a killed worker leaves behind is soon gone.
+                    lines += "sink.kafka.transaction.timeout.ms = 6000\n";
+                }
             }
             Ok((Target::Topic(topic), lines))
         }
