@@ -11,7 +11,7 @@ use crate::table::Spread;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
     cpu_seconds: f64,
-    /// Requests that were answered with 429.
+    /// Requests, or parts of them, that were turned away (429).
     rejected: u64,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn render(loads: &[Load], events: u64) -> String {
     let _ = writeln!(
         text,
         "\nElasticsearch itself took {:.1} ({:.1} to {:.1}) CPU-seconds per million events consumed in the worker's runs: {:.1} ({:.1} to {:.1}) cores for as \
-         long as they lasted. It answered {rejected} requests with 429 in all of them.",
+         long as they lasted. It turned away {rejected} requests or parts of them (429) in all of them.",
         cpu.median / million,
         cpu.least / million,
         cpu.most / million,

@@ -4,7 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// What a worker is built from.
-const SOURCES: [&str; 4] = ["router", "sinks", "dsl", "config"];
+const SOURCES: [&str; 6] = [
+    "router",
+    "sinks",
+    "dsl",
+    "config",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 /// A line for each table; a `+` stands for changes to the worker that are not committed.
 pub(crate) fn line(root: &Path) -> String {

@@ -464,7 +464,9 @@ impl<'c> Intake<'c> {
         let drained = context.drain(&keys, shared.route.shutdown_drain)
             || (shared.offsets().unsettled(&keys) == 0 && shared.ledger.view().in_flight == 0);
         let mut committed = context.commit_within(None, LAST_COMMIT);
-        while drained && !committed && shared.failure().is_none() && Instant::now() < deadline {
+        // Who was thrown out of the group can't commit, and does not come back while it drains.
+        let may_commit = || shared.failure().is_none() && !self.consumer.assignment_lost();
+        while drained && !committed && may_commit() && Instant::now() < deadline {
             committed = context.commit_within(None, LAST_COMMIT);
         }
         if shared.failure().is_some() {

@@ -80,19 +80,6 @@ const SOURCE: &[OptionSpec] = &[
         example: "",
     },
     OptionSpec {
-        key: "source.fetch.min.interval.ms",
-        kind: Kind::Millis { min: 0, max: 1_000 },
-        default: Default::ByTradeoff(Tradeoff3 {
-            low_latency: "2",
-            balanced: "0",
-            no_duplicates: "0",
-        }),
-        secret: false,
-        doc: "While records come in, the next fetch waits this long after the last one: fewer and larger answers, and the less a machine is \
-              loaded, the earlier the slowest events arrive. What comes after a pause is fetched at once. With 0 librdkafka fetches ahead.",
-        example: "",
-    },
-    OptionSpec {
         key: "source.format",
         kind: Kind::Choice(&["json", "raw"]),
         default: Default::Value("json"),

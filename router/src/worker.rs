@@ -364,13 +364,6 @@ pub fn consumer_config(settings: &Settings) -> ClientConfig {
     let wait = wait.to_string();
     defaults.push(("fetch.min.bytes", &least));
     defaults.push(("fetch.wait.max.ms", &wait));
-    let interval = settings.millis("source.fetch.min.interval.ms").as_millis();
-    let pause = interval.to_string();
-    if interval > 0 {
-        // A queue with one record in it is "full": librdkafka puts the next fetch off, but only while something came in.
-        defaults.push(("fetch.queue.backoff.ms", &pause));
-        defaults.push(("queued.min.messages", "1"));
-    }
     if !new_protocol {
         // With `group.protocol = consumer` the broker's assignor counts and this property is refused.
         defaults.push(("partition.assignment.strategy", "cooperative-sticky"));

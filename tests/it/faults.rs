@@ -10,11 +10,13 @@ use keystone_tests::proxy::{Mode, Proxy};
 use keystone_tests::{Elasticsearch, Events, Judge, Kafka, Metastore, Result, S3, Verdict, Worker};
 
 use crate::scenario::{
-    END, LONG_DRAIN, QUICK_SESSION, WORK, all_committed, all_read, consumed, counter, drain,
-    file_url, holds, source, to_elasticsearch, to_kafka, to_parquet, topic_of,
+    LONG_DRAIN, QUICK_SESSION, WORK, all_committed, all_read, consumed, counter, drain, file_url,
+    holds, source, to_elasticsearch, to_kafka, to_parquet, topic_of,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
+/// What a worker says whose sink took too long at the end.
+const NOT_CLOSED: &str = "could not be closed in time";
 
 /// Two workers on one route; one is killed in the middle of the work, a third takes over. Ends when all is committed.
 fn kill_one_of_two(
@@ -189,45 +191,42 @@ fn a_drained_worker_repeats_nothing() -> Result<()> {
     let to_topic = to_kafka(kafka, "drained-kafka", topic, "drained-out");
     let location = file_url(directory.path());
     let to_files = to_parquet(kafka, "drained-parquet", table, &location);
+    let mut hurried = false;
     for (route, from, properties) in [
         ("drained-kafka", topic, to_topic),
         ("drained-parquet", table, to_files),
     ] {
         let properties = properties + LONG_DRAIN;
-        let half = events.count() / 2;
         kafka.create_topic(from, 8, &[])?;
-        events.produce_in(&kafka.bootstrap(), from, 0..half)?;
-        let mut first = Worker::spawn(&properties)?;
-        consumed(&mut first, 1)?;
-        drain(first)?;
-        // However much of it the first one got: it was drained in the middle.
-        events.produce_in(&kafka.bootstrap(), from, half..events.count())?;
-        let committed: i64 = kafka.committed(route, from)?.values().sum();
-        eprintln!(
-            "{route}: drained after {committed} of {} events",
-            events.count()
-        );
-        assert!(
-            committed > 0 && committed < events.count() as i64,
-            "{committed}: not in the middle"
-        );
+        let (mut produced, mut committed) = (0, 0);
+        // One that is done before it is told to stop proves nothing: the next one gets more.
+        while committed == produced {
+            let before = produced;
+            produced += events.count() / 4;
+            assert!(
+                produced <= events.count(),
+                "no worker was drained in the middle"
+            );
+            events.produce_in(&kafka.bootstrap(), from, before..produced)?;
+            let mut first = Worker::spawn(&properties)?;
+            consumed(&mut first, 1)?;
+            hurried |= drain(first)?.contains(NOT_CLOSED);
+            committed = kafka.committed(route, from)?.values().sum::<i64>() as u64;
+        }
+        eprintln!("{route}: drained after {committed} of {produced} events");
+        assert!(committed > 0);
+        events.produce_in(&kafka.bootstrap(), from, produced..events.count())?;
         let mut second = Worker::spawn(&properties)?;
-        consumed(&mut second, events.count() - committed as u64)?;
-        assert_eq!(
-            counter(&second, "consumed")?,
-            events.count() - committed as u64
-        );
+        consumed(&mut second, events.count() - committed)?;
+        assert_eq!(counter(&second, "consumed")?, events.count() - committed);
         if from == topic {
             all_committed(kafka, route, from, &mut [&mut second])?;
         }
-        drain(second)?;
+        hurried |= drain(second)?.contains(NOT_CLOSED);
     }
-    // Both workers take their locks with them; the file of one that was in a hurry may stay, and is swept.
-    for lock in std::fs::read_dir(directory.path().join("_keystone/locks"))? {
-        let lock = lock?.path();
-        let file = std::fs::File::open(&lock)?;
-        assert!(file.try_lock().is_ok(), "{} is held", lock.display());
-    }
+    // Workers take their locks with them, unless they say that they could not close in time.
+    let mut locks = std::fs::read_dir(directory.path().join("_keystone/locks"))?;
+    assert!(hurried || locks.next().is_none(), "a lock was left");
     let mut judge = Judge::new(events.expected(), "event_id");
     judge.topic(kafka, "drained-out", Isolation::ReadCommitted)?;
     judge.verdict().assert_exact();
@@ -402,7 +401,7 @@ fn ends_without_a_broker(signal: &str) -> Result<()> {
         Ok(!ready && text.contains("kafka.bootstrap.servers"))
     })?;
     worker.signal(signal)?;
-    let (status, log) = worker.wait_exit(END)?;
+    let (status, log) = worker.wait_exit(Duration::from_secs(29))?;
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains(&format!("SIG{signal}: draining")), "{log}");
     Ok(())

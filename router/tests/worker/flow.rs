@@ -52,7 +52,7 @@ fn a_slow_sink_bounds_what_is_in_flight() {
     let sink = closed_until(&bench, &open);
     let options = [
         "delivery.batch.max.events=50",
-        "delivery.batch.max.age.ms=600000",
+        "delivery.batch.max.age.ms=5000",
         "delivery.max.in.flight=2",
     ];
     let running = bench.start(sink, &options);

@@ -91,7 +91,7 @@ pub fn run(
     let stalls: Vec<Duration> = watches.into_iter().map(Watch::end).collect();
     has_lasted(fault, &routes, &stalls)?;
     for (route, reader) in routes.iter_mut().zip(readers) {
-        route.finish(fault, &servers.kafka.server)?;
+        route.finish()?;
         route.problems.extend(reader.and_then(Reader::end));
     }
     if fault == Fault::Pressure && servers.refused()? == 0 {
