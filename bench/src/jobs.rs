@@ -360,6 +360,11 @@ pub(crate) fn consumed(mut worker: Worker, started: Instant, count: u64) -> Resu
         let consumed = worker.metrics()?.sum("keystone_events_consumed_total", &[]);
         Ok(consumed as u64 >= count)
     })?;
+    ended(worker, started)
+}
+
+/// Ends a worker by SIGTERM; what it cost from its start to its end.
+pub(crate) fn ended(mut worker: Worker, started: Instant) -> Result<Cost> {
     worker.sigterm()?;
     let cost = measure::until_ended(worker.pid(), started, END)?;
     ended_well(worker)?;

@@ -1,7 +1,5 @@
 //! What a run asked of Elasticsearch itself: whether the server was kept busy, and whether it had to turn requests away.
 
-use std::fmt::Write;
-
 use keystone_tests::{Elasticsearch, Error, Result};
 use serde_json::Value;
 
@@ -68,19 +66,16 @@ pub(crate) fn render(loads: &[Load], events: u64) -> String {
     };
     let million = events as f64 / 1e6;
     let rejected: u64 = loads.iter().map(|load| load.rejected).sum();
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
+    format!(
         "\nElasticsearch itself took {:.1} ({:.1} to {:.1}) CPU-seconds per million events consumed in the worker's runs: {:.1} ({:.1} to {:.1}) cores for as \
-         long as they lasted. It turned away {rejected} requests or parts of them (429) in all of them.",
+         long as they lasted. It turned away {rejected} requests or parts of them (429) in all of them.\n",
         cpu.median / million,
         cpu.least / million,
         cpu.most / million,
         busy.median,
         busy.least,
         busy.most
-    );
-    text
+    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keystone_tests::events::{COLUMNS_WITH_TIME, FILTER, PROJECTION, PROJECTION_WITH_TIME};
+use keystone_tests::worker::read_in;
 use keystone_tests::{Error, Events, Kafka, Result, Worker, block_on, wait_for};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -143,11 +144,7 @@ pub(crate) fn all_read(kafka: &Kafka, topic: &str, workers: &mut [&mut Worker]) 
         let mut read = BTreeMap::new();
         for worker in workers.iter_mut() {
             assert!(!worker.has_exited(), "{}", worker.stderr_tail());
-            let status = worker.status()?;
-            for partition in status["partitions"].as_array().into_iter().flatten() {
-                let number = partition["partition"].as_i64().unwrap_or_default() as i32;
-                read.insert(number, partition["read"].as_i64().unwrap_or_default());
-            }
+            read.extend(read_in(&worker.status()?));
         }
         match read == ends {
             true => Ok(()),

@@ -37,6 +37,23 @@ fn keep_up(worker: &mut Worker, properties: &str, restarts: &mut usize) -> Resul
     Ok(())
 }
 
+/// Waits until the worker, kept up, has come so far.
+fn kept_up(
+    worker: &mut Worker,
+    properties: &str,
+    restarts: &mut usize,
+    what: &str,
+    come_so_far: impl Fn(&Worker) -> Result<bool>,
+) -> Result<()> {
+    wait_for(WORK, what, || {
+        keep_up(worker, properties, restarts)?;
+        match come_so_far(worker)? {
+            true => Ok(()),
+            false => Err(Error::new(worker.stderr_tail())),
+        }
+    })
+}
+
 fn judge(kafka: &Kafka, events: &Events, topic: &str) -> Result<()> {
     let mut judge = Judge::new(events.expected(), "event_id");
     judge.topic(kafka, topic, Isolation::ReadCommitted)?;
@@ -137,13 +154,9 @@ fn come_back(kafka: &Kafka, name: &str, seed: u64, quick: &str, patient: &str) -
     let short = format!("{properties}{SHORT}{quick}");
     let mut zombie = Worker::spawn(&short)?;
     let mut restarts = 0;
-    wait_for(WORK, "the first worker is at work", || {
-        keep_up(&mut zombie, &short, &mut restarts)?;
-        match counter(&zombie, "consumed")? > 10_000 {
-            true => Ok(()),
-            false => Err(Error::new(zombie.stderr_tail())),
-        }
-    })?;
+    let at_work = |worker: &Worker| Ok(counter(worker, "consumed")? > 10_000);
+    let what = "the first worker is at work";
+    kept_up(&mut zombie, &short, &mut restarts, what, at_work)?;
     zombie.signal("STOP")?;
     let mut other = Worker::spawn(&(properties + PATIENT + patient))?;
     holds(&mut other, 8)?;
@@ -190,29 +203,20 @@ fn an_outage_of_kafka_repeats_nothing() -> Result<()> {
     let properties = once(&kafka, "once-outage", "in", "out") + SHORT + QUICK_SESSION;
     let mut worker = Worker::spawn(&properties)?;
     let mut restarts = 0;
-    wait_for(WORK, "some is delivered", || {
-        keep_up(&mut worker, &properties, &mut restarts)?;
-        match counter(&worker, "delivered")? > 1_000 {
-            true => Ok(()),
-            false => Err(Error::new(worker.stderr_tail())),
-        }
+    let mut until = |what: &str, come_so_far: &dyn Fn(&Worker) -> Result<bool>| {
+        kept_up(&mut worker, &properties, &mut restarts, what, come_so_far)
+    };
+    until("some is delivered", &|worker| {
+        Ok(counter(worker, "delivered")? > 1_000)
     })?;
     kafka.pause()?;
     let away = Instant::now();
-    wait_for(WORK, "session and transaction have timed out", || {
-        keep_up(&mut worker, &properties, &mut restarts)?;
-        match away.elapsed() > Duration::from_secs(10) {
-            true => Ok(()),
-            false => Err(Error::new("not yet")),
-        }
+    until("session and transaction have timed out", &|_| {
+        Ok(away.elapsed() > Duration::from_secs(10))
     })?;
     kafka.resume()?;
-    wait_for(WORK, "all is committed", || {
-        keep_up(&mut worker, &properties, &mut restarts)?;
-        match kafka.committed("once-outage", "in")? == kafka.end_offsets("in")? {
-            true => Ok(()),
-            false => Err(Error::new(worker.stderr_tail())),
-        }
+    until("all is committed", &|_| {
+        Ok(kafka.committed("once-outage", "in")? == kafka.end_offsets("in")?)
     })?;
     drain(worker)?;
     judge(&kafka, &events, "out")

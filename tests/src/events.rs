@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
@@ -292,30 +292,39 @@ pub struct Record {
     pub payload: String,
 }
 
+/// Hands a record to the producer; where its queue is full, as soon as there is room, until the deadline.
+pub(crate) fn send<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &ThreadedProducer<C>,
+    mut record: BaseRecord<'_, str, str>,
+    deadline: Instant,
+) -> KafkaResult<()> {
+    while let Err((error, refused)) = producer.send(record) {
+        let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+        if !is_full || Instant::now() > deadline {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        record = refused;
+    }
+    Ok(())
+}
+
 /// Sends records in their order, with lz4, idempotently; returns when all are acknowledged.
 pub fn produce(bootstrap: &str, topic: &str, records: impl Iterator<Item = Record>) -> Result<()> {
     let failures = Failures::default();
     let producer = producer(bootstrap, LINGER, failures.clone())?;
     let deadline = Instant::now() + PRODUCE;
     for record in records {
-        let mut sent = BaseRecord::to(topic)
-            .key(&record.key)
-            .payload(&record.payload)
+        let sent = BaseRecord::to(topic)
+            .key(&*record.key)
+            .payload(&*record.payload)
             .partition(record.partition);
-        while let Err((error, refused)) = producer.send(sent) {
-            let full = matches!(
-                error,
-                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-            );
-            if !full || Instant::now() > deadline {
-                return Err(Error::new(format!(
-                    "producing event {} to {topic}: {error}",
-                    record.key
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-            sent = refused;
-        }
+        send(&producer, sent, deadline).map_err(|error| {
+            Error::new(format!(
+                "producing event {} to {topic}: {error}",
+                record.key
+            ))
+        })?;
     }
     producer.flush(deadline.saturating_duration_since(Instant::now()))?;
     match failures.0.load(Ordering::SeqCst) {

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use crate::events::{Failures, producer};
+use crate::events::{self, Failures, producer};
 use crate::{Doing, Error, Events, Result};
 
 /// What is due is sent this often: events come in small groups.
@@ -44,23 +43,11 @@ impl Stream {
         let (stop, topic) = (ended.clone(), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let send = |partition: i32, key: &str, event: &str| -> Result<()> {
-                let mut record = BaseRecord::to(&topic)
+                let record = BaseRecord::to(&topic)
                     .partition(partition)
                     .key(key)
                     .payload(event);
-                let deadline = Instant::now() + FULL;
-                while let Err((error, refused)) = producer.send(record) {
-                    let full = matches!(
-                        error,
-                        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-                    );
-                    if !full || Instant::now() > deadline {
-                        return Err(error).doing("producing an event");
-                    }
-                    std::thread::sleep(TICK);
-                    record = refused;
-                }
-                Ok(())
+                events::send(&producer, record, Instant::now() + FULL).doing("producing an event")
             };
             let (mut last, mut count) = (Instant::now(), 0);
             // In millionths of an event.

@@ -1,5 +1,6 @@
 //! Runs the real `keystone` binary: as a worker, or as a command.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -157,6 +158,16 @@ pub struct Worker {
     port: u16,
     dir: TempDir,
     started: Instant,
+}
+
+/// The offset up to which a worker has read, by partition, in its `/status`; 0 where it has not read yet.
+pub fn read_in(status: &Value) -> BTreeMap<i32, i64> {
+    let partitions = status["partitions"].as_array().into_iter().flatten();
+    let read = |partition: &Value| {
+        let number = partition["partition"].as_i64()? as i32;
+        Some((number, partition["read"].as_i64().unwrap_or(0)))
+    };
+    partitions.filter_map(read).collect()
 }
 
 impl Worker {

@@ -212,9 +212,7 @@ fn keystone(bench: &mut Bench, sink: Sink, run: &str) -> Result<Outcome> {
         let mut worker = bench.start_worker(run, EVENTS, route)?;
         let all = counter.wait_for(count, || worker.has_exited());
         all.map_err(|error| Error::new(format!("{WORKER} {error}\n{}", worker.stderr_tail())))?;
-        worker.sigterm()?;
-        let cost = measure::until_ended(worker.pid(), started, END)?;
-        jobs::ended_well(worker)?;
+        let cost = jobs::ended(worker, started)?;
         let events = bench.events.clone();
         let count = events.count();
         Ok((cost, Sent { events, count }))

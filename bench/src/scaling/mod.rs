@@ -12,7 +12,7 @@ use keystone_tests::kafka::Isolation;
 use keystone_tests::{Error, Judge, Result, Worker};
 
 use crate::jobs::{self, Bench, PARTITIONS};
-use crate::measure::{self, Cost};
+use crate::measure::Cost;
 use shape::Shape;
 
 pub(crate) use table::render;
@@ -275,12 +275,9 @@ fn first(worker: &Worker, started: Instant, metric: &str) -> Result<Duration> {
 /// What a worker costs that starts, joins, finds nothing and ends.
 fn idle(bench: &Bench, run: &str) -> Result<Cost> {
     let started = Instant::now();
-    let mut worker = bench.start_worker(run, EMPTY, "sink.type = blackhole\n")?;
+    let worker = bench.start_worker(run, EMPTY, "sink.type = blackhole\n")?;
     first(&worker, started, "keystone_partitions_assigned")?;
-    worker.sigterm()?;
-    let cost = measure::until_ended(worker.pid(), started, jobs::END)?;
-    jobs::ended_well(worker)?;
-    Ok(cost)
+    jobs::ended(worker, started)
 }
 
 /// Shows an error, and makes it short enough for a table.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::events::{COLUMNS, FILTER, PROJECTION};
 use crate::kafka::Isolation;
+use crate::worker::read_in;
 use crate::{Error, Judge, Kafka, Result, Verdict, Worker, wait_for};
 
 use super::servers::{Servers, index};
@@ -323,13 +324,9 @@ impl Announced {
         let partitions = status["partitions"].as_array();
         let partitions = partitions.map(Vec::as_slice).unwrap_or_default();
         let exposed = |partition: &Value| partition["exposed_events"].as_u64();
-        let read = |partition: &Value| {
-            let number = partition["partition"].as_i64()? as i32;
-            Some((number, partition["read"].as_i64().unwrap_or(0)))
-        };
         Announced {
             exposed: partitions.iter().filter_map(exposed).sum(),
-            read: partitions.iter().filter_map(read).collect(),
+            read: read_in(&status),
         }
     }
 
