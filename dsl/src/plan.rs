@@ -15,7 +15,7 @@ use crate::error::{EventError, Position, Stage};
 use crate::function::{Function, Prepared};
 use crate::node::{Node, Operator};
 use crate::paths::{EVENT, PathId, Paths, Span};
-use crate::scan::{self, Early, Keyring, Marks, Request};
+use crate::scan::{self, Early, Keyring, Known, Marks, Request};
 use crate::value::Value;
 use crate::{Limits, Record, Validation, Verdict, json};
 
@@ -243,7 +243,7 @@ pub(crate) struct Plan {
 /// What an evaluator keeps from event to event, so that it allocates nothing for each.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    marks: Marks,
+    known: Known,
     spans: Vec<Span>,
     keyring: Keyring,
 }
@@ -274,7 +274,7 @@ impl Plan {
 
     pub(crate) fn scratch(&self) -> Scratch {
         Scratch {
-            marks: Marks::default(),
+            known: Known::default(),
             spans: vec![Span::NONE; self.paths.len()],
             keyring: Keyring::default(),
         }
@@ -289,9 +289,6 @@ impl Plan {
         out: &mut Vec<u8>,
     ) -> Result<Verdict, EventError> {
         let text = json::decode(record.payload)?;
-        if self.filter.is_none() && self.projection.is_none() {
-            return check(text, limits.max_depth, &mut scratch.marks).map(|()| Verdict::Unchanged);
-        }
         let early = self.read(text, record, limits, scratch)?;
         if early == Early::Rejected {
             return Ok(Verdict::Filtered);
@@ -328,7 +325,7 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Result<Early, EventError> {
         let Scratch {
-            marks,
+            known,
             spans,
             keyring,
         } = scratch;
@@ -346,7 +343,7 @@ impl Plan {
             }
             None => Early::Undecided,
         };
-        scan::find(text, &request, marks, spans, &mut decide)
+        scan::find(text, &request, known, spans, &mut decide)
             .map_err(|_| refused(text, limits.max_depth))
     }
 }

@@ -7,6 +7,7 @@
 mod block;
 mod lexeme;
 mod raw;
+mod shape;
 
 use crate::MAX_DEPTH;
 use crate::json;
@@ -15,6 +16,7 @@ use crate::paths::{EVENT, Keys, Path, PathId, Paths, Span};
 use lexeme::Bytes;
 
 pub(crate) use raw::{Keyring, Raw, inside, lone_number};
+pub(crate) use shape::Shapes;
 
 /// The payload is not JSON, or nested too deep.
 #[derive(Debug)]
@@ -33,6 +35,13 @@ pub(crate) enum Early {
 /// Where the special bytes of a payload are: scratch space of a scan.
 #[derive(Debug, Default)]
 pub(crate) struct Marks(Vec<u64>);
+
+/// What a scan keeps from event to event.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    marks: Marks,
+    shapes: Shapes,
+}
 
 /// Is the payload one JSON value, nested at most `max_depth` deep?
 pub(crate) fn is_valid(text: &str, max_depth: usize, marks: &mut Marks) -> bool {
@@ -64,6 +73,25 @@ pub(crate) struct Request<'r> {
 /// Of a repeated key the last value counts. `spans` has a place for each path. `decide` is asked after members of the
 /// event that the filter needs.
 pub(crate) fn find(
+    text: &str,
+    request: &Request<'_>,
+    known: &mut Known,
+    spans: &mut [Span],
+    decide: &mut dyn FnMut(&[Span]) -> Early,
+) -> Result<Early, Refused> {
+    if request.stop_rejected || request.stop_found {
+        return find_anew(text, request, &mut known.marks, spans, decide);
+    }
+    if let Some(early) = known.shapes.find(text, spans, decide) {
+        return Ok(early);
+    }
+    let early = find_anew(text, request, &mut known.marks, spans, decide)?;
+    known.shapes.learn(text, request.paths);
+    Ok(early)
+}
+
+/// The same for an event of no known shape.
+fn find_anew(
     text: &str,
     request: &Request<'_>,
     marks: &mut Marks,

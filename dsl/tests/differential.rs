@@ -8,7 +8,9 @@ use keystone_dsl::{
 };
 use proptest::prelude::*;
 
-use generate::{damaged, event, nearly_json, odd_event, own_expression, path_expression};
+use generate::{
+    damaged, event, nearly_json, odd_event, own_expression, path_expression, scalars, with_scalars,
+};
 
 const CASES: u32 = 4000;
 
@@ -89,6 +91,29 @@ proptest! {
         agree(Some(&filter), Some(&projection), limits, &[&payload])?;
     }
 
+    /// What was learnt from an event says nothing wrong of others that look like it.
+    #[test]
+    fn events_of_one_shape_and_nearly(
+        filter in prop::option::of(path_expression()),
+        projection in prop::option::of(path_expression()),
+        shapes in prop::collection::vec(odd_event(), 1..7),
+        likes in prop::collection::vec((any::<prop::sample::Index>(), scalars()), 1..12),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let like = |(shape, scalars): &(prop::sample::Index, Vec<String>)| with_scalars(&shapes[shape.index(shapes.len())], scalars);
+        let mut events: Vec<Vec<u8>> = likes.iter().map(|each| like(each).into_bytes()).collect();
+        if let Some((at, byte)) = damage {
+            let mut last = events[events.len() - 1].clone();
+            let at = at.index(last.len());
+            last[at] = byte;
+            events.push(last.clone());
+            last.truncate(at);
+            events.push(last);
+        }
+        let events: Vec<&[u8]> = events.iter().map(Vec::as_slice).collect();
+        agree(filter.as_deref(), projection.as_deref(), Limits::default(), &events)?;
+    }
+
     #[test]
     fn payloads_that_are_hardly_json(payload in nearly_json(), filter in path_expression()) {
         let limits = Limits { max_depth: 3, ..Limits::default() };
@@ -141,12 +166,14 @@ fn each_end_of_an_event_is_refused_in_the_same_words() {
     let limits = Limits::default();
     for filter in [None, Some("a[-1].b"), Some("c == `0`")] {
         for end in 0..event.len() {
-            let cut = &event.as_bytes()[..end];
+            let (whole, cut) = (event.as_bytes(), &event.as_bytes()[..end]);
             agree(filter, Some("{a: a, c: c}"), limits, &[cut]).unwrap();
+            agree(filter, Some("{a: a, c: c}"), limits, &[whole, cut]).unwrap();
             for byte in b"\"\\{}[],:0 \n\0x\xff" {
                 let mut changed = event.as_bytes().to_vec();
                 changed[end] = *byte;
                 agree(filter, Some("{a: a, c: c}"), limits, &[&changed]).unwrap();
+                agree(filter, Some("{a: a, c: c}"), limits, &[whole, &changed]).unwrap();
             }
         }
     }

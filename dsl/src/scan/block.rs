@@ -11,6 +11,12 @@ pub(super) fn plain(bytes: &[u8; WIDTH]) -> usize {
     first(special(bytes))
 }
 
+/// Whether none is special.
+#[inline(always)]
+pub(super) fn is_plain(bytes: &[u8; WIDTH]) -> bool {
+    special(bytes).move_mask() == 0
+}
+
 /// Where all special bytes of a payload are, a bit for each byte. A string then ends at the next bit, which is known
 /// sooner than by looking at the string.
 pub(super) fn mark_special(payload: &[u8], marks: &mut Vec<u64>) {
@@ -49,6 +55,12 @@ pub(super) fn digits(bytes: &[u8; WIDTH]) -> usize {
     // What is less than '0' wraps around to a negative number.
     let values = load(bytes) - all(b'0');
     first(values.cmp_gt(all(9)) | values)
+}
+
+/// A bit for each byte that is the same in both.
+#[inline(always)]
+pub(super) fn same(one: &[u8; WIDTH], other: &[u8; WIDTH]) -> u32 {
+    load(one).cmp_eq(load(other)).move_mask() as u32
 }
 
 #[inline(always)]

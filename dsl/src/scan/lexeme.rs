@@ -24,7 +24,7 @@ impl<'a> Bytes<'a> {
     }
 
     #[inline(always)]
-    fn array<const N: usize>(self, at: usize) -> Option<&'a [u8; N]> {
+    pub(super) fn array<const N: usize>(self, at: usize) -> Option<&'a [u8; N]> {
         self.0.get(at..)?.first_chunk()
     }
 
@@ -51,13 +51,12 @@ impl<'a> Bytes<'a> {
     pub(super) fn string(self, mut at: usize) -> Option<Quoted> {
         loop {
             match self.array::<WIDTH>(at) {
-                Some(bytes) => {
-                    let plain = block::plain(bytes);
-                    at += plain;
-                    if plain == WIDTH {
-                        continue;
-                    }
+                // A constant step: the next block need not wait for what was found in this one.
+                Some(bytes) if block::is_plain(bytes) => {
+                    at += WIDTH;
+                    continue;
                 }
+                Some(bytes) => at += block::plain(bytes),
                 None => at = self.plain_tail(at),
             }
             return self.string_to(at);
@@ -128,6 +127,16 @@ impl<'a> Bytes<'a> {
         digits.iter().try_fold(0, |unit, digit| {
             Some(unit * 16 + char::from(*digit).to_digit(16)?)
         })
+    }
+
+    /// A string, number or word, from its first byte.
+    #[inline(always)]
+    pub(super) fn scalar(self, at: usize) -> Option<usize> {
+        match self.get(at)? {
+            b'"' => Some(self.string(at + 1)?.end),
+            b't' | b'f' | b'n' => self.word(at),
+            _ => self.number(at),
+        }
     }
 
     /// From the sign or the first digit.

@@ -406,3 +406,42 @@ pub(crate) fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
     ]);
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
 }
+
+/// The same event with other scalars in the places of its own, keys aside; how many, and which, as `scalars` says.
+pub(crate) fn with_scalars(event: &str, scalars: &[String]) -> String {
+    let mut out = String::new();
+    let (mut rest, mut next) = (event, scalars.iter().cycle());
+    while let Some(first) = rest.chars().next() {
+        let is_between = "{}[]:, \n\r\t".contains(first);
+        let length = match first {
+            '"' => string_length(rest),
+            _ if is_between => 1,
+            _ => rest
+                .find([',', ']', '}', ' ', '\n', '\r', '\t'])
+                .unwrap_or(rest.len()),
+        };
+        let (token, after) = rest.split_at(length);
+        let is_key = first == '"' && after.trim_start().starts_with(':');
+        match next.next() {
+            Some(scalar) if !is_key && !is_between => out.push_str(scalar),
+            _ => out.push_str(token),
+        }
+        rest = after;
+    }
+    out
+}
+
+/// Bytes of the string that the text begins with, quotes included.
+fn string_length(text: &str) -> usize {
+    let mut escaped = true;
+    let end = text.bytes().position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    });
+    end.map_or(text.len(), |end| end + 1)
+}
+
+pub(crate) fn scalars() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(scalar(), 1..8)
+}

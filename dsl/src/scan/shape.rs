@@ -1,0 +1,421 @@
+//! Reads an event that has the shape of one before it by comparing, not by parsing.
+//!
+//! The events of a route mostly differ in their scalars alone: the text between these (braces, keys, colons, commas, white space) is the
+//! same, byte for byte. A [`Shape`] is that text of an event that was read to its end and found valid, with what stands where. An event
+//! whose text between its scalars is the same and whose scalars are valid is therefore valid JSON with the same keys at the same places:
+//! each path's value is where the shape says. Whatever differs is read in the ordinary way, which says the same of every event.
+//!
+//! The idea is that of the speculation in Mison (Li et al., "Mison: A Fast JSON Parser for Data Analytics", VLDB 2017).
+
+use crate::MAX_DEPTH;
+use crate::paths::{PathId, Paths, Span};
+
+use super::block::{self, WIDTH};
+use super::lexeme::Bytes;
+use super::{Early, Scanner};
+
+/// Shapes kept at a time: a topic has a few kinds of events.
+const MOST_SHAPES: usize = 4;
+/// An event with more scalars, or with more text between them, is no shape.
+const MOST_SCALARS: usize = 1024;
+const MOST_TEXT: usize = 32 << 10;
+/// What a miss adds to the misses in mind, where a hit takes one away.
+const MISS: u32 = 4;
+/// With so many misses in mind it does not pay for now.
+const TOO_MANY: u32 = 64;
+/// Events that are then read in the ordinary way before it is tried again.
+const REST: u32 = 4096;
+
+/// The shapes of the events seen last.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    /// The one that fitted last is tried first.
+    all: Vec<Shape>,
+    last: usize,
+    /// Where a new shape goes once there is no room.
+    oldest: usize,
+    misses: u32,
+    rest: u32,
+    /// Where the text before each scalar begins in the event being read.
+    starts: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Shape {
+    /// The text before each scalar and after the last one.
+    blocks: Vec<Block>,
+    /// One for each scalar, and the last one for the text after them.
+    slots: Vec<Slot>,
+    /// In the order in which their ends come.
+    notes: Vec<Note>,
+}
+
+#[derive(Debug)]
+struct Block {
+    text: [u8; WIDTH],
+    /// A bit for each byte of `text` that counts.
+    mask: u32,
+}
+
+/// A piece of text and the scalar after it.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// The ends of its part of `blocks` and of `notes`.
+    blocks: usize,
+    notes: usize,
+    /// Bytes of its text.
+    length: usize,
+}
+
+/// Where a path's value is.
+#[derive(Debug)]
+struct Note {
+    path: PathId,
+    start: Place,
+    /// In the text of the slot that has this note.
+    end: Place,
+    /// The filter is asked after it.
+    decides: bool,
+}
+
+/// So many bytes after the beginning of a slot's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    slot: usize,
+    offset: usize,
+}
+
+impl Shapes {
+    /// As [`find`](super::find) without stopping early, for an event of a shape that is known; `None` for any other.
+    #[inline]
+    pub(super) fn find(
+        &mut self,
+        text: &str,
+        spans: &mut [Span],
+        decide: &mut dyn FnMut(&[Span]) -> Early,
+    ) -> Option<Early> {
+        if self.rest > 0 {
+            self.rest -= 1;
+            return None;
+        }
+        let count = self.all.len();
+        for turn in 0..count {
+            let index = (self.last + turn) % count;
+            let shape = &self.all[index];
+            if let Some(early) = shape.find(text, &mut self.starts, spans, decide) {
+                self.last = index;
+                self.misses = self.misses.saturating_sub(1);
+                return Some(early);
+            }
+        }
+        None
+    }
+
+    /// Learns from a valid event that was of no known shape.
+    pub(super) fn learn(&mut self, text: &str, paths: &Paths) {
+        if self.rest > 0 {
+            return;
+        }
+        self.misses += MISS;
+        if self.misses > TOO_MANY {
+            self.misses = TOO_MANY / 2;
+            self.rest = REST;
+            return;
+        }
+        let Some(shape) = Shape::of(text, paths) else {
+            return;
+        };
+        let slots = shape.slots.len().max(self.starts.len());
+        self.starts.resize(slots, 0);
+        if self.all.len() < MOST_SHAPES {
+            self.last = self.all.len();
+            self.all.push(shape);
+        } else {
+            self.last = self.oldest;
+            self.all[self.oldest] = shape;
+            self.oldest = (self.oldest + 1) % MOST_SHAPES;
+        }
+    }
+}
+
+impl Shape {
+    /// Of a valid event; `None` where it is too much to keep.
+    fn of(text: &str, paths: &Paths) -> Option<Shape> {
+        let scalars = scalars(text)?;
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(scalars.iter().map(|scalar| scalar.end))
+            .collect();
+        let ends = scalars.iter().map(|scalar| scalar.start);
+        let pieces = starts.iter().zip(ends.chain([text.len()]));
+        let notes = notes(text, paths, &starts)?;
+        let mut blocks = Vec::new();
+        let mut slots = Vec::new();
+        for (slot, (start, end)) in pieces.enumerate() {
+            let piece = &text.as_bytes()[*start..end];
+            blocks.extend(piece.chunks(WIDTH).map(Block::of));
+            slots.push(Slot {
+                blocks: blocks.len(),
+                notes: notes.partition_point(|note| note.end.slot <= slot),
+                length: piece.len(),
+            });
+        }
+        Some(Shape {
+            blocks,
+            slots,
+            notes,
+        })
+    }
+
+    fn find(
+        &self,
+        text: &str,
+        starts: &mut [usize],
+        spans: &mut [Span],
+        decide: &mut dyn FnMut(&[Span]) -> Early,
+    ) -> Option<Early> {
+        let bytes = Bytes(text.as_bytes());
+        spans.fill(Span::NONE);
+        let mut early = Early::Undecided;
+        let (mut at, mut block, mut noted) = (0, 0, 0);
+        let scalars = self.slots.len() - 1;
+        for (index, slot) in self.slots.iter().enumerate() {
+            starts[index] = at;
+            for block in &self.blocks[block..slot.blocks] {
+                if !block.begins(bytes, at) {
+                    return None;
+                }
+                at += WIDTH;
+            }
+            block = slot.blocks;
+            at = starts[index] + slot.length;
+            if noted < slot.notes {
+                if early != Early::Rejected {
+                    for note in &self.notes[noted..slot.notes] {
+                        spans[note.path] = Span {
+                            start: starts[note.start.slot] + note.start.offset,
+                            end: starts[note.end.slot] + note.end.offset,
+                        };
+                        if note.decides && early == Early::Undecided {
+                            early = decide(spans);
+                        }
+                    }
+                }
+                noted = slot.notes;
+            }
+            if index < scalars {
+                at = bytes.scalar(at)?;
+            }
+        }
+        (at == text.len()).then_some(early)
+    }
+}
+
+impl Block {
+    fn of(piece: &[u8]) -> Block {
+        let mut text = [0; WIDTH];
+        text[..piece.len()].copy_from_slice(piece);
+        Block {
+            text,
+            mask: (1 << piece.len()) - 1,
+        }
+    }
+
+    /// Whether its bytes stand there.
+    #[inline(always)]
+    fn begins(&self, bytes: Bytes<'_>, at: usize) -> bool {
+        match bytes.array(at) {
+            Some(found) => block::same(found, &self.text) & self.mask == self.mask,
+            None => self.ends(bytes, at),
+        }
+    }
+
+    /// The same near the end of the payload, where there is no whole block.
+    #[inline(never)]
+    fn ends(&self, bytes: Bytes<'_>, at: usize) -> bool {
+        let length = self.mask.count_ones() as usize;
+        bytes.0.get(at..at + length) == Some(&self.text[..length])
+    }
+}
+
+/// Where the values of paths stand in a valid event, in the order of their ends; `starts` are those of the slots' texts.
+fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
+    let mut spans = vec![Span::NONE; paths.len()];
+    let mut undecided = |_: &[Span]| Early::Undecided;
+    let mut scanner = Scanner::new(text, &[], &mut spans, &mut undecided);
+    scanner.paths = Some(paths);
+    scanner.document(Some(paths.event()), MAX_DEPTH).ok()?;
+    let place = |at: usize| {
+        let slot = starts.partition_point(|start| *start <= at) - 1;
+        Place {
+            slot,
+            offset: at - starts[slot],
+        }
+    };
+    let found = spans.iter().enumerate().filter(|(_, span)| !span.is_none());
+    let mut notes: Vec<Note> = found
+        .map(|(path, span)| {
+            let known = paths.get(path);
+            Note {
+                path,
+                start: place(span.start),
+                end: place(span.end),
+                decides: known.is_member && known.for_filter,
+            }
+        })
+        .collect();
+    notes.sort_by_key(|note| note.end);
+    Some(notes)
+}
+
+/// Where the scalars of a valid event stand that are no keys; `None` where it is too much to keep.
+fn scalars(text: &str) -> Option<Vec<Span>> {
+    let bytes = Bytes(text.as_bytes());
+    let mut scalars = Vec::new();
+    let (mut at, mut between) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        let is_space = matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        let (end, is_scalar) = match byte {
+            b'{' | b'}' | b'[' | b']' | b':' | b',' => (at + 1, false),
+            _ if is_space => (at + 1, false),
+            b'"' => {
+                let end = bytes.string(at + 1)?.end;
+                (end, bytes.get(bytes.space(end)) != Some(b':'))
+            }
+            _ => (bytes.scalar(at)?, true),
+        };
+        if is_scalar {
+            scalars.push(Span { start: at, end });
+        } else {
+            between += end - at;
+        }
+        if between > MOST_TEXT || scalars.len() > MOST_SCALARS {
+            return None;
+        }
+        at = end;
+    }
+    Some(scalars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Reader {
+        shapes: Shapes,
+        paths: Paths,
+        spans: Vec<Span>,
+        a: PathId,
+        deep: PathId,
+    }
+
+    impl Reader {
+        /// Of the paths `a` and `b.c[-1]`.
+        fn new() -> Reader {
+            let mut paths = Paths::new();
+            let a = paths.key(crate::paths::EVENT, "a".to_owned());
+            paths.mark_filter();
+            let b = paths.key(crate::paths::EVENT, "b".to_owned());
+            let c = paths.key(b, "c".to_owned());
+            let deep = paths.index(c, -1);
+            paths.finish();
+            Reader {
+                shapes: Shapes::default(),
+                spans: vec![Span::NONE; paths.len()],
+                paths,
+                a,
+                deep,
+            }
+        }
+
+        fn find(&mut self, text: &str, answer: Early) -> Option<Early> {
+            let mut decide = |_: &[Span]| answer;
+            self.shapes.find(text, &mut self.spans, &mut decide)
+        }
+
+        fn learn(&mut self, text: &str) {
+            self.shapes.learn(text, &self.paths);
+        }
+
+        fn found<'t>(&self, text: &'t str, path: PathId) -> &'t str {
+            &text[self.spans[path].start..self.spans[path].end]
+        }
+    }
+
+    const EVENT: &str = r#"{"x":[], "a":1.5,"b":{"a member with a long name":true,"c":[1,"two"]}}"#;
+
+    #[test]
+    fn an_event_of_the_same_shape_is_read_with_its_paths() {
+        let mut reader = Reader::new();
+        assert_eq!(reader.find(EVENT, Early::Accepted), None);
+        reader.learn(EVENT);
+        let like = r#"{"x":[], "a":"é\"","b":{"a member with a long name":null,"c":[-2e9,false]}}"#;
+        for text in [EVENT, like] {
+            assert_eq!(reader.find(text, Early::Accepted), Some(Early::Accepted));
+        }
+        assert_eq!(reader.found(like, reader.a), r#""é\"""#);
+        assert_eq!(reader.found(like, reader.deep), "false");
+        assert_eq!(reader.found(like, crate::paths::EVENT), like);
+        assert_eq!(reader.find(EVENT, Early::Rejected), Some(Early::Rejected));
+    }
+
+    #[test]
+    fn whatever_differs_beside_scalars_is_another_shape() {
+        let mut reader = Reader::new();
+        reader.learn(EVENT);
+        for other in [
+            r#"{"x":[],"a":1.5,"b":{"a member with a long name":true,"c":[1,"two"]}}"#,
+            r#"{"x":[], "a":1.5,"b":{"a member with a long nama":true,"c":[1,"two"]}}"#,
+            r#"{"x":[], "a":[],"b":{"a member with a long name":true,"c":[1,"two"]}}"#,
+            r#"{"x":[], "a":1.5,"b":{"a member with a long name":true,"c":[1]}}"#,
+            r#"{"x":[], "a":1.5,"b":{"a member with a long name":true,"c":[1,"two"]}} "#,
+            r#"{"x":[], "a":01,"b":{"a member with a long name":true,"c":[1,"two"]}}"#,
+            r#"{"x":[], "a":1.5,"b":{"a member with a long name":true,"c":[1,"two"]}"#,
+        ] {
+            assert_eq!(reader.find(other, Early::Undecided), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_few_shapes_are_known_at_a_time() {
+        let mut reader = Reader::new();
+        let event = |n: usize| format!("{{\"{n}\":0}}");
+        for n in 0..MOST_SHAPES + 1 {
+            reader.learn(&event(n));
+        }
+        assert_eq!(reader.find(&event(0), Early::Undecided), None);
+        for n in 1..MOST_SHAPES + 1 {
+            assert!(reader.find(&event(n), Early::Undecided).is_some(), "{n}");
+        }
+    }
+
+    #[test]
+    fn where_every_event_has_its_own_shape_it_is_tried_now_and_then() {
+        let mut reader = Reader::new();
+        let mut tried = 0;
+        for n in 0..10 * REST {
+            let text = format!("{{\"{n}\":0}}");
+            tried += u32::from(reader.shapes.rest == 0);
+            assert_eq!(reader.find(&text, Early::Undecided), None);
+            reader.learn(&text);
+        }
+        assert!(tried < REST / 10, "{tried}");
+        // And it comes back.
+        let hits = (0..2 * REST).filter(|_| {
+            let hit = reader.find(EVENT, Early::Undecided).is_some();
+            if !hit {
+                reader.learn(EVENT);
+            }
+            hit
+        });
+        assert!(hits.count() as u32 >= REST - 1);
+    }
+
+    #[test]
+    fn what_is_too_much_to_keep_is_no_shape() {
+        let many = format!("[{}0]", "0,".repeat(MOST_SCALARS));
+        let long = format!("{{\"{}\":0}}", "x".repeat(MOST_TEXT));
+        let paths = Reader::new().paths;
+        assert!(Shape::of(&many, &paths).is_none() && Shape::of(&long, &paths).is_none());
+        assert!(Shape::of("[0]", &paths).is_some());
+    }
+}
