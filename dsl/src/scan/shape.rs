@@ -42,15 +42,15 @@ pub(crate) struct Shapes {
 
 #[derive(Debug)]
 struct Shape {
-    /// The text before each scalar and after the last one.
-    blocks: Vec<Block>,
+    /// What does not fit into the slots' own blocks.
+    more: Vec<Block>,
     /// One for each scalar, and the last one for the text after them.
     slots: Vec<Slot>,
     /// In the order in which their ends come.
     notes: Vec<Note>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Block {
     text: [u8; WIDTH],
     /// A bit for each byte of `text` that counts.
@@ -60,11 +60,13 @@ struct Block {
 /// A piece of text and the scalar after it.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// The ends of its part of `blocks` and of `notes`.
-    blocks: usize,
-    notes: usize,
+    /// Of its text. Most are no longer than this.
+    first: Block,
     /// Bytes of its text.
     length: usize,
+    /// The ends of its part of `more` and of `notes`.
+    more: usize,
+    notes: usize,
 }
 
 /// Where a path's value is.
@@ -148,22 +150,21 @@ impl Shape {
         let ends = scalars.iter().map(|scalar| scalar.start);
         let pieces = starts.iter().zip(ends.chain([text.len()]));
         let notes = notes(text, paths, &starts)?;
-        let mut blocks = Vec::new();
+        let mut more = Vec::new();
         let mut slots = Vec::new();
         for (slot, (start, end)) in pieces.enumerate() {
             let piece = &text.as_bytes()[*start..end];
-            blocks.extend(piece.chunks(WIDTH).map(Block::of));
+            let mut blocks = piece.chunks(WIDTH).map(Block::of);
+            let first = blocks.next().unwrap_or(Block::of(&[]));
+            more.extend(blocks);
             slots.push(Slot {
-                blocks: blocks.len(),
-                notes: notes.partition_point(|note| note.end.slot <= slot),
+                first,
                 length: piece.len(),
+                more: more.len(),
+                notes: notes.partition_point(|note| note.end.slot <= slot),
             });
         }
-        Some(Shape {
-            blocks,
-            slots,
-            notes,
-        })
+        Some(Shape { more, slots, notes })
     }
 
     fn find(
@@ -176,18 +177,25 @@ impl Shape {
         let bytes = Bytes(text.as_bytes());
         spans.fill(Span::NONE);
         let mut early = Early::Undecided;
-        let (mut at, mut block, mut noted) = (0, 0, 0);
+        let (mut at, mut more, mut noted) = (0, 0, 0);
         let scalars = self.slots.len() - 1;
+        // As many as slots, which spares a look at its length for each.
+        let starts = starts.get_mut(..self.slots.len())?;
         for (index, slot) in self.slots.iter().enumerate() {
             starts[index] = at;
-            for block in &self.blocks[block..slot.blocks] {
-                if !block.begins(bytes, at) {
-                    return None;
-                }
-                at += WIDTH;
+            if !slot.first.begins(bytes, at) {
+                return None;
             }
-            block = slot.blocks;
-            at = starts[index] + slot.length;
+            if more < slot.more {
+                let blocks = self.more[more..slot.more].iter().enumerate();
+                for (number, block) in blocks {
+                    if !block.begins(bytes, at + (number + 1) * WIDTH) {
+                        return None;
+                    }
+                }
+                more = slot.more;
+            }
+            at += slot.length;
             if noted < slot.notes {
                 if early != Early::Rejected {
                     for note in &self.notes[noted..slot.notes] {
