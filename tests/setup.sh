@@ -15,8 +15,7 @@ fi
 
 # A full disk shows in the middle of the tests, as servers that time out: so it is said at the start.
 room() { # room <GB> <directory> <for what>
-    mkdir -p "$2"
-    free=$(df -Pk "$2" | awk 'NR == 2 { print int($4 / 1000000) }')
+    free=$(df -Pk "$2" 2>/dev/null | awk 'NR == 2 { print int($4 / 1000000) }')
     [ "${free:-$1}" -ge "$1" ] || echo "warning: $2 has $free GB free; $3 take about $1 GB there: free some, or expect failures" >&2
 }
 
@@ -47,7 +46,7 @@ java_package() {
 
 if [ "$what" = test ]; then
     root=$(dirname "$0")/..
-    [ -d "$root/.servers" ] || room 6 "${CARGO_TARGET_DIR:-$root/target}" "the build and the servers of the tests"
+    [ -d "$root/.servers" ] || room 6 "${CARGO_TARGET_DIR:-$root}" "the build and the servers of the tests"
     room 3 "${TMPDIR:-/tmp}" "the data of the servers"
 fi
 

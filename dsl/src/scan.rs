@@ -14,9 +14,9 @@ use crate::json;
 use crate::paths::{EVENT, Keys, Path, PathId, Paths, Span};
 
 use lexeme::Bytes;
+use shape::Shapes;
 
 pub(crate) use raw::{Keyring, Raw, inside, lone_number};
-pub(crate) use shape::Shapes;
 
 /// The payload is not JSON, or nested too deep.
 #[derive(Debug)]
@@ -113,11 +113,16 @@ fn find_anew(
         return Ok(early);
     }
     // The filter may change its mind, and values were passed over.
-    let mut undecided = |_: &[Span]| Early::Undecided;
-    let mut scanner = Scanner::new(text, &marks.0, spans, &mut undecided);
-    scanner.paths = Some(request.paths);
-    scanner.document(Some(event), request.max_depth)?;
+    find_all(text, request.paths, &marks.0, spans)?;
     Ok(Early::Undecided)
+}
+
+/// Finds the values of all paths of a valid event, without asking the filter.
+fn find_all(text: &str, paths: &Paths, marks: &[u64], spans: &mut [Span]) -> Result<(), Refused> {
+    let mut undecided = |_: &[Span]| Early::Undecided;
+    let mut scanner = Scanner::new(text, marks, spans, &mut undecided);
+    scanner.paths = Some(paths);
+    scanner.document(Some(paths.event()), MAX_DEPTH)
 }
 
 struct Scanner<'s> {
@@ -246,8 +251,7 @@ impl<'s> Scanner<'s> {
                 _ => self.object(at + 1, depth.checked_sub(1)?),
             },
             b'[' => self.array(at + 1, path, depth.checked_sub(1)?),
-            b't' | b'f' | b'n' => self.bytes.word(at),
-            _ => self.bytes.number(at),
+            _ => self.bytes.scalar(at),
         }
     }
 

@@ -7,12 +7,11 @@
 //!
 //! The idea is that of the speculation in Mison (Li et al., "Mison: A Fast JSON Parser for Data Analytics", VLDB 2017).
 
-use crate::MAX_DEPTH;
 use crate::paths::{PathId, Paths, Span};
 
 use super::block::{self, WIDTH};
 use super::lexeme::Bytes;
-use super::{Early, Scanner};
+use super::{Early, find_all};
 
 /// Shapes kept at a time: a topic has a few kinds of events.
 const MOST_SHAPES: usize = 4;
@@ -28,7 +27,7 @@ const REST: u32 = 4096;
 
 /// The shapes of the events seen last.
 #[derive(Debug, Default)]
-pub(crate) struct Shapes {
+pub(super) struct Shapes {
     /// The one that fitted last is tried first.
     all: Vec<Shape>,
     last: usize,
@@ -248,10 +247,7 @@ impl Block {
 /// Where the values of paths stand in a valid event, in the order of their ends; `starts` are those of the slots' texts.
 fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
     let mut spans = vec![Span::NONE; paths.len()];
-    let mut undecided = |_: &[Span]| Early::Undecided;
-    let mut scanner = Scanner::new(text, &[], &mut spans, &mut undecided);
-    scanner.paths = Some(paths);
-    scanner.document(Some(paths.event()), MAX_DEPTH).ok()?;
+    find_all(text, paths, &[], &mut spans).ok()?;
     let place = |at: usize| {
         let slot = starts.partition_point(|start| *start <= at) - 1;
         Place {
@@ -281,10 +277,10 @@ fn scalars(text: &str) -> Option<Vec<Span>> {
     let mut scalars = Vec::new();
     let (mut at, mut between) = (0, 0);
     while let Some(byte) = bytes.get(at) {
-        let is_space = matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
         let (end, is_scalar) = match byte {
-            b'{' | b'}' | b'[' | b']' | b':' | b',' => (at + 1, false),
-            _ if is_space => (at + 1, false),
+            b'{' | b'}' | b'[' | b']' | b':' | b',' | b' ' | b'\n' | b'\r' | b'\t' => {
+                (at + 1, false)
+            }
             b'"' => {
                 let end = bytes.string(at + 1)?.end;
                 (end, bytes.get(bytes.space(end)) != Some(b':'))
