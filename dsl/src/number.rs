@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 pub(crate) fn is_integer(text: &str) -> bool {
-    !text.contains(['.', 'e', 'E'])
+    !text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
 }
 
 pub(crate) fn to_f64(text: &str) -> f64 {

@@ -82,8 +82,9 @@ pub(crate) fn find(
     if request.stop_rejected || request.stop_found {
         return find_anew(text, request, &mut known.marks, spans, decide);
     }
-    if let Some(early) = known.shapes.find(text, spans, decide) {
-        return Ok(early);
+    if known.shapes.find(text, spans) {
+        // All is known: the filter need not be asked more than once.
+        return Ok(Early::Undecided);
     }
     let early = find_anew(text, request, &mut known.marks, spans, decide)?;
     known.shapes.learn(text, request.paths);

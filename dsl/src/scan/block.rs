@@ -5,16 +5,11 @@ use wide::{CmpEq, CmpGt, CmpLt, i8x16};
 /// Bytes looked at by one call.
 pub(super) const WIDTH: usize = 16;
 
-/// How many bytes before the first that is special.
+/// How many bytes before the first that is special, if one is.
 #[inline(always)]
-pub(super) fn plain(bytes: &[u8; WIDTH]) -> usize {
-    first(special(bytes))
-}
-
-/// Whether none is special.
-#[inline(always)]
-pub(super) fn is_plain(bytes: &[u8; WIDTH]) -> bool {
-    special(bytes).move_mask() == 0
+pub(super) fn plain(bytes: &[u8; WIDTH]) -> Option<usize> {
+    let special = special(bytes).move_mask();
+    (special != 0).then(|| special.trailing_zeros() as usize)
 }
 
 /// Where all special bytes of a payload are, a bit for each byte. A string then ends at the next bit, which is known
@@ -49,12 +44,12 @@ fn special(bytes: &[u8; WIDTH]) -> i8x16 {
     quote | backslash | control
 }
 
-/// How many bytes before the first that is no digit.
+/// A bit for each byte that is no digit, and beyond the last byte.
 #[inline(always)]
-pub(super) fn digits(bytes: &[u8; WIDTH]) -> usize {
+pub(super) fn no_digits(bytes: &[u8; WIDTH]) -> u32 {
     // What is less than '0' wraps around to a negative number.
     let values = load(bytes) - all(b'0');
-    first(values.cmp_gt(all(9)) | values)
+    (values.cmp_gt(all(9)) | values).move_mask() as u32 | u32::MAX << WIDTH
 }
 
 /// A bit for each byte that is the same in both.
@@ -71,12 +66,6 @@ fn load(bytes: &[u8; WIDTH]) -> i8x16 {
 #[inline(always)]
 fn all(byte: u8) -> i8x16 {
     i8x16::splat(byte as i8)
-}
-
-/// The first byte whose high bit is set.
-#[inline(always)]
-fn first(found: i8x16) -> usize {
-    (found.move_mask() | 1 << WIDTH).trailing_zeros() as usize
 }
 
 #[cfg(test)]
@@ -98,14 +87,15 @@ mod tests {
     #[test]
     fn each_byte_is_told_apart() {
         for byte in 0..=u8::MAX {
-            let plain = if is_plain(&byte) { super::WIDTH } else { 0 };
-            assert_eq!(super::plain(&[byte; super::WIDTH]), plain, "{byte}");
-            let digit = if byte.is_ascii_digit() {
-                super::WIDTH
+            let special = (!is_plain(&byte)).then_some(0);
+            assert_eq!(super::plain(&[byte; super::WIDTH]), special, "{byte}");
+            let beyond = u32::MAX << super::WIDTH;
+            let none = if byte.is_ascii_digit() {
+                beyond
             } else {
-                0
+                u32::MAX
             };
-            assert_eq!(super::digits(&[byte; super::WIDTH]), digit, "{byte}");
+            assert_eq!(super::no_digits(&[byte; super::WIDTH]), none, "{byte}");
         }
     }
 
@@ -114,9 +104,12 @@ mod tests {
 
         #[test]
         fn a_block_says_what_a_loop_says(bytes in prop::array::uniform16(byte())) {
-            let plain = bytes.iter().take_while(|byte| is_plain(byte)).count();
-            let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            prop_assert_eq!((super::plain(&bytes), super::digits(&bytes)), (plain, digits));
+            prop_assert_eq!(super::plain(&bytes), bytes.iter().position(|byte| !is_plain(byte)));
+            let no_digits = super::no_digits(&bytes);
+            for at in 0..u32::BITS as usize {
+                let is_digit = bytes.get(at).is_some_and(u8::is_ascii_digit);
+                prop_assert_eq!(no_digits >> at & 1 == 0, is_digit);
+            }
         }
 
         #[test]

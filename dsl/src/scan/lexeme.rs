@@ -49,18 +49,13 @@ impl<'a> Bytes<'a> {
     /// From after the opening quote.
     #[inline(always)]
     pub(super) fn string(self, mut at: usize) -> Option<Quoted> {
-        loop {
-            match self.array::<WIDTH>(at) {
-                // A constant step: the next block need not wait for what was found in this one.
-                Some(bytes) if block::is_plain(bytes) => {
-                    at += WIDTH;
-                    continue;
-                }
-                Some(bytes) => at += block::plain(bytes),
-                None => at = self.plain_tail(at),
+        while let Some(bytes) = self.array::<WIDTH>(at) {
+            match block::plain(bytes) {
+                Some(plain) => return self.string_to(at + plain),
+                None => at += WIDTH,
             }
-            return self.string_to(at);
         }
+        self.string_to(self.plain_tail(at))
     }
 
     /// Near the end of the payload, where there is no whole block.
@@ -98,7 +93,7 @@ impl<'a> Bytes<'a> {
                 b'\\' => self.escape(at + 1)?,
                 0..=0x1f => return None,
                 _ => match self.array::<WIDTH>(at) {
-                    Some(bytes) => at + block::plain(bytes),
+                    Some(bytes) => at + block::plain(bytes).unwrap_or(WIDTH),
                     None => self.plain_tail(at),
                 },
             };
@@ -143,49 +138,50 @@ impl<'a> Bytes<'a> {
     #[inline(always)]
     pub(super) fn number(self, at: usize) -> Option<usize> {
         let first = at + usize::from(self.get(at)? == b'-');
-        let at = match self.get(first)? {
-            b'0' => first + 1,
-            b'1'..=b'9' => self.digits(first + 1),
-            _ => return None,
+        let Some(bytes) = self.array::<WIDTH>(first) else {
+            return self.any_number(first);
         };
-        match self.get(at) {
-            Some(b'.' | b'e' | b'E') => self.fraction(at),
-            // A digit after a leading zero is found to be no end of a value.
-            _ => Some(at),
+        let no_digits = block::no_digits(bytes);
+        let whole = no_digits.trailing_zeros() as usize;
+        let end = match bytes.get(whole) {
+            Some(b'.') => whole + 1 + (no_digits >> (whole + 1)).trailing_zeros() as usize,
+            _ => whole,
+        };
+        let is_plain = match bytes.get(end) {
+            // It does not end in the block, or goes on with an exponent.
+            None | Some(b'e' | b'E') => false,
+            // Digits stand before a point and after it, and a zero before no other digit.
+            Some(_) => whole > 0 && end != whole + 1 && (whole == 1 || bytes[0] != b'0'),
+        };
+        match is_plain {
+            true => Some(first + end),
+            false => self.any_number(first),
         }
     }
 
-    /// From the point or the exponent.
-    #[inline]
-    fn fraction(self, mut at: usize) -> Option<usize> {
+    /// The same for any number, from its first digit.
+    #[inline(never)]
+    fn any_number(self, first: usize) -> Option<usize> {
+        let mut at = match self.get(first)? {
+            b'0' => first + 1,
+            _ => self.digits(first)?,
+        };
         if self.get(at) == Some(b'.') {
-            at = self.some_digits(at + 1)?;
+            at = self.digits(at + 1)?;
         }
         if let Some(b'e' | b'E') = self.get(at) {
             let signed = matches!(self.get(at + 1), Some(b'+' | b'-'));
-            at = self.some_digits(at + 1 + usize::from(signed))?;
+            at = self.digits(at + 1 + usize::from(signed))?;
         }
+        // A digit after a leading zero is found to be no end of a value.
         Some(at)
     }
 
-    fn some_digits(self, at: usize) -> Option<usize> {
-        let end = self.digits(at);
-        (end > at).then_some(end)
-    }
-
-    #[inline(always)]
-    fn digits(self, mut at: usize) -> usize {
-        while let Some(bytes) = self.array::<WIDTH>(at) {
-            let digits = block::digits(bytes);
-            at += digits;
-            if digits < WIDTH {
-                return at;
-            }
-        }
-        while let Some(b'0'..=b'9') = self.get(at) {
-            at += 1;
-        }
-        at
+    /// After the digits from there; at least one must be.
+    fn digits(self, at: usize) -> Option<usize> {
+        let rest = self.0.get(at..)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (digits > 0).then_some(at + digits)
     }
 
     /// `true`, `false` or `null`, from its first letter.
@@ -195,6 +191,29 @@ impl<'a> Bytes<'a> {
             b"true" | b"null" => Some(at + 4),
             b"fals" if self.get(at + 4)? == b'e' => Some(at + 5),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Of a text that begins like a number: its longest beginning that is one, if what follows can follow a value at all.
+        #[test]
+        fn a_number_ends_where_it_ends(
+            number in "-?[0-9]{0,18}(\\.[0-9]{0,17})?([eE][+-]?[0-9]{0,3})?",
+            after in prop::sample::select(vec!["", ",", "}", " ", ",\"x\":123456789012345"]),
+        ) {
+            let text = number.clone() + after;
+            let valid = serde_json::from_str::<serde_json::Number>(&number).is_ok();
+            let end = Bytes(text.as_bytes()).number(0);
+            prop_assert_eq!(valid, end == Some(number.len()), "{}: {:?}", text, end);
         }
     }
 }

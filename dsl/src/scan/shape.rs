@@ -7,11 +7,13 @@
 //!
 //! The idea is that of the speculation in Mison (Li et al., "Mison: A Fast JSON Parser for Data Analytics", VLDB 2017).
 
+use std::ops::Range;
+
 use crate::paths::{PathId, Paths, Span};
 
 use super::block::{self, WIDTH};
+use super::find_all;
 use super::lexeme::Bytes;
-use super::{Early, find_all};
 
 /// Shapes kept at a time: a topic has a few kinds of events.
 const MOST_SHAPES: usize = 4;
@@ -41,11 +43,12 @@ pub(super) struct Shapes {
 
 #[derive(Debug)]
 struct Shape {
+    /// One for each scalar.
+    slots: Vec<Slot>,
+    /// For the text after them.
+    last: Slot,
     /// What does not fit into the slots' own blocks.
     more: Vec<Block>,
-    /// One for each scalar, and the last one for the text after them.
-    slots: Vec<Slot>,
-    /// In the order in which their ends come.
     notes: Vec<Note>,
 }
 
@@ -56,16 +59,15 @@ struct Block {
     mask: u32,
 }
 
-/// A piece of text and the scalar after it.
-#[derive(Debug, Clone, Copy)]
+/// A piece of text, which a scalar follows.
+#[derive(Debug, Clone)]
 struct Slot {
-    /// Of its text. Most are no longer than this.
+    /// Most texts are no longer than this.
     first: Block,
-    /// Bytes of its text.
+    /// Bytes of the text.
     length: usize,
-    /// The ends of its part of `more` and of `notes`.
-    more: usize,
-    notes: usize,
+    /// The rest of it in `more`.
+    more: Range<usize>,
 }
 
 /// Where a path's value is.
@@ -73,43 +75,36 @@ struct Slot {
 struct Note {
     path: PathId,
     start: Place,
-    /// In the text of the slot that has this note.
     end: Place,
-    /// The filter is asked after it.
-    decides: bool,
 }
 
 /// So many bytes after the beginning of a slot's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Place {
     slot: usize,
     offset: usize,
 }
 
 impl Shapes {
-    /// As [`find`](super::find) without stopping early, for an event of a shape that is known; `None` for any other.
+    /// Finds the values of all paths in an event of a shape that is known. False for any other.
     #[inline]
-    pub(super) fn find(
-        &mut self,
-        text: &str,
-        spans: &mut [Span],
-        decide: &mut dyn FnMut(&[Span]) -> Early,
-    ) -> Option<Early> {
+    pub(super) fn find(&mut self, text: &str, spans: &mut [Span]) -> bool {
         if self.rest > 0 {
             self.rest -= 1;
-            return None;
+            return false;
         }
         let count = self.all.len();
         for turn in 0..count {
             let index = (self.last + turn) % count;
             let shape = &self.all[index];
-            if let Some(early) = shape.find(text, &mut self.starts, spans, decide) {
+            if shape.fits(text, &mut self.starts).is_some() {
+                shape.note(&self.starts, spans);
                 self.last = index;
                 self.misses = self.misses.saturating_sub(1);
-                return Some(early);
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Learns from a valid event that was of no known shape.
@@ -126,8 +121,8 @@ impl Shapes {
         let Some(shape) = Shape::of(text, paths) else {
             return;
         };
-        let slots = shape.slots.len().max(self.starts.len());
-        self.starts.resize(slots, 0);
+        let starts = (shape.slots.len() + 1).max(self.starts.len());
+        self.starts.resize(starts, 0);
         if self.all.len() < MOST_SHAPES {
             self.last = self.all.len();
             self.all.push(shape);
@@ -150,70 +145,68 @@ impl Shape {
         let pieces = starts.iter().zip(ends.chain([text.len()]));
         let notes = notes(text, paths, &starts)?;
         let mut more = Vec::new();
-        let mut slots = Vec::new();
-        for (slot, (start, end)) in pieces.enumerate() {
-            let piece = &text.as_bytes()[*start..end];
-            let mut blocks = piece.chunks(WIDTH).map(Block::of);
-            let first = blocks.next().unwrap_or(Block::of(&[]));
-            more.extend(blocks);
-            slots.push(Slot {
-                first,
-                length: piece.len(),
-                more: more.len(),
-                notes: notes.partition_point(|note| note.end.slot <= slot),
-            });
-        }
-        Some(Shape { more, slots, notes })
+        let mut slots: Vec<Slot> = pieces
+            .map(|(start, end)| {
+                let piece = &text.as_bytes()[*start..end];
+                let mut blocks = piece.chunks(WIDTH).map(Block::of);
+                let first = blocks.next().unwrap_or(Block::of(&[]));
+                let start = more.len();
+                more.extend(blocks);
+                Slot {
+                    first,
+                    length: piece.len(),
+                    more: start..more.len(),
+                }
+            })
+            .collect();
+        let last = slots.pop()?;
+        Some(Shape {
+            slots,
+            last,
+            more,
+            notes,
+        })
     }
 
-    fn find(
-        &self,
-        text: &str,
-        starts: &mut [usize],
-        spans: &mut [Span],
-        decide: &mut dyn FnMut(&[Span]) -> Early,
-    ) -> Option<Early> {
+    /// Whether an event has this shape and valid scalars; `starts` then says where the slots' texts are.
+    fn fits(&self, text: &str, starts: &mut [usize]) -> Option<()> {
         let bytes = Bytes(text.as_bytes());
-        spans.fill(Span::NONE);
-        let mut early = Early::Undecided;
-        let (mut at, mut more, mut noted) = (0, 0, 0);
-        let scalars = self.slots.len() - 1;
-        // As many as slots, which spares a look at its length for each.
-        let starts = starts.get_mut(..self.slots.len())?;
-        for (index, slot) in self.slots.iter().enumerate() {
-            starts[index] = at;
-            if !slot.first.begins(bytes, at) {
-                return None;
-            }
-            if more < slot.more {
-                let blocks = self.more[more..slot.more].iter().enumerate();
-                for (number, block) in blocks {
-                    if !block.begins(bytes, at + (number + 1) * WIDTH) {
-                        return None;
-                    }
-                }
-                more = slot.more;
-            }
-            at += slot.length;
-            if noted < slot.notes {
-                if early != Early::Rejected {
-                    for note in &self.notes[noted..slot.notes] {
-                        spans[note.path] = Span {
-                            start: starts[note.start.slot] + note.start.offset,
-                            end: starts[note.end.slot] + note.end.offset,
-                        };
-                        if note.decides && early == Early::Undecided {
-                            early = decide(spans);
-                        }
-                    }
-                }
-                noted = slot.notes;
-            }
-            if index < scalars {
-                at = bytes.scalar(at)?;
-            }
+        let (last_start, starts) = starts.get_mut(..=self.slots.len())?.split_last_mut()?;
+        let mut at = 0;
+        for (slot, start) in self.slots.iter().zip(starts) {
+            *start = at;
+            at = bytes.scalar(self.after(slot, bytes, at)?)?;
         }
-        (at == text.len()).then_some(early)
+        *last_start = at;
+        (self.after(&self.last, bytes, at)? == text.len()).then_some(())
+    }
+
+    /// The end of a slot's text, if it stands there.
+    #[inline(always)]
+    fn after(&self, slot: &Slot, bytes: Bytes<'_>, at: usize) -> Option<usize> {
+        let begins = slot.first.begins(bytes, at);
+        if !begins || !slot.more.is_empty() && !self.goes_on(slot, bytes, at + WIDTH) {
+            return None;
+        }
+        Some(at + slot.length)
+    }
+
+    #[inline(never)]
+    fn goes_on(&self, slot: &Slot, bytes: Bytes<'_>, at: usize) -> bool {
+        let mut blocks = self.more[slot.more.clone()].iter().enumerate();
+        blocks.all(|(number, block)| block.begins(bytes, at + number * WIDTH))
+    }
+
+    /// Where the values of paths are in an event whose slots' texts begin at `starts`.
+    fn note(&self, starts: &[usize], spans: &mut [Span]) {
+        spans.fill(Span::NONE);
+        let at = |place: Place| starts[place.slot] + place.offset;
+        for note in &self.notes {
+            spans[note.path] = Span {
+                start: at(note.start),
+                end: at(note.end),
+            };
+        }
     }
 }
 
@@ -244,7 +237,7 @@ impl Block {
     }
 }
 
-/// Where the values of paths stand in a valid event, in the order of their ends; `starts` are those of the slots' texts.
+/// Where the values of paths stand in a valid event; `starts` are those of the slots' texts.
 fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
     let mut spans = vec![Span::NONE; paths.len()];
     find_all(text, paths, &[], &mut spans).ok()?;
@@ -256,19 +249,12 @@ fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
         }
     };
     let found = spans.iter().enumerate().filter(|(_, span)| !span.is_none());
-    let mut notes: Vec<Note> = found
-        .map(|(path, span)| {
-            let known = paths.get(path);
-            Note {
-                path,
-                start: place(span.start),
-                end: place(span.end),
-                decides: known.is_member && known.for_filter,
-            }
-        })
-        .collect();
-    notes.sort_by_key(|note| note.end);
-    Some(notes)
+    let note = |(path, span): (PathId, &Span)| Note {
+        path,
+        start: place(span.start),
+        end: place(span.end),
+    };
+    Some(found.map(note).collect())
 }
 
 /// Where the scalars of a valid event stand that are no keys; `None` where it is too much to keep.
@@ -331,9 +317,8 @@ mod tests {
             }
         }
 
-        fn find(&mut self, text: &str, answer: Early) -> Option<Early> {
-            let mut decide = |_: &[Span]| answer;
-            self.shapes.find(text, &mut self.spans, &mut decide)
+        fn find(&mut self, text: &str) -> bool {
+            self.shapes.find(text, &mut self.spans)
         }
 
         fn learn(&mut self, text: &str) {
@@ -350,16 +335,13 @@ mod tests {
     #[test]
     fn an_event_of_the_same_shape_is_read_with_its_paths() {
         let mut reader = Reader::new();
-        assert_eq!(reader.find(EVENT, Early::Accepted), None);
+        assert!(!reader.find(EVENT));
         reader.learn(EVENT);
         let like = r#"{"x":[], "a":"é\"","b":{"a member with a long name":null,"c":[-2e9,false]}}"#;
-        for text in [EVENT, like] {
-            assert_eq!(reader.find(text, Early::Accepted), Some(Early::Accepted));
-        }
+        assert!(reader.find(EVENT) && reader.find(like));
         assert_eq!(reader.found(like, reader.a), r#""é\"""#);
         assert_eq!(reader.found(like, reader.deep), "false");
         assert_eq!(reader.found(like, crate::paths::EVENT), like);
-        assert_eq!(reader.find(EVENT, Early::Rejected), Some(Early::Rejected));
     }
 
     #[test]
@@ -375,7 +357,7 @@ mod tests {
             r#"{"x":[], "a":01,"b":{"a member with a long name":true,"c":[1,"two"]}}"#,
             r#"{"x":[], "a":1.5,"b":{"a member with a long name":true,"c":[1,"two"]}"#,
         ] {
-            assert_eq!(reader.find(other, Early::Undecided), None, "{other}");
+            assert!(!reader.find(other), "{other}");
         }
     }
 
@@ -386,9 +368,9 @@ mod tests {
         for n in 0..MOST_SHAPES + 1 {
             reader.learn(&event(n));
         }
-        assert_eq!(reader.find(&event(0), Early::Undecided), None);
+        assert!(!reader.find(&event(0)));
         for n in 1..MOST_SHAPES + 1 {
-            assert!(reader.find(&event(n), Early::Undecided).is_some(), "{n}");
+            assert!(reader.find(&event(n)), "{n}");
         }
     }
 
@@ -399,13 +381,13 @@ mod tests {
         for n in 0..10 * REST {
             let text = format!("{{\"{n}\":0}}");
             tried += u32::from(reader.shapes.rest == 0);
-            assert_eq!(reader.find(&text, Early::Undecided), None);
+            assert!(!reader.find(&text));
             reader.learn(&text);
         }
         assert!(tried < REST / 10, "{tried}");
         // And it comes back.
         let hits = (0..2 * REST).filter(|_| {
-            let hit = reader.find(EVENT, Early::Undecided).is_some();
+            let hit = reader.find(EVENT);
             if !hit {
                 reader.learn(EVENT);
             }
