@@ -35,6 +35,8 @@ pub struct Partitioning {
     keys: Vec<Key>,
     /// Top-level fields that placeholders read.
     sources: Vec<String>,
+    /// The event times that placeholders format.
+    clocks: Vec<Clock>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,11 +48,20 @@ struct Key {
 #[derive(Debug, Clone)]
 enum Part {
     Literal(String),
-    Field { place: Place, time: Option<Time> },
+    Field(Place),
+    Time(Time),
+}
+
+/// A field that holds a time.
+#[derive(Debug, Clone)]
+struct Clock {
+    place: Place,
+    /// The first partition column that asks for it, for messages.
+    column: String,
 }
 
 /// Where a placeholder finds its value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Place {
     /// As written, for messages.
     shown: String,
@@ -62,15 +73,32 @@ struct Place {
 
 #[derive(Debug, Clone)]
 struct Time {
+    /// Index in `clocks`.
+    clock: usize,
     format: String,
     /// The text is the same throughout an hour, so it is formatted once an hour of event time.
     hourly: bool,
 }
 
-/// Texts of the last hour seen by each placeholder; one for each thread that renders.
+/// What was rendered last; one for each thread that renders.
 #[derive(Debug, Default)]
 pub struct Cache {
-    last: Vec<Option<(i64, String)>>,
+    /// What the clocks say in the event at hand, and since 1970 in whole hours.
+    times: Vec<(DateTime<Utc>, i64)>,
+    /// The text of each placeholder of a time, and its hour.
+    texts: Vec<Option<(i64, String)>>,
+    path: String,
+    /// It is whole, and no clock has passed an hour since.
+    is_current: bool,
+}
+
+/// An event's partition.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rendered<'c> {
+    /// The path below the table's location (`dt=2026-11-23/hour=11`); empty where there are no keys.
+    pub path: &'c str,
+    /// It is the path of the event before, by the same cache.
+    pub is_last: bool,
 }
 
 impl Partitioning {
@@ -95,7 +123,7 @@ impl Partitioning {
             {
                 return Err(format!("`{name}` stands twice"));
             }
-            let parts = partitioning.template(&template)?;
+            let parts = partitioning.template(name, &template)?;
             partitioning.keys.push(Key {
                 name: name.to_owned(),
                 parts,
@@ -114,28 +142,66 @@ impl Partitioning {
         &self.sources
     }
 
-    /// The partition's path below the table's location (`dt=2026-11-23/hour=11`), appended to `path`; empty where there are no keys.
-    /// An error says what is wrong with the event.
-    pub fn render(
+    /// The partition of an event. An error says what is wrong with the event.
+    pub fn render<'c>(
         &self,
         sources: &[Option<Value>],
-        cache: &mut Cache,
-        path: &mut String,
-    ) -> Result<(), String> {
-        let mut placeholder = 0;
+        cache: &'c mut Cache,
+    ) -> Result<Rendered<'c>, String> {
+        self.read_clocks(sources, cache)?;
+        let is_last = cache.is_current && self.is_hourly();
+        if !is_last {
+            cache.is_current = false;
+            self.render_anew(sources, cache)?;
+            cache.is_current = true;
+        }
+        Ok(Rendered {
+            path: &cache.path,
+            is_last,
+        })
+    }
+
+    fn read_clocks(&self, sources: &[Option<Value>], cache: &mut Cache) -> Result<(), String> {
+        cache
+            .times
+            .resize(self.clocks.len(), (DateTime::UNIX_EPOCH, 0));
+        for (clock, (last, last_hour)) in self.clocks.iter().zip(&mut cache.times) {
+            let time = clock.read(sources)?;
+            let hour = time.timestamp().div_euclid(3600);
+            cache.is_current &= hour == *last_hour;
+            (*last, *last_hour) = (time, hour);
+        }
+        Ok(())
+    }
+
+    /// Whether all events of an hour are in one partition.
+    fn is_hourly(&self) -> bool {
+        let mut parts = self.keys.iter().flat_map(|key| &key.parts);
+        parts.all(|part| match part {
+            Part::Literal(_) => true,
+            Part::Field(_) => false,
+            Part::Time(time) => time.hourly,
+        })
+    }
+
+    fn render_anew(&self, sources: &[Option<Value>], cache: &mut Cache) -> Result<(), String> {
+        let Cache {
+            times, texts, path, ..
+        } = cache;
+        path.clear();
         let mut value = String::new();
+        let mut placeholder = 0;
         for (index, key) in self.keys.iter().enumerate() {
             value.clear();
             for part in &key.parts {
                 match part {
                     Part::Literal(text) => value.push_str(text),
-                    Part::Field { place, time } => {
-                        let found = place.find(sources);
-                        match time {
-                            Some(time) => time.render(place, found, cache, placeholder, &mut value),
-                            None => plain(place, found, &mut value),
-                        }
-                        .map_err(|problem| format!("partition column {}: {problem}", key.name))?;
+                    Part::Field(place) => plain(place, place.find(sources), &mut value)
+                        .map_err(|problem| key.problem(&problem))?,
+                    Part::Time(time) => {
+                        texts.resize(texts.len().max(placeholder + 1), None);
+                        time.render(times[time.clock], &mut texts[placeholder], &mut value)
+                            .map_err(|problem| key.problem(&problem))?;
                         placeholder += 1;
                     }
                 }
@@ -155,11 +221,10 @@ impl Partitioning {
                 path,
             );
             if path.len() - start > MAX_SEGMENT {
-                return Err(format!(
-                    "partition column {}: the value is longer than a directory name can be: {}…",
-                    key.name,
+                return Err(key.problem(&format!(
+                    "the value is longer than a directory name can be: {}…",
                     value.chars().take(40).collect::<String>()
-                ));
+                )));
             }
         }
         Ok(())
@@ -182,7 +247,7 @@ impl Partitioning {
         segments.next().is_none().then_some(values)
     }
 
-    fn template(&mut self, text: &str) -> Result<Vec<Part>, String> {
+    fn template(&mut self, column: &str, text: &str) -> Result<Vec<Part>, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
@@ -192,7 +257,7 @@ impl Partitioning {
             let (inside, after) = after
                 .split_once('}')
                 .ok_or_else(|| format!("`{text}` lacks a closing brace"))?;
-            parts.push(self.placeholder(inside)?);
+            parts.push(self.placeholder(column, inside)?);
             rest = after;
         }
         if rest.contains('}') {
@@ -203,7 +268,7 @@ impl Partitioning {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
         }
-        if !parts.iter().any(|part| matches!(part, Part::Field { .. })) {
+        if parts.iter().all(|part| matches!(part, Part::Literal(_))) {
             return Err(format!(
                 "`{text}` has no placeholder, for example {{ts:%Y-%m-%d}}"
             ));
@@ -211,7 +276,7 @@ impl Partitioning {
         Ok(parts)
     }
 
-    fn placeholder(&mut self, inside: &str) -> Result<Part, String> {
+    fn placeholder(&mut self, column: &str, inside: &str) -> Result<Part, String> {
         let (path, format) = match inside.split_once(':') {
             Some((path, format)) => (path.trim(), Some(format)),
             None => (inside.trim(), None),
@@ -229,13 +294,51 @@ impl Partitioning {
                 self.sources.len() - 1
             }
         };
-        let time = format.map(Time::parse).transpose()?;
         let place = Place {
             shown: path.to_owned(),
             source,
             below,
         };
-        Ok(Part::Field { place, time })
+        let Some(format) = format else {
+            return Ok(Part::Field(place));
+        };
+        let clock = match self.clocks.iter().position(|clock| clock.place == place) {
+            Some(clock) => clock,
+            None => {
+                let column = column.to_owned();
+                self.clocks.push(Clock { place, column });
+                self.clocks.len() - 1
+            }
+        };
+        Time::parse(clock, format).map(Part::Time)
+    }
+}
+
+impl Key {
+    fn problem(&self, problem: &str) -> String {
+        in_column(&self.name, problem)
+    }
+}
+
+fn in_column(name: &str, problem: &str) -> String {
+    format!("partition column {name}: {problem}")
+}
+
+impl Clock {
+    fn read(&self, sources: &[Option<Value>]) -> Result<DateTime<Utc>, String> {
+        let shown = &self.place.shown;
+        let Some(found) = self.place.find(sources) else {
+            let problem = format!("the event has no field {shown}, which holds its time");
+            return Err(in_column(&self.column, &problem));
+        };
+        event_time::parse(found).ok_or_else(|| {
+            let problem = format!(
+                "{} in field {shown} is not a time; allowed is {}",
+                super::mismatch::shown(found),
+                event_time::ALLOWED
+            );
+            in_column(&self.column, &problem)
+        })
     }
 }
 
@@ -251,7 +354,7 @@ impl Place {
 }
 
 impl Time {
-    fn parse(format: &str) -> Result<Time, String> {
+    fn parse(clock: usize, format: &str) -> Result<Time, String> {
         let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
         if format.is_empty() || items.iter().any(|item| matches!(item, Item::Error)) {
             return Err(format!(
@@ -268,43 +371,21 @@ impl Time {
             }
         }
         Ok(Time {
+            clock,
             format: format.to_owned(),
             hourly,
         })
     }
 
+    /// `last` is what this placeholder was rendered to before.
     fn render(
         &self,
-        place: &Place,
-        found: Option<&Value>,
-        cache: &mut Cache,
-        placeholder: usize,
+        (time, hour): (DateTime<Utc>, i64),
+        last: &mut Option<(i64, String)>,
         out: &mut String,
     ) -> Result<(), String> {
-        let Some(found) = found else {
-            return Err(format!(
-                "the event has no field {}, which holds its time",
-                place.shown
-            ));
-        };
-        let Some(time) = event_time::parse(found) else {
-            return Err(format!(
-                "{} in field {} is not a time; allowed is {}",
-                super::mismatch::shown(found),
-                place.shown,
-                event_time::ALLOWED
-            ));
-        };
-        if !self.hourly {
-            return self.format(time, out);
-        }
-        let hour = time.timestamp().div_euclid(3600);
-        if cache.last.len() <= placeholder {
-            cache.last.resize(placeholder + 1, None);
-        }
-        let last = &mut cache.last[placeholder];
         match last {
-            Some((of, text)) if *of == hour => out.push_str(text),
+            Some((of, text)) if *of == hour && self.hourly => out.push_str(text),
             _ => {
                 let start = out.len();
                 self.format(time, out)?;

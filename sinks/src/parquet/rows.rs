@@ -18,7 +18,7 @@ use super::column::Buffers;
 use super::exact;
 use super::members::{Doubt, Members};
 use super::mismatch::short;
-use super::partition::{Cache, Partitioning};
+use super::partition::{Cache, Partitioning, Rendered};
 use super::schema::{Column, to_arrow};
 use crate::batch::{Event, Rejected};
 
@@ -129,8 +129,6 @@ struct Table<'l> {
     /// For each row the index of its partition.
     partition_of: Vec<u32>,
     partitions: HashMap<String, u32>,
-    last: Option<(String, u32)>,
-    path: String,
     /// The fields that were last seen at each place of an event.
     order: Vec<(String, Option<Slot>)>,
 }
@@ -153,8 +151,6 @@ impl<'l> Table<'l> {
             cache: Cache::default(),
             partition_of: Vec::new(),
             partitions: HashMap::new(),
-            last: None,
-            path: String::new(),
             order: Vec::new(),
         }
     }
@@ -263,20 +259,20 @@ impl<'l> Table<'l> {
 
     /// Finds the partition of the row just pushed.
     fn place(&mut self) -> Result<(), String> {
-        self.path.clear();
-        self.layout
-            .partitioning
-            .render(&self.sources, &mut self.cache, &mut self.path)?;
-        if let Some((path, partition)) = &self.last
-            && *path == self.path
-        {
-            self.partition_of.push(*partition);
-            return Ok(());
-        }
-        let next = self.partitions.len() as u32;
-        let partition = *self.partitions.entry(self.path.clone()).or_insert(next);
+        let partitioning = &self.layout.partitioning;
+        let Rendered { path, is_last } = partitioning.render(&self.sources, &mut self.cache)?;
+        let partition = match self.partition_of.last() {
+            Some(last) if is_last => *last,
+            _ => match self.partitions.get(path) {
+                Some(known) => *known,
+                None => {
+                    let next = self.partitions.len() as u32;
+                    self.partitions.insert(path.to_owned(), next);
+                    next
+                }
+            },
+        };
         self.partition_of.push(partition);
-        self.last = Some((self.path.clone(), partition));
         Ok(())
     }
 

@@ -5,15 +5,40 @@ use super::*;
 
 fn render(by: &str, event: &Value) -> Result<String, String> {
     let partitioning = Partitioning::parse(by).unwrap();
-    let sources: Vec<Option<Value>> = partitioning
-        .sources()
-        .iter()
-        .map(|source| event.get(source).cloned())
-        .collect();
-    let mut path = String::new();
-    partitioning
-        .render(&sources, &mut Cache::default(), &mut path)
-        .map(|()| path)
+    let sources = sources(&partitioning, event);
+    let mut cache = Cache::default();
+    let rendered = partitioning.render(&sources, &mut cache)?;
+    Ok(rendered.path.to_owned())
+}
+
+fn sources(partitioning: &Partitioning, event: &Value) -> Vec<Option<Value>> {
+    let names = partitioning.sources().iter();
+    names.map(|source| event.get(source).cloned()).collect()
+}
+
+/// Times around the ends of hours, and what is no time.
+fn moment() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        6 => (-70..70_i64).prop_map(|minutes| json!(1_795_431_600 + minutes * 60)),
+        1 => Just(json!("soon")),
+        1 => Just(json!(null)),
+    ]
+}
+
+#[test]
+fn events_of_one_hour_are_of_the_partition_before() {
+    for (by, expected) in [
+        ("h={ts:%H}", true),
+        ("m={ts:%M}", false),
+        ("h={ts:%H},c", false),
+    ] {
+        let partitioning = Partitioning::parse(by).unwrap();
+        let mut cache = Cache::default();
+        let sources = sources(&partitioning, &json!({"ts": 1_795_431_600, "c": "x"}));
+        assert!(!partitioning.render(&sources, &mut cache).unwrap().is_last);
+        let second = partitioning.render(&sources, &mut cache).unwrap();
+        assert_eq!(second.is_last, expected, "{by}");
+    }
 }
 
 #[test]
@@ -77,33 +102,45 @@ fn mistakes_in_the_option_are_named() {
     }
 }
 
-#[test]
-fn the_hourly_cache_never_shows() {
-    let partitioning = Partitioning::parse("dt={ts:%Y-%m-%d}/{ts:%H},m={ts:%M}").unwrap();
-    let mut cache = Cache::default();
-    for minutes in [0, 1, 59, 60, 61, -1, -60, -61, 90, 0] {
-        let sources = [Some(json!(1_795_431_600 + minutes * 60))];
-        let (mut cached, mut fresh) = (String::new(), String::new());
-        partitioning
-            .render(&sources, &mut cache, &mut cached)
-            .unwrap();
-        partitioning
-            .render(&sources, &mut Cache::default(), &mut fresh)
-            .unwrap();
-        assert_eq!(cached, fresh);
-    }
-}
-
 proptest! {
+    /// Whatever came before, events that are none among it.
+    #[test]
+    fn what_is_kept_from_event_to_event_never_shows(
+        by in prop::sample::select(vec![
+            "dt={ts:%Y-%m-%d},hour={ts:%H}",
+            "dt={ts:%Y-%m-%d}/{ts:%H},m={ts:%M}",
+            "hour={ts:%H},ended={to:%H}",
+            "dt={to:%Y-%m-%d},c",
+            "c",
+        ]),
+        events in prop::collection::vec((moment(), moment(), prop::sample::select(vec!["x", "y"])), 1..20)
+    ) {
+        let partitioning = Partitioning::parse(by).unwrap();
+        let mut cache = Cache::default();
+        let mut last = None;
+        for (ts, to, c) in events {
+            let event = json!({"ts": ts, "to": to, "c": c});
+            let sources = sources(&partitioning, &event);
+            let kept = partitioning.render(&sources, &mut cache);
+            let fresh = render(by, &event);
+            if let Ok(kept) = &kept {
+                prop_assert!(!kept.is_last || last.as_deref() == Some(kept.path));
+            }
+            let kept = kept.map(|rendered| rendered.path.to_owned());
+            prop_assert_eq!(&kept, &fresh);
+            last = fresh.ok().or(last);
+        }
+    }
+
     #[test]
     fn any_value_comes_back_from_its_path(value in "\\PC{1,20}|[ -~\\x00-\\x1f]{1,20}") {
         let partitioning = Partitioning::parse("a,b").unwrap();
         let sources = [Some(json!(value)), Some(json!("x"))];
-        let mut path = String::new();
-        partitioning.render(&sources, &mut Cache::default(), &mut path).unwrap();
+        let mut cache = Cache::default();
+        let path = partitioning.render(&sources, &mut cache).unwrap().path;
         prop_assert_eq!(path.matches('/').count(), 1, "{}", path);
         prop_assert!(!path.contains(|c: char| c.is_ascii_control()));
-        prop_assert_eq!(partitioning.values(&path), Some(vec![value, "x".to_owned()]));
+        prop_assert_eq!(partitioning.values(path), Some(vec![value, "x".to_owned()]));
     }
 }
 
