@@ -11,7 +11,8 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::file::{Codec, OpenFile};
+use super::encoder::Codec;
+use super::file::OpenFile;
 use super::manifest::Closed;
 use super::rows::{Group, SharedLayout};
 use super::store::{Store, StoreError};

@@ -16,6 +16,7 @@
 
 mod column;
 mod contract;
+mod encoder;
 mod exact;
 mod file;
 mod files;

@@ -8,7 +8,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::HttpConnector as _;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use super::file::Codec;
+use super::encoder::Codec;
 use super::files::Rolling;
 use super::partition::{self, Partitioning};
 use super::s3::Steps;

@@ -1,0 +1,247 @@
+//! Rows to the bytes of one Parquet file.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+/// A row group is written out when its encoded form is about this large. It is what an open file holds in memory.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// A compressor and a decompressor for each column, measured; the encoder does not count them.
+const ZSTD_BYTES: usize = 112 << 10;
+
+/// Values of a column that are looked at, to see whether any comes twice.
+const SAMPLE: usize = 1024;
+
+/// Fewer say nothing.
+const LEAST_SAMPLE: usize = 128;
+
+/// How files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Zstd(i32),
+    Snappy,
+    None,
+}
+
+impl Codec {
+    fn to_parquet(self) -> Compression {
+        match self {
+            // The option's check keeps the level in range.
+            Codec::Zstd(level) => Compression::ZSTD(ZstdLevel::try_new(level).unwrap_or_default()),
+            Codec::Snappy => Compression::SNAPPY,
+            Codec::None => Compression::UNCOMPRESSED,
+        }
+    }
+}
+
+/// Encodes the rows of one file.
+pub(super) struct Encoder {
+    writer: ArrowWriter<Chunks>,
+    /// What it holds beside what it tells, while a row group is in progress.
+    untold_bytes: usize,
+}
+
+impl Encoder {
+    /// `first` are the first rows of the file. A column whose values are all different there gets no dictionary: it would be as large as
+    /// the column and cost a look-up for each value.
+    pub(super) fn new(
+        schema: SchemaRef,
+        codec: Codec,
+        first: &[RecordBatch],
+    ) -> Result<Encoder, ParquetError> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(codec.to_parquet())
+            .set_created_by(concat!("keystone ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES));
+        for (index, field) in schema.fields().iter().enumerate() {
+            if is_unique(first.iter().map(|rows| rows.column(index))) {
+                let column = ColumnPath::new(vec![field.name().clone()]);
+                properties = properties.set_column_dictionary_enabled(column, false);
+            }
+        }
+        let untold_bytes = match codec {
+            Codec::Zstd(_) => {
+                let fields = schema.fields().iter();
+                fields.map(|field| leaves(field)).sum::<usize>() * ZSTD_BYTES
+            }
+            Codec::Snappy | Codec::None => 0,
+        };
+        Ok(Encoder {
+            writer: ArrowWriter::try_new(Chunks::default(), schema, Some(properties.build()))?,
+            untold_bytes,
+        })
+    }
+
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+        self.writer.write(rows)
+    }
+
+    pub(super) fn end_row_group(&mut self) -> Result<(), ParquetError> {
+        self.writer.flush()
+    }
+
+    /// Nothing can be written after it.
+    pub(super) fn end(&mut self) -> Result<(), ParquetError> {
+        self.writer.finish()?;
+        // The writer's own small buffer.
+        Ok(self.writer.sync()?)
+    }
+
+    /// Bytes of the file that are finished since the last call.
+    pub(super) fn take_finished(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.writer.inner_mut().0)
+    }
+
+    /// Size of the row group in progress if it ended now, roughly, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.writer.in_progress_size()
+    }
+
+    /// Bytes held in memory, which the end of the row group frees.
+    pub(super) fn memory(&self) -> usize {
+        match self.writer.in_progress_rows() {
+            0 => 0,
+            _ => self.writer.memory_size() + self.untold_bytes,
+        }
+    }
+}
+
+/// Whether no value of a flat column comes twice among its first ones. (Of a column with fewer than some hundred thousand values, one
+/// would: the birthday paradox.)
+fn is_unique<'a>(pieces: impl Iterator<Item = &'a ArrayRef>) -> bool {
+    let mut seen = HashSet::new();
+    for piece in pieces {
+        if piece.data_type().is_nested() {
+            return false;
+        }
+        let sample = piece.slice(0, piece.len().min(SAMPLE - seen.len()));
+        let fields = vec![SortField::new(sample.data_type().clone())];
+        let rows = RowConverter::new(fields)
+            .and_then(|converter| converter.convert_columns(&[sample.clone()]));
+        let Ok(rows) = rows else {
+            return false;
+        };
+        let values = rows
+            .iter()
+            .enumerate()
+            .filter(|(row, _)| sample.is_valid(*row));
+        for (_, value) in values {
+            if !seen.insert(value.as_ref().to_vec()) {
+                return false;
+            }
+        }
+        if seen.len() >= SAMPLE {
+            break;
+        }
+    }
+    seen.len() >= LEAST_SAMPLE
+}
+
+/// What the encoder writes, in pieces: one buffer that doubles would need up to three times the memory while it grows.
+#[derive(Debug, Default)]
+struct Chunks(Vec<Vec<u8>>);
+
+const CHUNK: usize = 1 << 20;
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.last_mut() {
+            Some(last) if last.len() + bytes.len() <= last.capacity().max(CHUNK) => {
+                last.extend_from_slice(bytes);
+            }
+            _ => {
+                let mut chunk = Vec::with_capacity(bytes.len().max(64 << 10));
+                chunk.extend_from_slice(bytes);
+                self.0.push(chunk);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Columns of the file that a column of the table becomes.
+fn leaves(field: &Field) -> usize {
+    match field.data_type() {
+        DataType::List(inner) | DataType::Map(inner, _) => leaves(inner),
+        DataType::Struct(fields) => fields.iter().map(|field| leaves(field)).sum(),
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray, StructArray};
+    use arrow::compute::concat_batches;
+    use bytes::Bytes;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    use super::*;
+
+    fn unique(pieces: &[ArrayRef]) -> bool {
+        is_unique(pieces.iter())
+    }
+
+    fn numbers(numbers: impl IntoIterator<Item = usize>) -> ArrayRef {
+        let numbers = numbers.into_iter().map(|number| number as i64);
+        Arc::new(Int64Array::from_iter_values(numbers))
+    }
+
+    #[test]
+    fn a_column_is_unique_if_no_value_of_a_good_sample_comes_twice() {
+        assert!(unique(&[numbers(0..LEAST_SAMPLE)]));
+        assert!(!unique(&[numbers(1..LEAST_SAMPLE)]), "too few to say");
+        assert!(!unique(&[numbers(0..500), numbers(499..600)]));
+        assert!(
+            unique(&[numbers(0..500), numbers(500..3000), numbers(0..3000)]),
+            "beyond the sample"
+        );
+        let texts = (0..1000).map(|n| (n % 3 > 0).then(|| n.to_string()));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter(texts));
+        assert!(unique(&[texts.clone()]), "nulls are no values");
+        let field = Arc::new(Field::new("text", DataType::Utf8, true));
+        let nested: ArrayRef = Arc::new(StructArray::from(vec![(field, texts)]));
+        assert!(!unique(&[nested]), "a nested column");
+    }
+
+    #[test]
+    fn unique_columns_have_no_dictionary_and_all_are_read_as_written() {
+        let rows = |range: Range<usize>| {
+            let country = Int64Array::from_iter_values(range.clone().map(|row| row as i64 % 7));
+            let columns: [(&str, ArrayRef); 2] =
+                [("an.id", numbers(range)), ("country", Arc::new(country))];
+            RecordBatch::try_from_iter(columns).unwrap()
+        };
+        let first = [rows(0..300), rows(300..2000)];
+        let schema = first[0].schema();
+        let mut encoder = Encoder::new(schema.clone(), Codec::Zstd(1), &first).unwrap();
+        first.iter().for_each(|rows| encoder.write(rows).unwrap());
+        encoder.end_row_group().unwrap();
+        encoder.write(&rows(2000..2100)).unwrap();
+        encoder.end().unwrap();
+        let file = Bytes::from(encoder.take_finished().concat());
+        let file = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        for group in file.metadata().row_groups() {
+            let has_dictionary = |column: usize| group.column(column).dictionary_page_offset();
+            assert_eq!(has_dictionary(0), None);
+            assert!(has_dictionary(1).is_some());
+        }
+        let read: Vec<RecordBatch> = file.build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(concat_batches(&schema, &read).unwrap(), rows(0..2100));
+    }
+}
