@@ -4,6 +4,7 @@
 //! decides and finds the words. So this way may refuse what `exact` takes, but never takes what `exact` refuses, nor takes it differently.
 
 use memchr::memchr2;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
 
@@ -17,7 +18,7 @@ use crate::event_time;
 pub(super) struct Doubt;
 
 /// A member's value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Token<'p> {
     Null,
     Bool(bool),
@@ -25,7 +26,9 @@ pub(super) enum Token<'p> {
     Number(&'p str),
     /// A string without escapes, without its quotes.
     Text(&'p str),
-    /// The JSON text of an array, an object or a string with escapes.
+    /// A string that was written with escapes.
+    Unescaped(String),
+    /// The JSON text of an array or an object.
     Other(&'p str),
 }
 
@@ -96,7 +99,7 @@ impl<'p> Members<'p> {
                 self.at += 1;
                 self.string()
             }
-            b'{' | b'[' => self.other(self.at),
+            b'{' | b'[' => self.container(),
             b'n' => self.word("null", Token::Null),
             b't' => self.word("true", Token::Bool(true)),
             b'f' => self.word("false", Token::Bool(false)),
@@ -139,7 +142,7 @@ impl<'p> Members<'p> {
         let inside = memchr2(b'"', b'\\', &bytes[start..]).ok_or(Doubt)?;
         let end = start + inside;
         if bytes[end] == b'\\' {
-            return self.other(start - 1);
+            return self.escaped_string(start - 1);
         }
         if !self.is_clean && bytes[start..end].iter().any(|byte| *byte < b' ') {
             return Err(Doubt);
@@ -194,34 +197,44 @@ impl<'p> Members<'p> {
         }
     }
 
-    /// A value from its first byte, as serde_json finds its end.
+    /// An array or an object, as serde_json finds its end.
     #[inline(never)]
-    fn other(&mut self, start: usize) -> Result<Token<'p>, Doubt> {
-        let rest = &self.text[start..];
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
-        let Some(Ok(IgnoredAny)) = values.next() else {
-            return Err(Doubt);
-        };
-        let value = &rest[..values.byte_offset()];
-        self.at = start + value.len();
-        Ok(Token::Other(value))
+    fn container(&mut self) -> Result<Token<'p>, Doubt> {
+        let start = self.at;
+        let IgnoredAny = self.read_from(start)?;
+        Ok(Token::Other(&self.text[start..self.at]))
+    }
+
+    /// From its opening quote.
+    #[inline(never)]
+    fn escaped_string(&mut self, start: usize) -> Result<Token<'p>, Doubt> {
+        self.read_from(start).map(Token::Unescaped)
+    }
+
+    /// What serde_json reads from there.
+    fn read_from<T: Deserialize<'p>>(&mut self, start: usize) -> Result<T, Doubt> {
+        let mut values = serde_json::Deserializer::from_str(&self.text[start..]).into_iter();
+        let value = values.next().and_then(Result::ok).ok_or(Doubt)?;
+        self.at = start + values.byte_offset();
+        Ok(value)
     }
 }
 
 impl Token<'_> {
-    pub(super) fn value(self) -> Result<Value, Doubt> {
+    pub(super) fn value(&self) -> Result<Value, Doubt> {
         Ok(match self {
             Token::Null => Value::Null,
-            Token::Bool(value) => Value::Bool(value),
+            Token::Bool(value) => Value::Bool(*value),
             Token::Number(text) => Value::Number(text.parse::<Number>().map_err(|_| Doubt)?),
-            Token::Text(text) => Value::String(text.to_owned()),
+            Token::Text(text) => Value::String((*text).to_owned()),
+            Token::Unescaped(text) => Value::String(text.clone()),
             Token::Other(text) => serde_json::from_str(text).map_err(|_| Doubt)?,
         })
     }
 
     /// Appends it as the column's next row. After a doubt the column may hold a part of the row.
     #[inline]
-    pub(super) fn push(self, column: &mut Buffers) -> Result<(), Doubt> {
+    pub(super) fn push(&self, column: &mut Buffers) -> Result<(), Doubt> {
         let Buffers { kind, valid, data } = column;
         match (data, self) {
             (_, Token::Null) => {
@@ -232,19 +245,23 @@ impl Token<'_> {
                 exact::push_text(kind, text, bytes).map_err(|_| Doubt)?;
                 ends.push(bytes.len() as i32);
             }
-            (Data::Boolean(values), Token::Bool(value)) => values.push(value),
+            (Data::Bytes { bytes, ends }, Token::Unescaped(text)) => {
+                exact::push_text(kind, text, bytes).map_err(|_| Doubt)?;
+                ends.push(bytes.len() as i32);
+            }
+            (Data::Boolean(values), Token::Bool(value)) => values.push(*value),
             (Data::I8(values), Token::Number(text)) => values.push(parsed(text)?),
             (Data::I16(values), Token::Number(text)) => values.push(parsed(text)?),
-            (Data::I32(values), Token::Number(text)) if *kind == HiveType::Int => {
+            (Data::I32(values), Token::Number(text)) if matches!(kind, HiveType::Int) => {
                 values.push(parsed(text)?);
             }
-            (Data::I64(values), Token::Number(text)) if *kind == HiveType::BigInt => {
+            (Data::I64(values), Token::Number(text)) if matches!(kind, HiveType::BigInt) => {
                 values.push(parsed(text)?);
             }
-            (Data::I32(values), Token::Text(text)) if *kind == HiveType::Date => {
+            (Data::I32(values), Token::Text(text)) if matches!(kind, HiveType::Date) => {
                 values.push(exact::date(text).ok_or(Doubt)?);
             }
-            (Data::I64(values), Token::Text(text)) if *kind == HiveType::Timestamp => {
+            (Data::I64(values), Token::Text(text)) if matches!(kind, HiveType::Timestamp) => {
                 let time = event_time::parse_text(text).ok_or(Doubt)?;
                 values.push(time.timestamp_micros());
             }
