@@ -48,22 +48,14 @@ impl<'a> Bytes<'a> {
 
     /// From after the opening quote.
     #[inline(always)]
-    pub(super) fn string(self, mut at: usize) -> Option<Quoted> {
-        while let Some(bytes) = self.array::<WIDTH>(at) {
-            match block::plain(bytes) {
-                Some(plain) => return self.string_to(at + plain),
-                None => at += WIDTH,
-            }
-        }
-        self.string_to(self.plain_tail(at))
+    pub(super) fn string(self, at: usize) -> Option<Quoted> {
+        self.string_to(self.end_before(from_special(self.0.get(at..)?)))
     }
 
-    /// Near the end of the payload, where there is no whole block.
-    #[inline(never)]
-    fn plain_tail(self, at: usize) -> usize {
-        let rest = self.0.get(at..).unwrap_or_default();
-        let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-        at + rest.iter().position(special).unwrap_or(rest.len())
+    /// Where a rest of the payload begins.
+    #[inline(always)]
+    fn end_before(self, rest: &[u8]) -> usize {
+        self.0.len() - rest.len()
     }
 
     /// From after the opening quote; `end` is the place of the first special byte from there.
@@ -92,10 +84,7 @@ impl<'a> Bytes<'a> {
                 }
                 b'\\' => self.escape(at + 1)?,
                 0..=0x1f => return None,
-                _ => match self.array::<WIDTH>(at) {
-                    Some(bytes) => at + block::plain(bytes).unwrap_or(WIDTH),
-                    None => self.plain_tail(at),
-                },
+                _ => self.end_before(from_special(self.0.get(at..)?)),
             };
         }
     }
@@ -127,40 +116,16 @@ impl<'a> Bytes<'a> {
     /// A string, number or word, from its first byte.
     #[inline(always)]
     pub(super) fn scalar(self, at: usize) -> Option<usize> {
-        match self.get(at)? {
-            b'"' => Some(self.string(at + 1)?.end),
-            b't' | b'f' | b'n' => self.word(at),
-            _ => self.number(at),
-        }
+        after_scalar(self.0.get(at..)?).map(|rest| self.end_before(rest))
     }
 
     /// From the sign or the first digit.
     #[inline(always)]
     pub(super) fn number(self, at: usize) -> Option<usize> {
-        let first = at + usize::from(self.get(at)? == b'-');
-        let Some(bytes) = self.array::<WIDTH>(first) else {
-            return self.any_number(first);
-        };
-        let no_digits = block::no_digits(bytes);
-        let whole = no_digits.trailing_zeros() as usize;
-        let end = match bytes.get(whole) {
-            Some(b'.') => whole + 1 + (no_digits >> (whole + 1)).trailing_zeros() as usize,
-            _ => whole,
-        };
-        let is_plain = match bytes.get(end) {
-            // It does not end in the block, or goes on with an exponent.
-            None | Some(b'e' | b'E') => false,
-            // Digits stand before a point and after it, and a zero before no other digit.
-            Some(_) => whole > 0 && end != whole + 1 && (whole == 1 || bytes[0] != b'0'),
-        };
-        match is_plain {
-            true => Some(first + end),
-            false => self.any_number(first),
-        }
+        after_number(self.0.get(at..)?).map(|rest| self.end_before(rest))
     }
 
-    /// The same for any number, from its first digit.
-    #[inline(never)]
+    /// Any number, from its first digit.
     fn any_number(self, first: usize) -> Option<usize> {
         let mut at = match self.get(first)? {
             b'0' => first + 1,
@@ -183,15 +148,92 @@ impl<'a> Bytes<'a> {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         (digits > 0).then_some(at + digits)
     }
+}
 
-    /// `true`, `false` or `null`, from its first letter.
-    #[inline(always)]
-    pub(super) fn word(self, at: usize) -> Option<usize> {
-        match self.array::<4>(at)? {
-            b"true" | b"null" => Some(at + 4),
-            b"fals" if self.get(at + 4)? == b'e' => Some(at + 5),
-            _ => None,
+// What follows is the same on slices: what is left of the payload, before a piece and after it. One bound less is checked for each step.
+
+/// After a string, number or word.
+#[inline(always)]
+pub(super) fn after_scalar(rest: &[u8]) -> Option<&[u8]> {
+    match rest.split_first()? {
+        (b'"', inside) => after_string(inside),
+        (b'-' | b'0'..=b'9', _) => after_number(rest),
+        _ => after_word(rest),
+    }
+}
+
+/// From after the opening quote.
+#[inline(always)]
+fn after_string(rest: &[u8]) -> Option<&[u8]> {
+    match from_special(rest).split_first()? {
+        (b'"', rest) => Some(rest),
+        _ => after_escaped_string(rest),
+    }
+}
+
+#[inline(never)]
+fn after_escaped_string(rest: &[u8]) -> Option<&[u8]> {
+    rest.get(Bytes(rest).escaped_string(0)?.end..)
+}
+
+/// From the first special byte on.
+#[inline(always)]
+fn from_special(mut rest: &[u8]) -> &[u8] {
+    while let Some((bytes, after)) = rest.split_first_chunk::<WIDTH>() {
+        match block::plain(bytes) {
+            Some(plain) => return rest.get(plain..).unwrap_or_default(),
+            // A constant step: the next block need not wait for what was found in this one.
+            None => rest = after,
         }
+    }
+    from_special_tail(rest)
+}
+
+/// Near the end of the payload, where there is no whole block.
+#[inline(never)]
+fn from_special_tail(rest: &[u8]) -> &[u8] {
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    let plain = rest.iter().position(special).unwrap_or(rest.len());
+    &rest[plain..]
+}
+
+/// From the sign or the first digit.
+#[inline(always)]
+fn after_number(rest: &[u8]) -> Option<&[u8]> {
+    let digits = rest.strip_prefix(b"-").unwrap_or(rest);
+    let Some(bytes) = digits.first_chunk::<WIDTH>() else {
+        return after_any_number(digits);
+    };
+    let no_digits = block::no_digits(bytes);
+    let whole = no_digits.trailing_zeros() as usize;
+    let end = match bytes.get(whole) {
+        Some(b'.') => whole + 1 + (no_digits >> (whole + 1)).trailing_zeros() as usize,
+        _ => whole,
+    };
+    let is_plain = match bytes.get(end) {
+        // It does not end in the block, or goes on with an exponent.
+        None | Some(b'e' | b'E') => false,
+        // Digits stand before a point and after it, and a zero before no other digit.
+        Some(_) => whole > 0 && end != whole + 1 && (whole == 1 || bytes[0] != b'0'),
+    };
+    match is_plain {
+        true => digits.get(end..),
+        false => after_any_number(digits),
+    }
+}
+
+#[inline(never)]
+fn after_any_number(digits: &[u8]) -> Option<&[u8]> {
+    digits.get(Bytes(digits).any_number(0)?..)
+}
+
+/// `true`, `false` or `null`.
+#[inline(always)]
+fn after_word(rest: &[u8]) -> Option<&[u8]> {
+    match rest {
+        [b't', b'r', b'u', b'e', rest @ ..] | [b'n', b'u', b'l', b'l', rest @ ..] => Some(rest),
+        [b'f', b'a', b'l', b's', b'e', rest @ ..] => Some(rest),
+        _ => None,
     }
 }
 

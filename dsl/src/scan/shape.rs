@@ -7,13 +7,11 @@
 //!
 //! The idea is that of the speculation in Mison (Li et al., "Mison: A Fast JSON Parser for Data Analytics", VLDB 2017).
 
-use std::ops::Range;
-
 use crate::paths::{PathId, Paths, Span};
 
 use super::block::{self, WIDTH};
 use super::find_all;
-use super::lexeme::Bytes;
+use super::lexeme::{self, Bytes};
 
 /// Shapes kept at a time: a topic has a few kinds of events.
 const MOST_SHAPES: usize = 4;
@@ -66,8 +64,9 @@ struct Slot {
     first: Block,
     /// Bytes of the text.
     length: usize,
-    /// The rest of it in `more`.
-    more: Range<usize>,
+    /// The blocks of the rest of it, in the shape's `more` from `start` on.
+    more: usize,
+    start: usize,
 }
 
 /// Where a path's value is.
@@ -155,7 +154,8 @@ impl Shape {
                 Slot {
                     first,
                     length: piece.len(),
-                    more: start..more.len(),
+                    more: more.len() - start,
+                    start,
                 }
             })
             .collect();
@@ -170,31 +170,34 @@ impl Shape {
 
     /// Whether an event has this shape and valid scalars; `starts` then says where the slots' texts are.
     fn fits(&self, text: &str, starts: &mut [usize]) -> Option<()> {
-        let bytes = Bytes(text.as_bytes());
         let (last_start, starts) = starts.get_mut(..=self.slots.len())?.split_last_mut()?;
-        let mut at = 0;
+        let mut rest = text.as_bytes();
         for (slot, start) in self.slots.iter().zip(starts) {
-            *start = at;
-            at = bytes.scalar(self.after(slot, bytes, at)?)?;
+            *start = text.len() - rest.len();
+            rest = lexeme::after_scalar(self.after(slot, rest)?)?;
         }
-        *last_start = at;
-        (self.after(&self.last, bytes, at)? == text.len()).then_some(())
+        *last_start = text.len() - rest.len();
+        self.after(&self.last, rest)?.is_empty().then_some(())
     }
 
-    /// The end of a slot's text, if it stands there.
+    /// After a slot's text, if that stands there.
     #[inline(always)]
-    fn after(&self, slot: &Slot, bytes: Bytes<'_>, at: usize) -> Option<usize> {
-        let begins = slot.first.begins(bytes, at);
-        if !begins || !slot.more.is_empty() && !self.goes_on(slot, bytes, at + WIDTH) {
+    fn after<'t>(&self, slot: &Slot, rest: &'t [u8]) -> Option<&'t [u8]> {
+        let begins = slot.first.begins(rest);
+        if !begins || slot.more > 0 && !self.goes_on(slot, rest) {
             return None;
         }
-        Some(at + slot.length)
+        rest.get(slot.length..)
     }
 
     #[inline(never)]
-    fn goes_on(&self, slot: &Slot, bytes: Bytes<'_>, at: usize) -> bool {
-        let mut blocks = self.more[slot.more.clone()].iter().enumerate();
-        blocks.all(|(number, block)| block.begins(bytes, at + number * WIDTH))
+    fn goes_on(&self, slot: &Slot, rest: &[u8]) -> bool {
+        let more = &self.more[slot.start..slot.start + slot.more];
+        let mut pieces = more.iter().zip(1..);
+        pieces.all(|(block, number)| {
+            rest.get(number * WIDTH..)
+                .is_some_and(|rest| block.begins(rest))
+        })
     }
 
     /// Where the values of paths are in an event whose slots' texts begin at `starts`.
@@ -222,18 +225,17 @@ impl Block {
 
     /// Whether its bytes stand there.
     #[inline(always)]
-    fn begins(&self, bytes: Bytes<'_>, at: usize) -> bool {
-        match bytes.array(at) {
+    fn begins(&self, rest: &[u8]) -> bool {
+        match rest.first_chunk() {
             Some(found) => block::same(found, &self.text) & self.mask == self.mask,
-            None => self.ends(bytes, at),
+            None => self.is_start_of(rest),
         }
     }
 
     /// The same near the end of the payload, where there is no whole block.
     #[inline(never)]
-    fn ends(&self, bytes: Bytes<'_>, at: usize) -> bool {
-        let length = self.mask.count_ones() as usize;
-        bytes.0.get(at..at + length) == Some(&self.text[..length])
+    fn is_start_of(&self, rest: &[u8]) -> bool {
+        rest.starts_with(&self.text[..self.mask.count_ones() as usize])
     }
 }
 
