@@ -144,9 +144,20 @@ impl<'a> Bytes<'a> {
 
     /// After the digits from there; at least one must be.
     fn digits(self, at: usize) -> Option<usize> {
-        let rest = self.0.get(at..)?;
+        let mut rest = self.0.get(at..)?;
+        while let Some((bytes, after)) = rest.split_first_chunk::<WIDTH>() {
+            match block::no_digits(bytes).trailing_zeros() as usize {
+                WIDTH => rest = after,
+                digits => return self.some_digits(at, &rest[digits..]),
+            }
+        }
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        (digits > 0).then_some(at + digits)
+        self.some_digits(at, &rest[digits..])
+    }
+
+    fn some_digits(self, at: usize, after: &[u8]) -> Option<usize> {
+        let end = self.end_before(after);
+        (end > at).then_some(end)
     }
 }
 

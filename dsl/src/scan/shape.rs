@@ -7,7 +7,7 @@
 //!
 //! The idea is that of the speculation in Mison (Li et al., "Mison: A Fast JSON Parser for Data Analytics", VLDB 2017).
 
-use crate::paths::{PathId, Paths, Span};
+use crate::paths::{Paths, Span};
 
 use super::block::{self, WIDTH};
 use super::find_all;
@@ -47,7 +47,8 @@ struct Shape {
     last: Slot,
     /// What does not fit into the slots' own blocks.
     more: Vec<Block>,
-    notes: Vec<Note>,
+    /// For each path; nothing where it has no value.
+    notes: Vec<Option<Note>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,10 +70,9 @@ struct Slot {
     start: usize,
 }
 
-/// Where a path's value is.
-#[derive(Debug)]
+/// Where a path's value begins and ends.
+#[derive(Debug, Clone, Copy)]
 struct Note {
-    path: PathId,
     start: Place,
     end: Place,
 }
@@ -202,13 +202,12 @@ impl Shape {
 
     /// Where the values of paths are in an event whose slots' texts begin at `starts`.
     fn note(&self, starts: &[usize], spans: &mut [Span]) {
-        spans.fill(Span::NONE);
         let at = |place: Place| starts[place.slot] + place.offset;
-        for note in &self.notes {
-            spans[note.path] = Span {
+        for (span, note) in spans.iter_mut().zip(&self.notes) {
+            *span = note.map_or(Span::NONE, |note| Span {
                 start: at(note.start),
                 end: at(note.end),
-            };
+            });
         }
     }
 }
@@ -240,7 +239,7 @@ impl Block {
 }
 
 /// Where the values of paths stand in a valid event; `starts` are those of the slots' texts.
-fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
+fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Option<Note>>> {
     let mut spans = vec![Span::NONE; paths.len()];
     find_all(text, paths, &[], &mut spans).ok()?;
     let place = |at: usize| {
@@ -250,13 +249,13 @@ fn notes(text: &str, paths: &Paths, starts: &[usize]) -> Option<Vec<Note>> {
             offset: at - starts[slot],
         }
     };
-    let found = spans.iter().enumerate().filter(|(_, span)| !span.is_none());
-    let note = |(path, span): (PathId, &Span)| Note {
-        path,
-        start: place(span.start),
-        end: place(span.end),
+    let note = |span: &Span| {
+        (!span.is_none()).then(|| Note {
+            start: place(span.start),
+            end: place(span.end),
+        })
     };
-    Some(found.map(note).collect())
+    Some(spans.iter().map(note).collect())
 }
 
 /// Where the scalars of a valid event stand that are no keys; `None` where it is too much to keep.
@@ -291,6 +290,7 @@ fn scalars(text: &str) -> Option<Vec<Span>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::PathId;
 
     struct Reader {
         shapes: Shapes,
