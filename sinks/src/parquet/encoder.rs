@@ -18,8 +18,8 @@ const ROW_GROUP_BYTES: usize = 16 << 20;
 /// A compressor and a decompressor for each column, measured; the encoder does not count them.
 const ZSTD_BYTES: usize = 112 << 10;
 
-/// Values of a column that are looked at, to see whether any comes twice.
-const SAMPLE: usize = 1024;
+/// Rows that are looked at, to see whether a value comes twice.
+const SAMPLE: usize = 512;
 
 /// Fewer say nothing.
 const LEAST_SAMPLE: usize = 128;
@@ -115,35 +115,33 @@ impl Encoder {
     }
 }
 
-/// Whether no value of a flat column comes twice among its first ones. (Of a column with fewer than some hundred thousand values, one
-/// would: the birthday paradox.)
+/// Whether no value of a flat column comes twice among its first ones. (Of a column with fewer than some ten thousand values, one would:
+/// the birthday paradox.)
 fn is_unique<'a>(pieces: impl Iterator<Item = &'a ArrayRef>) -> bool {
-    let mut seen = HashSet::new();
+    let mut samples = Vec::new();
+    let mut left = SAMPLE;
     for piece in pieces {
-        if piece.data_type().is_nested() {
-            return false;
-        }
-        let sample = piece.slice(0, piece.len().min(SAMPLE - seen.len()));
+        let sample = piece.slice(0, piece.len().min(left));
         let fields = vec![SortField::new(sample.data_type().clone())];
         let rows = RowConverter::new(fields)
-            .and_then(|converter| converter.convert_columns(&[sample.clone()]));
-        let Ok(rows) = rows else {
-            return false;
-        };
-        let values = rows
-            .iter()
-            .enumerate()
-            .filter(|(row, _)| sample.is_valid(*row));
-        for (_, value) in values {
-            if !seen.insert(value.as_ref().to_vec()) {
-                return false;
+            .and_then(|converter| converter.convert_columns(std::slice::from_ref(&sample)));
+        match rows {
+            Ok(rows) if !sample.data_type().is_nested() => {
+                left -= sample.len();
+                samples.push((rows, sample));
             }
+            _ => return false,
         }
-        if seen.len() >= SAMPLE {
+        if left == 0 {
             break;
         }
     }
-    seen.len() >= LEAST_SAMPLE
+    let values = samples.iter().flat_map(|(rows, sample)| {
+        let rows = rows.iter().enumerate();
+        rows.filter_map(|(row, value)| sample.is_valid(row).then_some(value))
+    });
+    let mut seen = HashSet::with_capacity(SAMPLE);
+    values.into_iter().all(|value| seen.insert(value)) && seen.len() >= LEAST_SAMPLE
 }
 
 /// What the encoder writes, in pieces: one buffer that doubles would need up to three times the memory while it grows.
