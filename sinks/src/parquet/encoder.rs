@@ -211,7 +211,7 @@ mod tests {
         );
         let texts = (0..1000).map(|n| (n % 3 > 0).then(|| n.to_string()));
         let texts: ArrayRef = Arc::new(StringArray::from_iter(texts));
-        assert!(unique(&[texts.clone()]), "nulls are no values");
+        assert!(unique(std::slice::from_ref(&texts)), "nulls are no values");
         let field = Arc::new(Field::new("text", DataType::Utf8, true));
         let nested: ArrayRef = Arc::new(StructArray::from(vec![(field, texts)]));
         assert!(!unique(&[nested]), "a nested column");
