@@ -121,27 +121,28 @@ fn is_unique<'a>(pieces: impl Iterator<Item = &'a ArrayRef>) -> bool {
     let mut samples = Vec::new();
     let mut left = SAMPLE;
     for piece in pieces {
+        if piece.data_type().is_nested() {
+            return false;
+        }
         let sample = piece.slice(0, piece.len().min(left));
         let fields = vec![SortField::new(sample.data_type().clone())];
         let rows = RowConverter::new(fields)
             .and_then(|converter| converter.convert_columns(std::slice::from_ref(&sample)));
-        match rows {
-            Ok(rows) if !sample.data_type().is_nested() => {
-                left -= sample.len();
-                samples.push((rows, sample));
-            }
-            _ => return false,
-        }
+        let Ok(rows) = rows else {
+            return false;
+        };
+        left -= sample.len();
+        samples.push((rows, sample));
         if left == 0 {
             break;
         }
     }
-    let values = samples.iter().flat_map(|(rows, sample)| {
+    let mut values = samples.iter().flat_map(|(rows, sample)| {
         let rows = rows.iter().enumerate();
         rows.filter_map(|(row, value)| sample.is_valid(row).then_some(value))
     });
     let mut seen = HashSet::with_capacity(SAMPLE);
-    values.into_iter().all(|value| seen.insert(value)) && seen.len() >= LEAST_SAMPLE
+    values.all(|value| seen.insert(value)) && seen.len() >= LEAST_SAMPLE
 }
 
 /// What the encoder writes, in pieces: one buffer that doubles would need up to three times the memory while it grows.

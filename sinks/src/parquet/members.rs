@@ -3,6 +3,8 @@
 //! What needs a second look is a [`Doubt`]; the caller takes the row back and reads the event again through [`exact`](super::exact), which
 //! decides and finds the words. So this way may refuse what `exact` takes, but never takes what `exact` refuses, nor takes it differently.
 
+use std::borrow::Cow;
+
 use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -24,10 +26,8 @@ pub(super) enum Token<'p> {
     Bool(bool),
     /// Its digits, as JSON writes them.
     Number(&'p str),
-    /// A string without escapes, without its quotes.
-    Text(&'p str),
-    /// A string that was written with escapes.
-    Unescaped(String),
+    /// A string without its quotes; borrowed where it has no escapes.
+    Text(Cow<'p, str>),
     /// The JSON text of an array or an object.
     Other(&'p str),
 }
@@ -82,7 +82,7 @@ impl<'p> Members<'p> {
             self.at = end + 1;
             &self.text[start..end]
         } else {
-            let Token::Text(name) = self.string()? else {
+            let Token::Text(Cow::Borrowed(name)) = self.string()? else {
                 return Err(Doubt);
             };
             name
@@ -148,7 +148,7 @@ impl<'p> Members<'p> {
             return Err(Doubt);
         }
         self.at = end + 1;
-        Ok(Token::Text(&self.text[start..end]))
+        Ok(Token::Text(Cow::Borrowed(&self.text[start..end])))
     }
 
     fn word(&mut self, word: &str, token: Token<'p>) -> Result<Token<'p>, Doubt> {
@@ -208,7 +208,7 @@ impl<'p> Members<'p> {
     /// From its opening quote.
     #[inline(never)]
     fn escaped_string(&mut self, start: usize) -> Result<Token<'p>, Doubt> {
-        self.read_from(start).map(Token::Unescaped)
+        self.read_from(start).map(Cow::Owned).map(Token::Text)
     }
 
     /// What serde_json reads from there.
@@ -226,8 +226,7 @@ impl Token<'_> {
             Token::Null => Value::Null,
             Token::Bool(value) => Value::Bool(*value),
             Token::Number(text) => Value::Number(text.parse::<Number>().map_err(|_| Doubt)?),
-            Token::Text(text) => Value::String((*text).to_owned()),
-            Token::Unescaped(text) => Value::String(text.clone()),
+            Token::Text(text) => Value::String(text.clone().into_owned()),
             Token::Other(text) => serde_json::from_str(text).map_err(|_| Doubt)?,
         })
     }
@@ -242,10 +241,6 @@ impl Token<'_> {
                 return Ok(());
             }
             (Data::Bytes { bytes, ends }, Token::Text(text)) => {
-                exact::push_text(kind, text, bytes).map_err(|_| Doubt)?;
-                ends.push(bytes.len() as i32);
-            }
-            (Data::Bytes { bytes, ends }, Token::Unescaped(text)) => {
                 exact::push_text(kind, text, bytes).map_err(|_| Doubt)?;
                 ends.push(bytes.len() as i32);
             }

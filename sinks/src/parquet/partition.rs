@@ -37,6 +37,8 @@ pub struct Partitioning {
     sources: Vec<String>,
     /// The event times that placeholders format.
     clocks: Vec<Clock>,
+    /// Placeholders of times.
+    times: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ struct Place {
 
 #[derive(Debug, Clone)]
 struct Time {
+    /// Among the placeholders of times.
+    number: usize,
     /// Index in `clocks`.
     clock: usize,
     format: String,
@@ -185,47 +189,14 @@ impl Partitioning {
     }
 
     fn render_anew(&self, sources: &[Option<Value>], cache: &mut Cache) -> Result<(), String> {
-        let Cache {
-            times, texts, path, ..
-        } = cache;
-        path.clear();
-        let mut value = String::new();
-        let mut placeholder = 0;
+        cache.path.clear();
+        cache.texts.resize(self.times, None);
         for (index, key) in self.keys.iter().enumerate() {
-            value.clear();
-            for part in &key.parts {
-                match part {
-                    Part::Literal(text) => value.push_str(text),
-                    Part::Field(place) => plain(place, place.find(sources), &mut value)
-                        .map_err(|problem| key.problem(&problem))?,
-                    Part::Time(time) => {
-                        texts.resize(texts.len().max(placeholder + 1), None);
-                        time.render(times[time.clock], &mut texts[placeholder], &mut value)
-                            .map_err(|problem| key.problem(&problem))?;
-                        placeholder += 1;
-                    }
-                }
-            }
             if index > 0 {
-                path.push('/');
+                cache.path.push('/');
             }
-            let start = path.len();
-            escape(&key.name, path);
-            path.push('=');
-            escape(
-                if value.is_empty() {
-                    DEFAULT_PARTITION
-                } else {
-                    &value
-                },
-                path,
-            );
-            if path.len() - start > MAX_SEGMENT {
-                return Err(key.problem(&format!(
-                    "the value is longer than a directory name can be: {}…",
-                    value.chars().take(40).collect::<String>()
-                )));
-            }
+            key.render(sources, cache)
+                .map_err(|problem| in_column(&key.name, &problem))?;
         }
         Ok(())
     }
@@ -310,13 +281,46 @@ impl Partitioning {
                 self.clocks.len() - 1
             }
         };
-        Time::parse(clock, format).map(Part::Time)
+        let time = Time::parse(self.times, clock, format)?;
+        self.times += 1;
+        Ok(Part::Time(time))
     }
 }
 
 impl Key {
-    fn problem(&self, problem: &str) -> String {
-        in_column(&self.name, problem)
+    /// Appends `dt=2026-11-23` to the path.
+    fn render(&self, sources: &[Option<Value>], cache: &mut Cache) -> Result<(), String> {
+        let Cache {
+            times, texts, path, ..
+        } = cache;
+        let mut value = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => value.push_str(text),
+                Part::Field(place) => plain(place, place.find(sources), &mut value)?,
+                Part::Time(time) => {
+                    time.render(times[time.clock], &mut texts[time.number], &mut value)?;
+                }
+            }
+        }
+        let start = path.len();
+        escape(&self.name, path);
+        path.push('=');
+        escape(
+            if value.is_empty() {
+                DEFAULT_PARTITION
+            } else {
+                &value
+            },
+            path,
+        );
+        if path.len() - start > MAX_SEGMENT {
+            return Err(format!(
+                "the value is longer than a directory name can be: {}…",
+                value.chars().take(40).collect::<String>()
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -354,7 +358,7 @@ impl Place {
 }
 
 impl Time {
-    fn parse(clock: usize, format: &str) -> Result<Time, String> {
+    fn parse(number: usize, clock: usize, format: &str) -> Result<Time, String> {
         let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
         if format.is_empty() || items.iter().any(|item| matches!(item, Item::Error)) {
             return Err(format!(
@@ -371,6 +375,7 @@ impl Time {
             }
         }
         Ok(Time {
+            number,
             clock,
             format: format.to_owned(),
             hourly,
@@ -384,8 +389,11 @@ impl Time {
         last: &mut Option<(i64, String)>,
         out: &mut String,
     ) -> Result<(), String> {
+        if !self.hourly {
+            return self.format(time, out);
+        }
         match last {
-            Some((of, text)) if *of == hour && self.hourly => out.push_str(text),
+            Some((of, text)) if *of == hour => out.push_str(text),
             _ => {
                 let start = out.len();
                 self.format(time, out)?;
