@@ -16,6 +16,7 @@ use crate::measure::{self, Cost};
 
 /// The topic that every job reads.
 pub(crate) const EVENTS: &str = "events";
+/// Of each topic, where nothing else is asked for.
 pub(crate) const PARTITIONS: i32 = 8;
 /// For a worker to drain and end after SIGTERM.
 pub(crate) const END: Duration = Duration::from_secs(60);
@@ -127,10 +128,10 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts Kafka and makes the topic.
-    pub(crate) fn start(events: Events, programs: Programs) -> Result<Bench> {
+    /// Starts Kafka and makes the topic, of so many partitions as the events are for.
+    pub(crate) fn start(events: Events, partitions: i32, programs: Programs) -> Result<Bench> {
         let kafka = Kafka::start_as_shipped()?;
-        kafka.create_topic(EVENTS, PARTITIONS, &[])?;
+        kafka.create_topic(EVENTS, partitions, &[])?;
         events.produce(&kafka.bootstrap(), EVENTS)?;
         Ok(Bench {
             events,

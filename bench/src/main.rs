@@ -36,6 +36,9 @@ struct Arguments {
     /// How many events the topic holds
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
+    /// Partitions of the topic; the table of the jobs with others than 8 has a place of its own
+    #[arg(long, default_value_t = jobs::PARTITIONS, value_parser = clap::value_parser!(i32).range(1..), conflicts_with_all = ["tradeoffs", "scaling", "peers"])]
+    partitions: i32,
     /// The jobs to run, or with `--tradeoffs` the rows, `kafka-low-latency` for example, separated by commas; all if not given
     #[arg(long, value_delimiter = ',')]
     jobs: Vec<String>,
@@ -95,7 +98,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
         latency: floor::build("latency", root, &release, scratch.path())?,
     };
     eprintln!("making {} events", arguments.events);
-    let mut bench = Bench::start(Events::new(SEED, arguments.events), programs)?;
+    let events = Events::new(SEED, arguments.events).partitions(arguments.partitions);
+    let mut bench = Bench::start(events, arguments.partitions, programs)?;
     let wrong = if arguments.tradeoffs {
         let window = Duration::from_secs(arguments.window);
         let (floors, rows) = tradeoffs::run(&mut bench, &cells, arguments.rate, window);
@@ -110,7 +114,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
         run_peers(&mut bench, arguments, &page)?
     } else {
         let wrong = run_jobs(&mut bench, &chosen, arguments, &page)?;
-        match (arguments.jobs.is_empty(), peers::any_given()) {
+        let as_usual = arguments.jobs.is_empty() && arguments.partitions == jobs::PARTITIONS;
+        match (as_usual, peers::any_given()) {
             (true, true) => wrong + run_peers(&mut bench, arguments, &page)?,
             (true, false) => {
                 eprintln!(
@@ -141,13 +146,18 @@ fn run_jobs(
         }
     }
     let table = format!(
-        "\n{} events; runs of each job: {}.\n\n{}{}\n",
+        "\n{} events in {} partitions; runs of each job: {}.\n\n{}{}\n",
         arguments.events,
+        arguments.partitions,
         arguments.repeats,
         table::render(&lines, arguments.events, &jobs::FLOORS),
         load::render(&bench.loads, arguments.events)
     );
-    page.put("figures", &table)?;
+    let place = match arguments.partitions {
+        jobs::PARTITIONS => "figures",
+        _ => "partitions",
+    };
+    page.put(place, &table)?;
     Ok(lines.iter().filter(|line| line.wrong.is_some()).count())
 }
 

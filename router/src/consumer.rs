@@ -24,12 +24,12 @@ use crate::records::{Record, RecordQueue};
 use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
 
-/// A chunk is handed over at this many records or bytes, or as soon as what was read at once is shared out.
-const CHUNK_RECORDS: usize = 256;
-const CHUNK_BYTES: usize = 256 * 1024;
-/// Records read at once: this many, or fewer where they are large.
-const READ_RECORDS: usize = 512;
-const READ_BYTES: usize = 512 * 1024;
+/// Records read at once: this many, or fewer where they are large. Each read wakes the lanes, and two threads that wake each other cost
+/// more than deciding about some hundred events.
+const READ_RECORDS: usize = 1024;
+const READ_BYTES: usize = 1024 * 1024;
+/// A chunk is handed over as soon as what was read at once is shared out, or with so many bytes: events may suddenly be larger.
+const CHUNK_BYTES: usize = READ_BYTES;
 /// How long a lane may keep the thread waiting before its partitions are paused. Pausing makes librdkafka fetch again what it had at
 /// hand, so a short wait is cheaper.
 const LANE_PATIENCE: Duration = Duration::from_millis(250);
@@ -226,7 +226,7 @@ impl<'c> Intake<'c> {
             Some((run, run_end)) if Arc::ptr_eq(run, assigned) => *run_end = end,
             _ => chunk.runs.push((assigned.clone(), end)),
         }
-        if end >= CHUNK_RECORDS || chunk.bytes >= CHUNK_BYTES {
+        if chunk.bytes >= CHUNK_BYTES {
             self.hand_over(lane);
         }
     }

@@ -29,7 +29,7 @@ use crate::state::Shared;
 use crate::watchdog;
 
 /// Chunks that wait for a lane: enough to keep it busy while the consumer thread does something else.
-const CHUNKS_PER_LANE: usize = 4;
+const CHUNKS_PER_LANE: usize = 2;
 /// Batches that wait for delivery, beside those in flight.
 const BATCHES_PER_LANE: usize = 1;
 /// How often the sink is asked what time has brought.
