@@ -106,8 +106,11 @@ impl Judge {
         }
     }
 
-    /// Takes down a topic, read to its present end.
+    /// Takes down a topic, read to its present end; committed records only after every transaction on it has ended.
     pub fn topic(&mut self, kafka: &Kafka, topic: &str, isolation: Isolation) -> Result<()> {
+        if isolation == Isolation::ReadCommitted {
+            kafka.wait_transactions(topic)?;
+        }
         kafka.read(topic, isolation, |record| match record.value {
             Some(value) => self.saw(&String::from_utf8_lossy(&value)),
             None => self.saw_id(

@@ -29,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const REQUEST: Duration = Duration::from_secs(20);
 /// For reading a topic to its end.
 const READ: Duration = Duration::from_secs(120);
+/// For the broker to abort what a killed worker left open: its `transaction.timeout.ms`, and the ten seconds between two looks.
+const TRANSACTIONS: Duration = Duration::from_secs(120);
 /// Log4j 2's settings beside [`LOG4J`]: what the coordinators did with groups and transactions, and during a shutdown, too.
 const COORDINATORS: &str = "\
 shutdownHook = disable
@@ -294,7 +296,30 @@ impl Kafka {
 
     /// The offset after the last record, by partition.
     pub fn end_offsets(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
-        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
+        self.ends(topic, Isolation::ReadUncommitted)
+    }
+
+    /// Waits until every transaction on a topic has ended. A reader of committed records stops before one that is open, whatever was
+    /// committed behind it, and that of a killed worker is open until the broker aborts it.
+    pub fn wait_transactions(&self, topic: &str) -> Result<()> {
+        let what = format!("the end of every transaction on {topic}");
+        crate::wait_for(TRANSACTIONS, &what, || {
+            let (stable, ends) = (
+                self.ends(topic, Isolation::ReadCommitted)?,
+                self.end_offsets(topic)?,
+            );
+            match stable == ends {
+                true => Ok(()),
+                false => Err(Error::new(format!(
+                    "the last stable offsets are {stable:?}, the ends {ends:?}"
+                ))),
+            }
+        })
+    }
+
+    /// Where a reader's last record of each partition ends.
+    fn ends(&self, topic: &str, isolation: Isolation) -> Result<BTreeMap<i32, i64>> {
+        let consumer = self.consumer("keystone-tests", isolation)?;
         let offset = |partition| {
             Ok((
                 partition,
