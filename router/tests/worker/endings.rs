@@ -85,7 +85,7 @@ fn an_answer_that_never_comes() {
 /// Nothing is ever answered; the stop ends all the same, in the time given.
 fn a_stuck_sink_and_a_stop() {
     let bench = Bench::new("stuck", 2);
-    bench.produce(5_000);
+    bench.produce(10_000);
     let sink = Scripted::new(&bench.record, |_| Act::Never);
     let options = [
         "delivery.shutdown.drain.max.ms=500",

@@ -333,7 +333,7 @@ fn an_outage() {
 /// Lanes that wait for room, and partitions that are paused, for four times the option.
 fn a_full_worker() {
     let bench = Bench::new("full", 2);
-    bench.produce(5_000);
+    bench.produce(10_000);
     let open = Arc::new(AtomicBool::new(false));
     let sink = Scripted::new(&bench.record, {
         let open = open.clone();
