@@ -128,10 +128,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts Kafka and makes the topic, of so many partitions as the events are for.
+    /// Starts Kafka and spreads the events over a topic of so many partitions.
     pub(crate) fn start(events: Events, partitions: i32, programs: Programs) -> Result<Bench> {
         let kafka = Kafka::start_as_shipped()?;
         kafka.create_topic(EVENTS, partitions, &[])?;
+        let events = events.partitions(partitions);
         events.produce(&kafka.bootstrap(), EVENTS)?;
         Ok(Bench {
             events,

@@ -98,7 +98,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
         latency: floor::build("latency", root, &release, scratch.path())?,
     };
     eprintln!("making {} events", arguments.events);
-    let events = Events::new(SEED, arguments.events).partitions(arguments.partitions);
+    let events = Events::new(SEED, arguments.events);
     let mut bench = Bench::start(events, arguments.partitions, programs)?;
     let wrong = if arguments.tradeoffs {
         let window = Duration::from_secs(arguments.window);

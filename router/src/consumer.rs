@@ -20,13 +20,13 @@ use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
 use crate::offsets::PartitionKey;
-use crate::records::{Record, RecordQueue};
+use crate::records::{self, Record, RecordQueue};
 use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
 
-/// Records read at once: this many, or fewer where they are large. Each read wakes the lanes, and two threads that wake each other cost
+/// Records read at once: as many as one call takes, or fewer where they are large. Each read wakes the lanes, and two threads that wake each other cost
 /// more than deciding about some hundred events.
-const READ_RECORDS: usize = 1024;
+const READ_RECORDS: usize = records::MOST;
 const READ_BYTES: usize = 1024 * 1024;
 /// A chunk is handed over as soon as what was read at once is shared out, or with so many bytes: events may suddenly be larger.
 const CHUNK_BYTES: usize = READ_BYTES;

@@ -26,7 +26,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
 /// The most records that one call takes.
-const MOST: usize = 1024;
+pub const MOST: usize = 1024;
 
 /// A queue of librdkafka's that is ours.
 struct NativeQueue(NonNull<native::rd_kafka_queue_t>);
