@@ -54,41 +54,42 @@ pub(super) enum Data {
 }
 
 impl Buffers {
-    pub(super) fn new(kind: &HiveType) -> Buffers {
+    /// With room for so many values; parts of a nested column take what they need.
+    pub(super) fn new(kind: &HiveType, rows: usize) -> Buffers {
         let data = match kind {
             HiveType::String | HiveType::Varchar(_) | HiveType::Char(_) | HiveType::Binary => {
                 Data::Bytes {
                     bytes: Vec::new(),
-                    ends: Vec::new(),
+                    ends: Vec::with_capacity(rows),
                 }
             }
-            HiveType::Boolean => Data::Boolean(Vec::new()),
-            HiveType::TinyInt => Data::I8(Vec::new()),
-            HiveType::SmallInt => Data::I16(Vec::new()),
-            HiveType::Int | HiveType::Date => Data::I32(Vec::new()),
-            HiveType::BigInt | HiveType::Timestamp => Data::I64(Vec::new()),
-            HiveType::Float => Data::F32(Vec::new()),
-            HiveType::Double => Data::F64(Vec::new()),
-            HiveType::Decimal { .. } => Data::I128(Vec::new()),
+            HiveType::Boolean => Data::Boolean(Vec::with_capacity(rows)),
+            HiveType::TinyInt => Data::I8(Vec::with_capacity(rows)),
+            HiveType::SmallInt => Data::I16(Vec::with_capacity(rows)),
+            HiveType::Int | HiveType::Date => Data::I32(Vec::with_capacity(rows)),
+            HiveType::BigInt | HiveType::Timestamp => Data::I64(Vec::with_capacity(rows)),
+            HiveType::Float => Data::F32(Vec::with_capacity(rows)),
+            HiveType::Double => Data::F64(Vec::with_capacity(rows)),
+            HiveType::Decimal { .. } => Data::I128(Vec::with_capacity(rows)),
             HiveType::Array(item) => Data::Array {
-                item: Box::new(Buffers::new(item)),
-                ends: Vec::new(),
+                item: Box::new(Buffers::new(item, 0)),
+                ends: Vec::with_capacity(rows),
             },
             HiveType::Map(key, value) => Data::Map {
-                keys: Box::new(Buffers::new(key)),
-                values: Box::new(Buffers::new(value)),
-                ends: Vec::new(),
+                keys: Box::new(Buffers::new(key, 0)),
+                values: Box::new(Buffers::new(value, 0)),
+                ends: Vec::with_capacity(rows),
             },
             HiveType::Struct(fields) => Data::Struct(
                 fields
                     .iter()
-                    .map(|Column { name, kind }| (name.clone(), Buffers::new(kind)))
+                    .map(|Column { name, kind }| (name.clone(), Buffers::new(kind, 0)))
                     .collect(),
             ),
         };
         Buffers {
             kind: kind.clone(),
-            valid: Vec::new(),
+            valid: Vec::with_capacity(rows),
             data,
         }
     }

@@ -32,6 +32,16 @@ pub(super) enum Token<'p> {
     Other(&'p str),
 }
 
+/// What comes before a member's value.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next<'p> {
+    /// The name that was guessed.
+    Guessed,
+    Name(&'p str),
+    /// No member: the object ends here, and the payload with it.
+    End,
+}
+
 /// Reads the members of a payload that is one object.
 #[derive(Debug)]
 pub(super) struct Members<'p> {
@@ -58,15 +68,14 @@ impl<'p> Members<'p> {
         Ok(members)
     }
 
-    /// The next name; nothing at the end of the object, where the payload ends too. A name that is rightly guessed costs less; the guess
-    /// must be one that [`Members::name`] could answer with.
+    /// The next name. One that is rightly guessed costs less; the guess must be one that [`Members::name`] could answer with.
     #[inline]
-    pub(super) fn name(&mut self, guess: &str) -> Result<Option<&'p str>, Doubt> {
+    pub(super) fn name(&mut self, guess: Option<&str>) -> Result<Next<'p>, Doubt> {
         if self.peek()? == b'}' {
             self.at += 1;
             self.space();
             return if self.at == self.text.len() {
-                Ok(None)
+                Ok(Next::End)
             } else {
                 Err(Doubt)
             };
@@ -76,19 +85,21 @@ impl<'p> Members<'p> {
         }
         self.begun = true;
         self.expect(b'"')?;
-        let (start, end) = (self.at, self.at + guess.len());
-        let bytes = self.text.as_bytes();
-        let name = if bytes.get(end) == Some(&b'"') && bytes[start..end] == *guess.as_bytes() {
-            self.at = end + 1;
-            &self.text[start..end]
-        } else {
-            let Token::Text(Cow::Borrowed(name)) = self.string()? else {
-                return Err(Doubt);
-            };
-            name
+        let rest = &self.text.as_bytes()[self.at..];
+        let name = match guess {
+            Some(guess)
+                if rest.get(guess.len()) == Some(&b'"') && rest.starts_with(guess.as_bytes()) =>
+            {
+                self.at += guess.len() + 1;
+                Next::Guessed
+            }
+            _ => match self.string()? {
+                Token::Text(Cow::Borrowed(name)) => Next::Name(name),
+                _ => return Err(Doubt),
+            },
         };
         self.expect(b':')?;
-        Ok(Some(name))
+        Ok(name)
     }
 
     /// The value after a name.
@@ -289,10 +300,14 @@ mod tests {
     fn read(payload: &str, guess: &str) -> Result<Map<String, Value>, Doubt> {
         let mut members = Members::of(payload.as_bytes())?;
         let mut object = Map::new();
-        while let Some(name) = members.name(guess)? {
+        loop {
+            let name = match members.name((!guess.is_empty()).then_some(guess))? {
+                Next::End => return Ok(object),
+                Next::Guessed => guess,
+                Next::Name(name) => name,
+            };
             object.insert(name.to_owned(), members.value()?.value()?);
         }
-        Ok(object)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::column::Buffers;
 use super::exact;
-use super::members::{Doubt, Members};
+use super::members::{Doubt, Members, Next};
 use super::mismatch::short;
 use super::partition::{Cache, Partitioning, Rendered};
 use super::schema::{Column, to_arrow};
@@ -105,7 +105,7 @@ impl Layout {
         &self,
         events: impl Iterator<Item = Event<'e>>,
     ) -> Result<Decoded, ArrowError> {
-        let mut table = Table::new(self);
+        let mut table = Table::new(self, events.size_hint().0);
         let mut rejected = Vec::new();
         for (index, event) in events.enumerate() {
             if let Err(reason) = table.push(event.payload) {
@@ -138,18 +138,19 @@ const MAX_KNOWN: usize = 256;
 const MAX_KNOWN_NAME: usize = 128;
 
 impl<'l> Table<'l> {
-    fn new(layout: &'l Layout) -> Table<'l> {
+    /// For about so many rows.
+    fn new(layout: &'l Layout, rows: usize) -> Table<'l> {
         Table {
             layout,
             columns: layout
                 .columns
                 .iter()
-                .map(|column| Buffers::new(&column.kind))
+                .map(|column| Buffers::new(&column.kind, rows))
                 .collect(),
             rows: 0,
             sources: vec![None; layout.partitioning.sources().len()],
             cache: Cache::default(),
-            partition_of: Vec::new(),
+            partition_of: Vec::with_capacity(rows),
             partitions: HashMap::new(),
             order: Vec::new(),
         }
@@ -182,11 +183,12 @@ impl<'l> Table<'l> {
         let mut members = Members::of(payload)?;
         let mut place = 0;
         loop {
-            let guess = self.order.get(place).map_or("", |(known, _)| known);
-            let Some(name) = members.name(guess)? else {
-                break;
+            let guess = self.order.get(place).map(|(known, _)| known.as_str());
+            let slot = match members.name(guess)? {
+                Next::End => break,
+                Next::Guessed => self.order[place].1,
+                Next::Name(name) => self.slot(place, name),
             };
-            let slot = self.slot(place, name);
             place += 1;
             let value = members.value()?;
             let Some(Slot { column, source }) = slot else {
@@ -215,14 +217,8 @@ impl<'l> Table<'l> {
         Ok(())
     }
 
-    /// The slot of the field at this place of an event. Most events of a route have the same fields in the same order.
-    #[inline]
+    /// The slot of a field that was not expected at this place of an event.
     fn slot(&mut self, place: usize, name: &str) -> Option<Slot> {
-        if let Some((known, slot)) = self.order.get(place)
-            && known == name
-        {
-            return *slot;
-        }
         let slot = self.layout.find(name).map(|(slot, _)| slot);
         self.order.truncate(place);
         if place == self.order.len() && place < MAX_KNOWN && name.len() <= MAX_KNOWN_NAME {

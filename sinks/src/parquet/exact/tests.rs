@@ -4,7 +4,7 @@ use super::super::schema::parse_type;
 use super::*;
 
 fn fits(kind: &str, json: &str) -> Result<(), String> {
-    let mut column = Buffers::new(&parse_type(kind).unwrap());
+    let mut column = Buffers::new(&parse_type(kind).unwrap(), 1);
     let value: Value = serde_json::from_str(json).unwrap();
     push(&mut column, &value).map_err(|error| error.below("c").to_string())
 }

@@ -294,11 +294,11 @@ proptest! {
     fn the_fast_and_the_exact_path_agree(model in model()) {
         let layout = layout(SCHEMA, "");
         let payload = Value::Object(model.json).to_string();
-        let mut exactly = Table::new(&layout);
+        let mut exactly = Table::new(&layout, 0);
         exactly.push_exact(payload.as_bytes()).unwrap();
         exactly.place().unwrap();
         exactly.rows = 1;
-        let mut fast = Table::new(&layout);
+        let mut fast = Table::new(&layout, 0);
         fast.push(Some(payload.as_bytes())).unwrap();
         let (exactly, fast) = (exactly.finish().unwrap(), fast.finish().unwrap());
         prop_assert_eq!(&exactly[0].rows, &fast[0].rows);
