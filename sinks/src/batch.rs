@@ -1,5 +1,6 @@
 //! A batch: kept events of one lane in one arena, and the range of offsets that it answers for in each partition.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -323,6 +324,8 @@ pub struct BatchBuilder {
     records: Vec<Record>,
     dead: Vec<(Record, Stage, String)>,
     claims: Vec<Claim>,
+    /// The last claim of each partition and generation.
+    last_claims: HashMap<(i32, u64), usize>,
 }
 
 impl BatchBuilder {
@@ -336,30 +339,34 @@ impl BatchBuilder {
 
     /// Extends the claim of this partition by one record, filtered ones too. Returns the claim's index for [`BatchBuilder::keep`].
     ///
-    /// Claims are searched from the last: events come in runs of one partition.
+    /// The last claim is looked at first: events come in runs of one partition.
     pub fn claim(&mut self, topic: &Arc<str>, partition: i32, generation: u64, offset: i64) -> u32 {
-        let found = self.claims.iter().rposition(|claim| {
+        let extends = |claim: &Claim| {
             claim.partition == partition
                 && claim.generation == generation
                 && (Arc::ptr_eq(&claim.topic, topic) || claim.topic == *topic)
+                // Offsets rise, unless the log was cut short and written anew (an unclean leader election): then a claim of its own.
+                && claim.offsets.end <= offset
+        };
+        let next = self.claims.len();
+        let key = (partition, generation);
+        let known = match self.claims.last() {
+            Some(claim) if extends(claim) => Some(next - 1),
+            _ => (self.last_claims.get(&key).copied()).filter(|at| extends(&self.claims[*at])),
+        };
+        let index = known.unwrap_or_else(|| {
+            self.claims.push(Claim {
+                topic: topic.clone(),
+                partition,
+                generation,
+                offsets: offset..offset,
+                events: 0,
+            });
+            self.last_claims.insert(key, next);
+            next
         });
-        match found {
-            // Offsets rise, unless the log was cut short and written anew (an unclean leader election): then a claim of its own.
-            Some(index) if self.claims[index].offsets.end <= offset => {
-                self.claims[index].offsets.end = offset + 1;
-                index as u32
-            }
-            _ => {
-                self.claims.push(Claim {
-                    topic: topic.clone(),
-                    partition,
-                    generation,
-                    offsets: offset..offset + 1,
-                    events: 0,
-                });
-                (self.claims.len() - 1) as u32
-            }
-        }
+        self.claims[index].offsets.end = offset + 1;
+        index as u32
     }
 
     /// The buffer that a projection appends to. Whoever appends either keeps the event or truncates to where it began.
@@ -431,10 +438,13 @@ impl BatchBuilder {
     /// Closes the batch and begins the next.
     pub fn finish(&mut self, id: BatchId) -> Batch {
         let arena = std::mem::replace(&mut self.arena, self.arenas.take());
+        self.last_claims.clear();
+        // The next one mostly has as many.
+        let records = Vec::with_capacity(self.records.len());
         Batch {
             id,
             arena: Arc::new(Arena::new(arena, self.arenas.clone())),
-            records: std::mem::take(&mut self.records),
+            records: std::mem::replace(&mut self.records, records),
             dead: std::mem::take(&mut self.dead),
             claims: std::mem::take(&mut self.claims).into(),
         }
@@ -482,3 +492,6 @@ impl BatchBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

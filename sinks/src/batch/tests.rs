@@ -1,0 +1,58 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Records of a few partitions in any order, some partitions written anew from an earlier offset: each record is in the claim that
+    /// it was given, and a partition has one claim more than there were such returns.
+    #[test]
+    fn a_partition_has_one_claim_while_its_offsets_rise(
+        records in prop::collection::vec((0..2usize, 0..4i32, 1..3u64, -3..6i64), 0..60)
+    ) {
+        let topics: [Arc<str>; 2] = ["events".into(), "others".into()];
+        let mut builder = BatchBuilder::default();
+        let mut next = HashMap::new();
+        let mut expected = HashMap::new();
+        let mut given = Vec::new();
+        for (topic, partition, generation, step) in records {
+            // A generation is of one partition alone.
+            let generation = 2 * generation + topic as u64;
+            let key = (topic, partition, generation);
+            let returns = step < 0 && next.contains_key(&key);
+            *expected.entry(key).or_insert(1) += usize::from(returns);
+            let offset = next.get(&key).unwrap_or(&100) + step;
+            next.insert(key, offset + 1);
+            let claim = builder.claim(&topics[topic], partition, generation, offset);
+            given.push((key, offset, claim as usize));
+        }
+        let batch = builder.finish(BatchId::new(1));
+        for ((topic, partition, generation), offset, claim) in given {
+            let claim = &batch.claims()[claim];
+            prop_assert_eq!(&claim.topic, &topics[topic]);
+            prop_assert_eq!((claim.partition, claim.generation), (partition, generation));
+            prop_assert!(claim.offsets.contains(&offset));
+        }
+        let mut found = HashMap::new();
+        for claim in batch.claims().iter() {
+            let topic = usize::from(claim.topic != topics[0]);
+            *found.entry((topic, claim.partition, claim.generation)).or_insert(0) += 1;
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    /// The next batch knows nothing of the claims of the last.
+    #[test]
+    fn each_batch_has_claims_of_its_own(first in 0..9i64, second in 0..9i64) {
+        let topic: Arc<str> = "events".into();
+        let mut builder = BatchBuilder::default();
+        for offset in [first, second] {
+            prop_assert_eq!(builder.claim(&topic, 0, 1, offset), 0);
+            let batch = builder.finish(BatchId::new(1));
+            prop_assert_eq!(&batch.claims()[0].offsets, &(offset..offset + 1));
+        }
+    }
+}
