@@ -16,7 +16,7 @@ use baseline::{Baseline, Counts};
 
 /// Rounds of the two runs.
 const FEW: u32 = 2;
-const MORE: u32 = 4;
+const MORE: u32 = 22;
 
 #[derive(Debug, Parser)]
 #[command(name = "hot-path", about = "Counts the instructions of the hot path")]
