@@ -40,6 +40,8 @@ struct Setting {
 
 /// A filter that keeps the lanes busy, not the thread that fetches.
 const HASHED: &str = "lanes, each event hashed 20 times";
+/// Enough events that the price of a start, which rises with the partitions, is spread thin.
+const LONG: &str = "partitions, four times the events";
 
 const PLAIN: Setting = Setting {
     varied: "",
@@ -57,6 +59,11 @@ fn settings() -> Vec<Setting> {
     let mut all = Vec::new();
     all.extend([1, 8, 50, 200, 1000].map(|partitions| Setting {
         varied: "partitions",
+        partitions,
+        ..PLAIN
+    }));
+    all.extend([8, 1000].map(|partitions| Setting {
+        varied: LONG,
         partitions,
         ..PLAIN
     }));
@@ -94,7 +101,7 @@ fn settings() -> Vec<Setting> {
 impl Setting {
     fn value(&self) -> String {
         match self.varied {
-            "partitions" => self.partitions.to_string(),
+            "partitions" | LONG => self.partitions.to_string(),
             "projected fields" => self.fields.to_string(),
             "lanes" | HASHED => self.lanes.unwrap_or_default().to_string(),
             _ => self.shape.bytes.to_string(),
@@ -103,6 +110,9 @@ impl Setting {
 
     /// As many as asked for, fewer of large events: no topic has more bytes than the usual one.
     fn count(&self, events: u64) -> u64 {
+        if self.varied == LONG {
+            return 4 * events;
+        }
         events
             .min(events * BYTES as u64 / self.shape.bytes as u64)
             .max(1)
@@ -110,7 +120,8 @@ impl Setting {
 
     fn topic(&self) -> String {
         let Shape { bytes, short } = self.shape;
-        format!("scaling-{}-{bytes}-{short}", self.partitions)
+        let long = if self.varied == LONG { "-long" } else { "" };
+        format!("scaling-{}-{bytes}-{short}{long}", self.partitions)
     }
 }
 
