@@ -36,6 +36,8 @@ struct Setting {
     lanes: Option<u32>,
     /// How often a member of each event is hashed before the filter looks at anything else.
     hashes: usize,
+    /// The events are so many times the usual number.
+    times: u64,
 }
 
 /// A filter that keeps the lanes busy, not the thread that fetches.
@@ -53,6 +55,7 @@ const PLAIN: Setting = Setting {
     partitions: PARTITIONS,
     lanes: None,
     hashes: 0,
+    times: 1,
 };
 
 fn settings() -> Vec<Setting> {
@@ -65,6 +68,7 @@ fn settings() -> Vec<Setting> {
     all.extend([8, 1000].map(|partitions| Setting {
         varied: LONG,
         partitions,
+        times: 4,
         ..PLAIN
     }));
     all.extend([100, 620, 10_000, 100_000].map(|bytes| Setting {
@@ -110,18 +114,15 @@ impl Setting {
 
     /// As many as asked for, fewer of large events: no topic has more bytes than the usual one.
     fn count(&self, events: u64) -> u64 {
-        if self.varied == LONG {
-            return 4 * events;
-        }
-        events
+        let most = events
             .min(events * BYTES as u64 / self.shape.bytes as u64)
-            .max(1)
+            .max(1);
+        self.times * most
     }
 
     fn topic(&self) -> String {
         let Shape { bytes, short } = self.shape;
-        let long = if self.varied == LONG { "-long" } else { "" };
-        format!("scaling-{}-{bytes}-{short}{long}", self.partitions)
+        format!("scaling-{}-{bytes}-{short}-{}", self.partitions, self.times)
     }
 }
 
