@@ -66,6 +66,8 @@ const BASE_MS: i64 = 1_795_428_000_000;
 const PRODUCE: Duration = Duration::from_secs(300);
 /// Milliseconds, for full batches.
 const LINGER: u32 = 20;
+/// The most records of a batch where nothing else is said: what librdkafka does by default.
+pub const BATCH_RECORDS: u32 = 10_000;
 
 /// A reproducible sequence of events.
 #[derive(Debug, Clone)]
@@ -311,8 +313,18 @@ pub(crate) fn send<C: ProducerContext<DeliveryOpaque = ()>>(
 
 /// Sends records in their order, with lz4, idempotently; returns when all are acknowledged.
 pub fn produce(bootstrap: &str, topic: &str, records: impl Iterator<Item = Record>) -> Result<()> {
+    produce_in_batches(bootstrap, topic, BATCH_RECORDS, records)
+}
+
+/// [`produce`] with at most so many records in a batch.
+pub fn produce_in_batches(
+    bootstrap: &str,
+    topic: &str,
+    most: u32,
+    records: impl Iterator<Item = Record>,
+) -> Result<()> {
     let failures = Failures::default();
-    let producer = producer(bootstrap, LINGER, failures.clone())?;
+    let producer = producer(bootstrap, LINGER, most, failures.clone())?;
     let deadline = Instant::now() + PRODUCE;
     for record in records {
         let sent = BaseRecord::to(topic)
@@ -359,10 +371,12 @@ impl ProducerContext for Failures {
     }
 }
 
-/// A producer that repeats nothing and waits for all in-sync replicas; a record waits `linger` milliseconds for others.
+/// A producer that repeats nothing and waits for all in-sync replicas; a record waits `linger` milliseconds for others, and `most`
+/// of them make a batch.
 pub(crate) fn producer(
     bootstrap: &str,
     linger: u32,
+    most: u32,
     failures: Failures,
 ) -> Result<ThreadedProducer<Failures>> {
     let mut config = ClientConfig::new();
@@ -373,6 +387,7 @@ pub(crate) fn producer(
     config
         .set("compression.type", "lz4")
         .set("linger.ms", linger.to_string())
+        .set("batch.num.messages", most.to_string())
         .set("batch.size", "1000000");
     config
         .set("queue.buffering.max.messages", "200000")

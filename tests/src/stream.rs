@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use crate::events::{self, Failures, producer};
+use crate::events::{self, BATCH_RECORDS, Failures, producer};
 use crate::{Doing, Error, Events, Result};
 
 /// What is due is sent this often: events come in small groups.
@@ -39,7 +39,7 @@ impl Stream {
     ) -> Result<Stream> {
         let ended = Arc::new(AtomicBool::new(false));
         let failures = Failures::default();
-        let producer = producer(bootstrap, LINGER, failures.clone())?;
+        let producer = producer(bootstrap, LINGER, BATCH_RECORDS, failures.clone())?;
         let (stop, topic) = (ended.clone(), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let send = |partition: i32, key: &str, event: &str| -> Result<()> {

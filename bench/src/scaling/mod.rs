@@ -38,12 +38,15 @@ struct Setting {
     hashes: usize,
     /// The events are so many times the usual number.
     times: u64,
+    /// Records in each batch of the topic; `None` leaves it to the producer, which makes them smaller the more partitions there are.
+    batch: Option<u32>,
 }
 
+const BATCHES: &str = "records a batch";
 /// A filter that keeps the lanes busy, not the thread that fetches.
 const HASHED: &str = "lanes, each event hashed 20 times";
-/// Enough events that the price of a start, which rises with the partitions, is spread thin.
-const LONG: &str = "partitions, four times the events";
+/// The same in each partition, so that nothing else is varied with their number.
+const BATCH: u32 = 100;
 
 const PLAIN: Setting = Setting {
     varied: "",
@@ -56,6 +59,7 @@ const PLAIN: Setting = Setting {
     lanes: None,
     hashes: 0,
     times: 1,
+    batch: None,
 };
 
 fn settings() -> Vec<Setting> {
@@ -63,12 +67,14 @@ fn settings() -> Vec<Setting> {
     all.extend([1, 8, 50, 200, 1000].map(|partitions| Setting {
         varied: "partitions",
         partitions,
+        // Enough that the price of a start, which rises with the partitions, is spread thin.
+        times: 4,
+        batch: Some(BATCH),
         ..PLAIN
     }));
-    all.extend([8, 1000].map(|partitions| Setting {
-        varied: LONG,
-        partitions,
-        times: 4,
+    all.extend([10, BATCH, 1000].map(|records| Setting {
+        varied: BATCHES,
+        batch: Some(records),
         ..PLAIN
     }));
     all.extend([100, 620, 10_000, 100_000].map(|bytes| Setting {
@@ -105,7 +111,8 @@ fn settings() -> Vec<Setting> {
 impl Setting {
     fn value(&self) -> String {
         match self.varied {
-            "partitions" | LONG => self.partitions.to_string(),
+            "partitions" => self.partitions.to_string(),
+            BATCHES => self.batch.unwrap_or_default().to_string(),
             "projected fields" => self.fields.to_string(),
             "lanes" | HASHED => self.lanes.unwrap_or_default().to_string(),
             _ => self.shape.bytes.to_string(),
@@ -122,7 +129,11 @@ impl Setting {
 
     fn topic(&self) -> String {
         let Shape { bytes, short } = self.shape;
-        format!("scaling-{}-{bytes}-{short}-{}", self.partitions, self.times)
+        let batch = self.batch.unwrap_or_default();
+        format!(
+            "scaling-{}-{bytes}-{short}-{}-{batch}",
+            self.partitions, self.times
+        )
     }
 }
 
@@ -140,8 +151,8 @@ pub(crate) struct Row {
 pub(crate) struct Scaling {
     rows: Vec<Row>,
     starts: Vec<Start>,
-    /// Of workers that found nothing to read.
-    idle: Vec<Cost>,
+    /// Of workers that found nothing to read, in each of [`EMPTY`].
+    idle: [Vec<Cost>; EMPTY.len()],
     wrong: Option<String>,
 }
 
@@ -170,7 +181,7 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
     let mut scaling = Scaling {
         rows: settings().into_iter().map(row).collect(),
         starts: Vec::new(),
-        idle: Vec::new(),
+        idle: Default::default(),
         wrong: None,
     };
     let mut made = HashSet::new();
@@ -179,12 +190,17 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
         if made.insert(topic.clone()) {
             eprintln!("making {} events for {topic}", row.count);
             bench.kafka.create_topic(&topic, setting.partitions, &[])?;
+            let (partitions, batch) = (setting.partitions, setting.batch);
             setting
                 .shape
-                .produce(&bench.kafka, &topic, setting.partitions, row.count)?;
+                .produce(&bench.kafka, &topic, partitions, batch, row.count)?;
         }
     }
-    bench.kafka.create_topic(EMPTY, PARTITIONS, &[])?;
+    for partitions in EMPTY {
+        bench
+            .kafka
+            .create_topic(&empty(partitions), partitions, &[])?;
+    }
     for repeat in 1..=repeats {
         for (index, row) in scaling.rows.iter_mut().enumerate() {
             let run = format!("scaling-{index}-{repeat}");
@@ -212,16 +228,23 @@ pub(crate) fn run(bench: &Bench, events: u64, repeats: u32) -> Result<Scaling> {
             Ok(start) => scaling.starts.push(start),
             Err(error) => scaling.wrong = Some(said("start", &error)),
         }
-        match idle(bench, &format!("scaling-idle-{repeat}")) {
-            Ok(cost) => scaling.idle.push(cost),
-            Err(error) => scaling.wrong = Some(said("nothing to read", &error)),
+        for (partitions, costs) in EMPTY.into_iter().zip(&mut scaling.idle) {
+            let run = format!("scaling-idle-{partitions}-{repeat}");
+            match idle(bench, &empty(partitions), &run) {
+                Ok(cost) => costs.push(cost),
+                Err(error) => scaling.wrong = Some(said("nothing to read", &error)),
+            }
         }
     }
     Ok(scaling)
 }
 
-/// A topic without events.
-const EMPTY: &str = "scaling-empty";
+/// Partitions of the topics without events.
+const EMPTY: [i32; 2] = [PARTITIONS, 1000];
+
+fn empty(partitions: i32) -> String {
+    format!("scaling-empty-{partitions}")
+}
 
 /// Starts a worker on the setting's topic, has `work` see it through its `count` events, and judges what it delivered.
 fn route<T>(
@@ -285,9 +308,9 @@ fn first(worker: &Worker, started: Instant, metric: &str) -> Result<Duration> {
 }
 
 /// What a worker costs that starts, joins, finds nothing and ends.
-fn idle(bench: &Bench, run: &str) -> Result<Cost> {
+fn idle(bench: &Bench, topic: &str, run: &str) -> Result<Cost> {
     let started = Instant::now();
-    let worker = bench.start_worker(run, EMPTY, "sink.type = blackhole\n")?;
+    let worker = bench.start_worker(run, topic, "sink.type = blackhole\n")?;
     first(&worker, started, "keystone_partitions_assigned")?;
     jobs::ended(worker, started)
 }

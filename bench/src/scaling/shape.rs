@@ -56,20 +56,24 @@ impl Shape {
         json
     }
 
-    /// Sends `count` events to a topic, to its partitions in turn.
+    /// Sends `count` events to a topic, to its partitions in turn: one each, or a batch of so many each.
     pub(super) fn produce(
         &self,
         kafka: &Kafka,
         topic: &str,
         partitions: i32,
+        batch: Option<u32>,
         count: u64,
     ) -> Result<()> {
+        let run = u64::from(batch.unwrap_or(1));
         let record = |number| Record {
-            partition: (number % partitions as u64) as i32,
+            partition: (number / run % partitions as u64) as i32,
             key: id(number),
             payload: self.event(number),
         };
-        events::produce(&kafka.bootstrap(), topic, (0..count).map(record))
+        let most = batch.unwrap_or(events::BATCH_RECORDS);
+        let records = (0..count).map(record);
+        events::produce_in_batches(&kafka.bootstrap(), topic, most, records)
     }
 }
 

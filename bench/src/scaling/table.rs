@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Row, Scaling};
+use super::{EMPTY, Row, Scaling};
 use crate::measure::Cost;
 use crate::table::{MEBIBYTE, Spread};
 
@@ -19,7 +19,8 @@ pub(crate) fn render(scaling: &Scaling, repeats: u32) -> String {
     }
     text.push('\n');
     let of = |figures: Vec<f64>| Spread::of(figures).unwrap_or_default();
-    let idle = of(scaling.idle.iter().map(|cost| cost.cpu_seconds).collect());
+    let idle = |costs: &Vec<Cost>| of(costs.iter().map(|cost| cost.cpu_seconds).collect()).median;
+    let [few, many] = scaling.idle.each_ref().map(idle);
     let milliseconds = |spread: Spread| {
         let [median, least, most] =
             [spread.median, spread.least, spread.most].map(|seconds| seconds * 1_000.0);
@@ -36,11 +37,12 @@ pub(crate) fn render(scaling: &Scaling, repeats: u32) -> String {
         None => writeln!(
             text,
             "From the start of the process, medians: its partitions are assigned after {}, the first events count as delivered after {}, \
-             that is {} after the assignment. A worker that starts, joins, finds nothing and ends costs {:.2} CPU-seconds; that is in every line.\n",
+             that is {} after the assignment. A worker that starts, joins, finds nothing and ends costs {few:.2} CPU-seconds with {} partitions and {many:.2} with {}; that is in every line.\n",
             milliseconds(assigned),
             milliseconds(delivered),
             milliseconds(of(after.collect())),
-            idle.median,
+            EMPTY[0],
+            EMPTY[1],
         ),
     };
     text
