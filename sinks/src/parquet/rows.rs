@@ -1,7 +1,7 @@
 //! Events to rows: the payloads of a batch become one Arrow record batch for each partition of the table.
 //!
-//! A column takes the field of exactly its name, else one that differs only in case (Hive knows lower-case names only). A missing field is
-//! null, a field without a column is ignored, of a field that stands twice the last counts. [`exact`] says what each type takes.
+//! A column, and a placeholder of a partition, takes the field of exactly its name, else one that differs only in case (Hive knows
+//! lower-case names only). A missing field is null, a field without a column is ignored, of a field that stands twice the last counts. [`exact`] says what each type takes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,9 +38,16 @@ pub struct Layout {
 /// What a field of an event is wanted for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Slot {
-    column: Option<usize>,
+    column: Option<Use>,
     /// Index in [`Partitioning::sources`].
-    source: Option<usize>,
+    source: Option<Use>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Use {
+    index: usize,
+    /// The field has exactly the name, not just but for its case.
+    exact: bool,
 }
 
 /// Rows of one partition.
@@ -62,18 +69,24 @@ pub struct Decoded {
 impl Layout {
     pub fn new(columns: Vec<Column>, partitioning: Partitioning) -> Layout {
         let mut slots: HashMap<String, Slot> = HashMap::new();
+        let mut lower: HashMap<String, Slot> = HashMap::new();
+        let [exact, alike] = [true, false].map(|exact| move |index| Some(Use { index, exact }));
         for (index, column) in columns.iter().enumerate() {
-            slots.entry(column.name.clone()).or_default().column = Some(index);
+            slots.entry(column.name.clone()).or_default().column = exact(index);
+            let entry = lower.entry(column.name.to_lowercase()).or_default();
+            entry.column = entry.column.or(alike(index));
         }
         for (index, source) in partitioning.sources().iter().enumerate() {
-            slots.entry(source.clone()).or_default().source = Some(index);
+            slots.entry(source.clone()).or_default().source = exact(index);
+            let entry = lower.entry(source.to_lowercase()).or_default();
+            entry.source = entry.source.or(alike(index));
         }
-        let mut lower: HashMap<String, Slot> = HashMap::new();
-        for (name, slot) in &slots {
-            // A source that differs from a column only in case stays by itself: it is found by its exact name.
-            let entry = lower.entry(name.to_lowercase()).or_default();
-            entry.column = entry.column.or(slot.column);
-            entry.source = entry.source.or(slot.source);
+        // One field may be exactly what a partition wants and, but for its case, what a column does.
+        for (name, slot) in &mut slots {
+            if let Some(entry) = lower.get(&name.to_lowercase()) {
+                slot.column = slot.column.or(entry.column);
+                slot.source = slot.source.or(entry.source);
+            }
         }
         let all_lower = slots.keys().all(|name| *name == name.to_lowercase());
         Layout {
@@ -86,18 +99,16 @@ impl Layout {
         }
     }
 
-    /// The slot of a field, and whether its name is the exact one.
-    fn find(&self, name: &str) -> Option<(Slot, bool)> {
+    /// The slot of a field.
+    fn find(&self, name: &str) -> Option<Slot> {
         if let Some(slot) = self.slots.get(name) {
-            return Some((*slot, true));
+            return Some(*slot);
         }
         let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
         if self.all_lower && name.bytes().all(plain) {
             return None;
         }
-        self.lower
-            .get(&name.to_lowercase())
-            .map(|slot| (*slot, false))
+        self.lower.get(&name.to_lowercase()).copied()
     }
 
     /// Turns events into rows. Only a column that outgrows Arrow's 2 GB is an error; a bad event is in `rejected`.
@@ -195,14 +206,14 @@ impl<'l> Table<'l> {
                 continue;
             };
             // Of a field that stands twice it is not decided here which one counts.
-            if let Some(source) = source {
-                if self.sources[source].is_some() {
+            if let Some(Use { index, .. }) = source {
+                if self.sources[index].is_some() {
                     return Err(Doubt);
                 }
-                self.sources[source] = Some(value.value()?);
+                self.sources[index] = Some(value.value()?);
             }
-            if let Some(column) = column {
-                let column = &mut self.columns[column];
+            if let Some(Use { index, .. }) = column {
+                let column = &mut self.columns[index];
                 if column.len() > self.rows {
                     return Err(Doubt);
                 }
@@ -219,7 +230,7 @@ impl<'l> Table<'l> {
 
     /// The slot of a field that was not expected at this place of an event.
     fn slot(&mut self, place: usize, name: &str) -> Option<Slot> {
-        let slot = self.layout.find(name).map(|(slot, _)| slot);
+        let slot = self.layout.find(name);
         self.order.truncate(place);
         if place == self.order.len() && place < MAX_KNOWN && name.len() <= MAX_KNOWN_NAME {
             self.order.push((name.to_owned(), slot));
@@ -331,16 +342,16 @@ impl<'de> Visitor<'de> for &mut Fields<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some(found) = fields.next_key_seed(Name(self.layout))? {
-            let Some((slot, exactly)) = found else {
+            let Some(Slot { column, source }) = found else {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
             let value: Value = fields.next_value()?;
-            if let Some(source) = slot.source {
-                put(&mut self.sources[source], value.clone(), exactly);
+            if let Some(source) = source {
+                put(&mut self.sources[source.index], value.clone(), source.exact);
             }
-            if let Some(column) = slot.column {
-                put(&mut self.columns[column], value, exactly);
+            if let Some(column) = column {
+                put(&mut self.columns[column.index], value, column.exact);
             }
         }
         Ok(())
@@ -348,9 +359,9 @@ impl<'de> Visitor<'de> for &mut Fields<'_> {
 }
 
 /// The last one counts, but one by another case never replaces the exact one.
-fn put(place: &mut (Option<Value>, bool), value: Value, exactly: bool) {
-    if exactly || !place.1 {
-        *place = (Some(value), exactly);
+fn put(place: &mut (Option<Value>, bool), value: Value, exact: bool) {
+    if exact || !place.1 {
+        *place = (Some(value), exact);
     }
 }
 
@@ -358,7 +369,7 @@ fn put(place: &mut (Option<Value>, bool), value: Value, exactly: bool) {
 struct Name<'l>(&'l Layout);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<(Slot, bool)>;
+    type Value = Option<Slot>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -366,7 +377,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
 }
 
 impl Visitor<'_> for Name<'_> {
-    type Value = Option<(Slot, bool)>;
+    type Value = Option<Slot>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")

@@ -406,3 +406,43 @@ fn the_exact_name_wins_over_one_in_another_case_and_the_last_of_two_counts() {
         json!("x")
     );
 }
+
+#[test]
+fn a_field_fills_the_column_and_the_partition_where_it_is_exactly_the_name_of_one_only() {
+    // The columns of a Hive table are lower-case.
+    let of_partition = layout("eventtime string, id string", "dt={eventTime:%Y-%m-%d}");
+    let of_column = layout("country string, id string", "c={Country}");
+    let event = r#"{"eventTime":"2026-11-23T11:05:06Z","country":"AT","id":"a"}"#;
+    // The second is read by the exact path: it has a field twice.
+    let twice = r#"{"id":"b","id":"a","country":"AT","eventTime":"2026-11-23T11:05:06Z"}"#;
+    for (layout, filled, partition) in [
+        (of_partition, "2026-11-23T11:05:06Z", "dt=2026-11-23"),
+        (of_column, "AT", "c=AT"),
+    ] {
+        let decoded = decode(&layout, &[event, twice]);
+        assert_eq!(decoded.rejected, []);
+        let [group] = &decoded.groups[..] else {
+            panic!("{decoded:?}");
+        };
+        assert_eq!(group.partition, partition);
+        for at in 0..2 {
+            assert_eq!(cell(group.rows.column(0).as_ref(), at), json!(filled));
+            assert_eq!(cell(group.rows.column(1).as_ref(), at), json!("a"));
+        }
+    }
+}
+
+#[test]
+fn each_use_of_a_field_prefers_its_exact_name() {
+    let layout = layout("country string", "c={Country}");
+    for event in [
+        r#"{"country":"column","Country":"partition","COUNTRY":"neither"}"#,
+        r#"{"COUNTRY":"neither","Country":"partition","country":"column"}"#,
+    ] {
+        let decoded = decode(&layout, &[event]);
+        assert_eq!(decoded.rejected, []);
+        assert_eq!(decoded.groups[0].partition, "c=partition");
+        let found = cell(decoded.groups[0].rows.column(0).as_ref(), 0);
+        assert_eq!(found, json!("column"));
+    }
+}
