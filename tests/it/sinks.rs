@@ -423,6 +423,60 @@ fn the_schema_comes_from_the_hive_table() -> Result<()> {
     Ok(())
 }
 
+/// The name of one partition is longer than the metastore's column for it. Registration is by chunks, each whole or not at all: the others
+/// in its chunk are registered all the same, and later ones too.
+#[test]
+fn a_partition_that_the_metastore_refuses_holds_up_no_other() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let metastore = Metastore::shared()?;
+    let directory = tempfile::tempdir()?;
+    let (name, topic) = ("refused-partition", "refused-partition-in");
+    kafka.create_topic(topic, 1, &[])?;
+    let more = format!(
+        "sink.type = parquet\nsink.parquet.location = {}\nsink.parquet.schema = id string\n\
+         sink.parquet.partition.by = a, b, c, d\nsink.parquet.roll.max.age.ms = 1000\n\
+         sink.hive.metastore.uri = {}\nsink.hive.table = refused_partition",
+        file_url(directory.path()),
+        metastore.uri()
+    );
+    let event = |value: &str| {
+        format!(r#"{{"id":"i","a":"{value}","b":"{value}","c":"{value}","d":"{value}"}}"#)
+    };
+    // The greatest name: it is in the first chunk of every round. A directory for each value, so the path is no problem.
+    let long = "z".repeat(230);
+    let registered = |count: usize| -> Result<bool> {
+        let found = metastore.partitions("default", "refused_partition");
+        Ok(found.is_ok_and(|found| found.len() == count))
+    };
+    send(
+        kafka,
+        topic,
+        &["one", &long, "two"].map(|value| Outgoing::new(event(value))),
+    )?;
+    let mut worker = Worker::spawn(&route(kafka, name, topic, &more))?;
+    all_committed(kafka, name, topic, &mut [&mut worker])?;
+    worker.wait_until(WORK, "the others are registered", |_| registered(2))?;
+    let problem = |worker: &Worker| -> Result<String> {
+        Ok(worker.status()?["sink"]["problems"].to_string())
+    };
+    worker.wait_until(WORK, "the problem names the partition", |worker| {
+        let problem = problem(worker)?;
+        Ok(problem.contains(&format!("a={long}")) && problem.contains("1 partition(s) wait"))
+    })?;
+    let (ready, text) = worker.readyz()?;
+    assert!(!ready && text.contains("was refused"), "{text}");
+    send(kafka, topic, &[Outgoing::new(event("later"))])?;
+    all_committed(kafka, name, topic, &mut [&mut worker])?;
+    worker.wait_until(WORK, "the later one is registered", |_| registered(3))?;
+    let waiting = worker
+        .metrics()?
+        .sum("keystone_hive_pending_partitions", &[]);
+    assert_eq!(waiting, 1.0, "{}", problem(&worker)?);
+    assert_eq!(judge::visible_files(directory.path())?.len(), 4);
+    drain(worker)?;
+    Ok(())
+}
+
 /// The bucket is away in the middle of the work: what was being written is read again, and each row is there once.
 #[test]
 fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {

@@ -2,15 +2,16 @@
 //!
 //! A task of its own creates the external table where there is none and adds a partition after its first file is published. A metastore
 //! that is down delays this and nothing else: what is pending waits (at most [`MAX_PENDING`] partitions; beyond them the location is
-//! listed again when the metastore is back), is tried again with back-off, and [`Hive::problems`] says so. All of it may be done twice
-//! and by several workers at once. Since what is pending dies with the process, a worker lists the location when it starts and registers
-//! the newest [`MAX_PENDING`] partitions that it finds there.
+//! listed again when the metastore is back), is tried again with back-off, and [`Hive::problems`] says so. So does a partition that the
+//! metastore refuses, which holds up no other ([`pending`]). All of it may be done twice and by several workers at once. Since what is
+//! pending dies with the process, a worker lists the location when it starts and registers the newest [`MAX_PENDING`] partitions that it
+//! finds there.
 
 pub mod client;
 mod options;
+mod pending;
 mod table;
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,13 +23,9 @@ use crate::parquet::rows::SharedLayout;
 use crate::parquet::store::Store;
 use client::{CallError, Client, Place};
 pub use options::{OPTIONS, SECTION, place};
+pub use pending::MAX_PENDING;
+use pending::{Next, Pending};
 pub use table::{ColumnsError, differences, table_columns};
-
-/// Partitions that wait for the metastore at most, and that are listed at the start.
-pub const MAX_PENDING: usize = 10_000;
-
-/// Partitions in one call.
-const CHUNK: usize = 100;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -63,17 +60,13 @@ pub struct Hive {
 struct Shared {
     place: Place,
     store: Store,
-    pending: Mutex<Pending>,
+    state: Mutex<State>,
     wake: Notify,
 }
 
 #[derive(Default)]
-struct Pending {
-    partitions: BTreeSet<String>,
-    /// Partitions that this process registered: they are not asked for again.
-    known: HashSet<String>,
-    /// The location is to be listed.
-    list: bool,
+struct State {
+    pending: Pending,
     /// The table is known to exist and to fit, with these columns.
     table: Option<Vec<(String, String)>>,
     problem: Option<String>,
@@ -85,9 +78,9 @@ impl Hive {
             shared: Arc::new(Shared {
                 place,
                 store,
-                pending: Mutex::new(Pending {
-                    list: true,
-                    ..Pending::default()
+                state: Mutex::new(State {
+                    pending: Pending::at_start(),
+                    ..State::default()
                 }),
                 wake: Notify::new(),
             }),
@@ -136,38 +129,29 @@ impl Hive {
 
     /// A file of this partition was published.
     pub fn published(&self, partition: &str) {
-        let mut pending = self.shared.lock();
-        if pending.known.contains(partition) {
-            return;
+        if self.shared.lock().publish(partition) {
+            self.shared.wake.notify_one();
         }
-        if pending.partitions.len() < MAX_PENDING {
-            pending.partitions.insert(partition.to_owned());
-        } else {
-            pending.list = true;
-        }
-        metrics::gauge!("keystone_hive_pending_partitions").set(pending.partitions.len() as f64);
-        drop(pending);
-        self.shared.wake.notify_one();
     }
 
     /// Number of partitions that wait.
     pub fn pending(&self) -> usize {
-        self.shared.lock().partitions.len()
+        self.shared.lock().pending.len()
     }
 
     /// Whether all is registered that was published.
     pub fn idle(&self) -> bool {
-        let pending = self.shared.lock();
-        pending.partitions.is_empty() && !pending.list && pending.table.is_some()
+        let state = self.shared.lock();
+        state.pending.is_done() && state.table.is_some()
     }
 
     /// What is wrong, for a person.
     pub fn problems(&self) -> Option<String> {
-        let pending = self.shared.lock();
-        let problem = pending.problem.as_ref()?;
+        let state = self.shared.lock();
+        let problem = state.problem.as_ref()?;
         Some(format!(
             "{problem}; {} partition(s) wait to be registered in table {}.{}, delivery goes on",
-            pending.partitions.len(),
+            state.pending.len(),
             self.shared.place.database,
             self.shared.place.table
         ))
@@ -200,6 +184,8 @@ pub enum CheckError {
 /// A round of registration that failed.
 enum RoundError {
     Call(CallError),
+    /// The metastore refused partitions; the others are registered.
+    Refused(String),
     /// The table does not fit, or its files can't be listed.
     Other(String),
 }
@@ -210,9 +196,22 @@ impl From<CallError> for RoundError {
     }
 }
 
+impl State {
+    /// Answers whether the task is to be woken.
+    fn publish(&mut self, partition: &str) -> bool {
+        let news = self.pending.publish(partition);
+        self.report();
+        news
+    }
+
+    fn report(&self) {
+        metrics::gauge!("keystone_hive_pending_partitions").set(self.pending.len() as f64);
+    }
+}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run(&self, layout: &SharedLayout) {
@@ -224,12 +223,9 @@ impl Shared {
                     self.wake.notified().await;
                 }
                 Err(error) => {
-                    if matches!(&error, RoundError::Call(CallError::Refused(_))) {
-                        // The table may have been dropped meanwhile: look at it again.
-                        self.lock().table = None;
-                    }
                     let (reason, text) = match error {
                         RoundError::Call(error) => (error.reason(), error.to_string()),
+                        RoundError::Refused(text) => ("refused", text),
                         RoundError::Other(text) => ("mismatch", text),
                     };
                     metrics::counter!("keystone_hive_errors_total", "reason" => reason)
@@ -245,54 +241,88 @@ impl Shared {
         }
     }
 
-    /// Registers all that is pending.
+    /// Registers all that is pending, but for what the metastore refuses.
     async fn round(&self, layout: &SharedLayout) -> Result<(), RoundError> {
         let client = Client::connect(&self.place.addresses).await?;
-        let columns = self.ensure_table(&client, layout).await?;
-        self.list(layout).await?;
+        self.ensure_table(&client, layout).await?;
+        self.lock().pending.begin_round();
         loop {
-            let chunk: Vec<String> = {
-                let pending = self.lock();
-                pending
-                    .partitions
-                    .iter()
-                    .rev()
-                    .take(CHUNK)
-                    .cloned()
-                    .collect()
-            };
-            let partitions: Vec<(String, Vec<String>)> = chunk
-                .iter()
-                .filter_map(|path| Some((path.clone(), layout.partitioning.values(path)?)))
-                .filter(|(_, values)| !values.is_empty())
-                .collect();
-            if !partitions.is_empty() {
-                client
-                    .add_partitions(&self.place, &columns, &partitions)
-                    .await?;
+            let next = self.lock().pending.next();
+            match next {
+                Next::Add(chunk) => self.add(&client, layout, chunk).await?,
+                Next::List => self.list(layout).await?,
+                Next::End => break,
             }
-            metrics::counter!("keystone_hive_partitions_registered_total")
-                .increment(partitions.len() as u64);
-            if self.settle(chunk) {
-                return Ok(());
+        }
+        let mut state = self.lock();
+        match state.pending.refusal() {
+            Some(refusal) => Err(RoundError::Refused(refusal)),
+            None => {
+                state.problem = None;
+                Ok(())
             }
         }
     }
 
-    /// Takes registered partitions off the list; `true` where nothing is left.
-    fn settle(&self, chunk: Vec<String>) -> bool {
-        let mut pending = self.lock();
-        for path in chunk {
-            pending.partitions.remove(&path);
-            if pending.known.len() >= MAX_PENDING {
-                // Registering again does no harm.
-                pending.known.clear();
-            }
-            pending.known.insert(path);
+    /// Registers these partitions; those that the metastore refuses are set aside.
+    async fn add(
+        &self,
+        client: &Client,
+        layout: &SharedLayout,
+        chunk: Vec<String>,
+    ) -> Result<(), RoundError> {
+        let values = |path: String| {
+            let values = layout.partitioning.values(&path);
+            (path, values.unwrap_or_default())
+        };
+        let (partitions, others): (Vec<_>, Vec<_>) = chunk
+            .into_iter()
+            .map(values)
+            .partition(|(_, values)| !values.is_empty());
+        // The files of a table without partitions need no registration.
+        self.settle(others);
+        if partitions.is_empty() {
+            return Ok(());
         }
-        metrics::gauge!("keystone_hive_pending_partitions").set(pending.partitions.len() as f64);
-        pending.problem = None;
-        pending.partitions.is_empty() && !pending.list
+        let columns = self.ensure_table(client, layout).await?;
+        let all = client.add_partitions(&self.place, &columns, &partitions);
+        match all.await {
+            Ok(()) => {
+                self.count_and_settle(partitions);
+                return Ok(());
+            }
+            Err(CallError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The table may have been dropped or changed meanwhile. Else it is for one of them that the metastore refuses all.
+        self.lock().table = None;
+        let columns = self.ensure_table(client, layout).await?;
+        for partition in partitions {
+            let alone = std::slice::from_ref(&partition);
+            match client.add_partitions(&self.place, &columns, alone).await {
+                Ok(()) => self.count_and_settle(vec![partition]),
+                Err(CallError::Refused(words)) => {
+                    self.lock().pending.set_aside(partition.0, words);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn count_and_settle(&self, registered: Vec<(String, Vec<String>)>) {
+        metrics::counter!("keystone_hive_partitions_registered_total")
+            .increment(registered.len() as u64);
+        self.settle(registered);
+    }
+
+    /// Takes partitions off the list for which nothing is left to do.
+    fn settle(&self, partitions: Vec<(String, Vec<String>)>) {
+        let mut state = self.lock();
+        for (path, _) in partitions {
+            state.pending.registered(path);
+        }
+        state.report();
     }
 
     async fn ensure_table(
@@ -337,25 +367,24 @@ impl Shared {
 
     /// Adds the partitions that the location holds to those that wait.
     async fn list(&self, layout: &SharedLayout) -> Result<(), RoundError> {
-        if !self.lock().list {
-            return Ok(());
-        }
+        // Before it is read: a partition that is published meanwhile, and that there is no room for, asks for it again.
+        self.lock().pending.begin_list();
         let depth = layout.partitioning.names().len();
         let found = match depth {
-            0 => Vec::new(),
-            _ => self
-                .store
-                .partitions(depth, MAX_PENDING)
-                .await
-                .map_err(|error| RoundError::Other(error.detail))?,
+            0 => Ok(Vec::new()),
+            _ => self.store.partitions(depth, MAX_PENDING).await,
         };
-        let mut pending = self.lock();
-        pending.list = false;
+        let mut state = self.lock();
+        let found = found.map_err(|error| {
+            state.pending.list = true;
+            RoundError::Other(error.detail)
+        })?;
         for path in found {
-            if !pending.known.contains(&path) && layout.partitioning.values(&path).is_some() {
-                pending.partitions.insert(path);
+            if layout.partitioning.values(&path).is_some() {
+                state.pending.found(path);
             }
         }
+        state.report();
         Ok(())
     }
 }

@@ -1,5 +1,10 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::client::Found;
 use super::options::{address, check_uris};
+use super::pending::{CHUNK, MOST_REFUSED};
 use super::*;
 use crate::parquet::schema::parse_columns;
 
@@ -96,4 +101,170 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
     assert!(problem.contains(&format!("127.0.0.1:{port}")), "{problem}");
     assert!(problem.contains("1 partition(s) wait"), "{problem}");
     assert!(!hive.idle());
+}
+
+/// Partitions whose names begin so, numbered.
+fn names(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers
+        .map(|number| format!("{prefix}{number:06}"))
+        .collect()
+}
+
+fn pending_with(partitions: &[String]) -> Pending {
+    let mut pending = Pending::default();
+    for partition in partitions {
+        assert!(pending.publish(partition));
+    }
+    pending
+}
+
+/// Plays one round as the task does, with a metastore that refuses some and a location that holds these. Answers with the number of calls
+/// and of listings.
+fn play(
+    pending: &mut Pending,
+    is_refused: &dyn Fn(&str) -> bool,
+    location: &[String],
+) -> (usize, usize) {
+    let (mut calls, mut listings) = (0, 0);
+    pending.begin_round();
+    loop {
+        assert!(
+            calls < 100_000 && listings < 1_000,
+            "the round does not end"
+        );
+        match pending.next() {
+            Next::Add(chunk) => {
+                assert!(!chunk.is_empty() && chunk.len() <= CHUNK);
+                calls += 1;
+                let is_split = chunk.iter().any(|partition| is_refused(partition));
+                for partition in chunk {
+                    calls += usize::from(is_split);
+                    match is_refused(&partition) {
+                        true => pending.set_aside(partition, "no".to_owned()),
+                        false => pending.registered(partition),
+                    }
+                }
+            }
+            Next::List => {
+                listings += 1;
+                pending.begin_list();
+                location
+                    .iter()
+                    .cloned()
+                    .for_each(|path| pending.found(path));
+            }
+            Next::End => return (calls, listings),
+        }
+    }
+}
+
+#[test]
+fn a_refused_partition_holds_up_no_other_and_is_tried_after_them() {
+    let mut pending = pending_with(&names("dt=", 0..250));
+    // The greatest is in the first chunk of a round.
+    let bad = |partition: &str| partition == "dt=000249" || partition == "dt=000003";
+    assert_eq!(play(&mut pending, &bad, &[]).0, 3 + 100 + 50);
+    assert_eq!(pending.len(), 2);
+    let refusal = pending.refusal().unwrap();
+    assert!(
+        refusal.contains("partition dt=000249 was refused, and 1 more (no)"),
+        "{refusal}"
+    );
+    assert!(!pending.is_done());
+    // It waits already.
+    assert!(!pending.publish("dt=000249"));
+    assert!(pending.publish("dt=000001a"));
+    pending.begin_round();
+    assert_eq!(pending.next(), Next::Add(vec!["dt=000001a".to_owned()]));
+    pending.registered("dt=000001a".to_owned());
+    let refused = ["dt=000249".to_owned(), "dt=000003".to_owned()];
+    assert_eq!(pending.next(), Next::Add(refused.to_vec()));
+    // The metastore takes them now, and the problem is gone.
+    play(&mut pending, &|_| false, &[]);
+    assert!(pending.is_done());
+    assert_eq!(pending.refusal(), None);
+    assert!(!pending.publish("dt=000249"), "it is registered");
+}
+
+#[test]
+fn a_metastore_that_refuses_all_is_not_asked_without_end() {
+    let mut pending = pending_with(&names("dt=", 0..3_000));
+    let (calls, _) = play(&mut pending, &|_| true, &[]);
+    assert_eq!(calls, MOST_REFUSED + MOST_REFUSED / CHUNK);
+    assert_eq!(pending.len(), 3_000);
+    // Those that were not asked for yet are next, and none is forgotten.
+    let asked = |partition: &str| partition >= "dt=002000";
+    play(&mut pending, &asked, &[]);
+    assert_eq!(pending.len(), 1_000);
+}
+
+/// The list is full: the location has the rest, and it is listed once when nothing else waits.
+#[test]
+fn what_there_was_no_room_for_is_listed_and_the_round_ends() {
+    let all = names("dt=", 0..MAX_PENDING + 5);
+    let mut pending = pending_with(&all[..MAX_PENDING]);
+    assert!(!pending.publish(&all[0]), "it waits already");
+    assert!(!pending.list);
+    assert!(pending.publish(&all[MAX_PENDING]));
+    assert!(pending.list);
+    let newest = &all[5..];
+    let (calls, listings) = play(&mut pending, &|_| false, newest);
+    assert_eq!((calls, listings), (MAX_PENDING / CHUNK + 1, 1));
+    assert!(pending.is_done());
+
+    // Nothing is left, and the listing brings nothing.
+    pending.list = true;
+    assert_eq!(play(&mut pending, &|_| false, &[]), (0, 1));
+    assert!(pending.is_done());
+}
+
+/// Refused partitions fill the list: what is published later is found by listing, once a round.
+#[test]
+fn a_list_full_of_refused_ones_leaves_room_for_others() {
+    let bad = names("bad=", 0..MAX_PENDING);
+    let mut pending = pending_with(&bad);
+    let is_bad = |partition: &str| partition.starts_with("bad=");
+    for _ in 0..MAX_PENDING / MOST_REFUSED {
+        play(&mut pending, &is_bad, &[]);
+    }
+    assert_eq!(pending.len(), MAX_PENDING);
+    assert!(pending.publish("dt=1"));
+    pending.begin_round();
+    assert_eq!(pending.next(), Next::List);
+    pending.begin_list();
+    pending.found("dt=1".to_owned());
+    pending.registered("dt=1".to_owned());
+    assert!(pending.publish("dt=2"));
+    assert!(matches!(pending.next(), Next::Add(_)), "no second listing");
+    // Its memory is bounded.
+    for partition in names("worse=", 0..2 * MAX_PENDING) {
+        pending.found(partition);
+    }
+    assert_eq!(pending.len(), 2 * MAX_PENDING);
+}
+
+proptest! {
+    /// Whatever is refused and published meanwhile: a round registers all others, and ends.
+    #[test]
+    fn a_round_registers_all_that_is_not_refused(
+        rounds in prop::collection::vec((prop::collection::btree_set(0..400_usize, 0..300), prop::bool::ANY), 1..6),
+        bad in prop::collection::btree_set(0..400_usize, 0..40),
+    ) {
+        let bad: BTreeSet<String> = bad.into_iter().map(|number| format!("p={number:03}")).collect();
+        let mut pending = Pending::default();
+        let mut published = BTreeSet::new();
+        for (numbers, list) in rounds {
+            let found: Vec<String> = numbers.into_iter().map(|number| format!("p={number:03}")).collect();
+            published.extend(found.iter().cloned());
+            pending.list = list;
+            if !list {
+                found.iter().for_each(|partition| { pending.publish(partition); });
+            }
+            play(&mut pending, &|partition| bad.contains(partition), &found);
+            let refused: Vec<&String> = published.intersection(&bad).collect();
+            prop_assert_eq!(pending.len(), refused.len());
+            prop_assert_eq!(pending.refusal().is_some(), !refused.is_empty());
+            prop_assert_eq!(pending.is_done(), refused.is_empty());
+        }
+    }
 }
