@@ -132,6 +132,15 @@ pub fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
+/// Whether there is such a directory.
+pub fn is_directory(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(facts) => Ok(facts.is_dir()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("looking at", path, error)),
+    }
+}
+
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("removing", path, error)),

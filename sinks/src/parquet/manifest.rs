@@ -6,7 +6,9 @@
 //!
 //! The manifest is a small JSON file `_keystone/<route>/<name>.json` below the location: Hive, Spark, DuckDB and pyarrow skip what begins
 //! with `_`. It is written when every file of it is durable, and removed when every file of it is visible. So where a commit names a
-//! manifest, a manifest that is not there means: all is published. Each step may be repeated, by several workers at once.
+//! manifest, a manifest that is not there means: all is published. That holds only at the place that was written to: a directory that is
+//! not mounted, or an endpoint that answers 404 to everything, has no manifests either. [`Store::assert_written_to`] tells them apart. Each step
+//! may be repeated, by several workers at once.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -213,9 +215,15 @@ impl Manifests {
         }
     }
 
-    /// The files of a manifest; `None` where it is not there.
+    /// The files of a manifest; `None` where it is surely not there: the place is the one that it was written to.
     pub(super) async fn read(&self, stem: &str) -> Result<Option<Vec<Closed>>, StoreError> {
-        let files = self.read_manifest(stem).await?.map(|found| found.files);
+        let mut found = self.read_manifest(stem).await?;
+        if found.is_none() {
+            self.store.assert_written_to(&self.directory).await?;
+            // Again: the place may have come back between the two.
+            found = self.read_manifest(stem).await?;
+        }
+        let files = found.map(|found| found.files);
         Ok(files.filter(|files| !files.is_empty()))
     }
 

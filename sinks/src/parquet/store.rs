@@ -203,6 +203,38 @@ impl Store {
         }
     }
 
+    /// Makes sure that small files in this directory were written here, so that one that is missing was removed. A directory stays when it
+    /// is empty; a bucket has none, but it can be listed.
+    pub async fn assert_written_to(&self, directory: &str) -> Result<(), StoreError> {
+        let doubt = match self {
+            Store::Local { root } => {
+                let path = root.join(directory);
+                match super::blocking(|| local::is_directory(&path))? {
+                    true => return Ok(()),
+                    false => format!(
+                        "there is no directory {}, which whoever committed has made; mount what belongs there or correct the location; if it was removed on purpose, and the files of the last commit are not wanted, make that directory again",
+                        path.display()
+                    ),
+                }
+            }
+            Store::S3 { store, .. } => {
+                let path = self.object(&[directory])?;
+                // The first page will do.
+                match store.list(Some(&path)).try_next().await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => s3_error("listing", &path, error).detail,
+                }
+            }
+        };
+        Err(StoreError {
+            reason: "wrong_location",
+            detail: format!(
+                "whether files that were committed are published can't be told, since {} may not be the place that they were written to, or is not mounted or reachable: {doubt}",
+                self.shown()
+            ),
+        })
+    }
+
     /// Removes a small file; one that is not there is no error.
     pub async fn remove(&self, directory: &str, name: &str) -> Result<(), StoreError> {
         match self {
