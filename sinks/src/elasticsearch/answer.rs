@@ -4,6 +4,7 @@
 //! can't be matched with the request item by item delivers nothing.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -119,7 +120,7 @@ pub fn settle(
     plan: &Plan,
     batch: &Batch,
 ) -> Result<Outcome, Unsettled> {
-    let items = read(body, request, plan).map_err(Unsettled::Unreadable)?;
+    let items = read(body, request, plan)?;
     let mut outcome = Outcome::default();
     let mut rejected = request.rejected.clone();
     let mut retry = Vec::new();
@@ -180,27 +181,50 @@ pub fn settle(
 }
 
 /// Parses the answer and matches it with the request: as many items, the same action, the same ids in the same order.
-fn read<'a>(body: &'a [u8], request: &Request, plan: &Plan) -> Result<Vec<Item<'a>>, String> {
-    let Body { items } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+fn read<'a>(body: &'a [u8], request: &Request, plan: &Plan) -> Result<Vec<Item<'a>>, Unsettled> {
+    let unreadable = |problem: String| Err(Unsettled::Unreadable(problem));
+    let Body { items } = match serde_json::from_slice(body) {
+        Ok(body) => body,
+        Err(error) => return unreadable(error.to_string()),
+    };
     if items.len() != request.sent.len() {
-        return Err(format!(
-            "{} items for {} events",
-            items.len(),
-            request.sent.len()
-        ));
+        let (items, events) = (items.len(), request.sent.len());
+        return unreadable(format!("{items} items for {events} events"));
     }
-    for (at, (sent, entry)) in request.sent.iter().zip(&items).enumerate() {
-        if entry.op != Some(plan.op) {
-            return Err(format!("item {at} is no {}", plan.op.as_str()));
-        }
+    let other_op = |entry: &Entry<'_>| entry.op != Some(plan.op);
+    if let Some(at) = items.iter().position(other_op) {
+        return unreadable(format!("item {at} is no {}", plan.op.as_str()));
+    }
+    let items: Vec<Item<'a>> = items.into_iter().map(|entry| entry.item).collect();
+    for (at, (sent, item)) in request.sent.iter().zip(&items).enumerate() {
         let Some(expected) = request.id(sent) else {
             continue;
         };
-        if entry.item.id.as_ref().map(|id| id.0.as_ref()) != Some(expected) {
-            return Err(format!("item {at} does not have the id {expected:?}"));
+        if item.id.as_ref().map(|id| id.0.as_ref()) == Some(expected) {
+            continue;
         }
+        if other_ids(&items, request) {
+            return Err(Unsettled::Fatal(format!(
+                "elasticsearch has taken the events, but under ids of its own, for example not {expected:?}, so that a repetition makes \
+                 duplicates: an ingest pipeline sets `_id`; take that out of it (sink.elasticsearch.pipeline, or `default_pipeline` and \
+                 `final_pipeline` of the index) and name the field in sink.elasticsearch.id"
+            )));
+        }
+        return unreadable(format!("item {at} does not have the id {expected:?}"));
     }
-    Ok(items.into_iter().map(|entry| entry.item).collect())
+    Ok(items)
+}
+
+/// Whether all events were taken, and none under an id that was sent.
+fn other_ids(items: &[Item<'_>], request: &Request) -> bool {
+    let sent = request.sent.iter().filter_map(|sent| request.id(sent));
+    let sent: HashSet<&str> = sent.collect();
+    items.iter().all(|item| {
+        let is_other = |id: &Text<'_>| !sent.contains(id.0.as_ref());
+        matches!(item.status, 200 | 201)
+            && item.error.is_none()
+            && item.id.as_ref().is_some_and(is_other)
+    })
 }
 
 fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
@@ -226,6 +250,7 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         409 if kind == "version_conflict_engine_exception" && plan.later_wins => {
             Verdict::Suppressed
         }
+        _ if is_for_good(kind, reason, plan) => Verdict::Rejected,
         _ if is_blocked(kind, reason) => Verdict::Retry("blocked"),
         429 => Verdict::Retry("http_429"),
         500..=599 => Verdict::Retry("http_5xx"),
@@ -244,6 +269,16 @@ pub(crate) fn is_blocked(kind: &str, reason: &str) -> bool {
     // By how a reason begins: further on it may quote the event.
     let full = reason.starts_with("Validation Failed") && reason.contains("shards open");
     kind == "cluster_block_exception" || (kind == "validation_exception" && full)
+}
+
+/// Whether the event's own index, one of many, is closed to writes until a person opens it again, as those that have aged are: a late event
+/// must not hold up all others.
+fn is_for_good(kind: &str, reason: &str, plan: &Plan) -> bool {
+    let closed = ["[FORBIDDEN/5/index read-only", "[FORBIDDEN/8/index write"];
+    let is_closed =
+        reason.starts_with("index [") && closed.iter().any(|block| reason.contains(block));
+    plan.index.fixed().is_none()
+        && (kind == "index_closed_exception" || (kind == "cluster_block_exception" && is_closed))
 }
 
 /// What is wrong for every event alike, so that rejecting would send them all to the dead letters: what to do, or `None`.

@@ -7,6 +7,7 @@
 //! | 200, 201 | delivered; 200 with an id of our own: it was there and was written over |
 //! | 409 version conflict of a `create` | delivered before, a suppressed duplicate; with an id that Elasticsearch made: sent again |
 //! | 409 version conflict with an external version | delivered before, or a later event of the id was: suppressed |
+//! | an index whose name comes from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
 //! | `cluster_block_exception` (disk full, read-only), no room for another index | sent again: somebody at the cluster ends it |
 //! | 429, 5xx, 408 | sent again |
 //! | 401, 403 | the worker stops |
@@ -17,7 +18,8 @@
 //! index is the event's own fault only where the index name comes from a field of the event.
 //!
 //! An answer that does not match the request item by item (cut off, another number of items, ids out of order) delivers nothing: the
-//! whole batch is sent again. With ids of our own that makes no duplicate.
+//! whole batch is sent again. With ids of our own that makes no duplicate. Where all was taken under other ids, which a pipeline sets, the
+//! worker stops: sent again, it would be there twice.
 //!
 //! Requests and answers use the plain media types, which Elasticsearch 7, 8 and 9 and OpenSearch all take.
 

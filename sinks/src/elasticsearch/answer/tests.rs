@@ -15,7 +15,7 @@ fn item(op: &str, id: &str, status: u16, error: Option<(&str, &str)>) -> Value {
 
 /// The answer of one item about one event.
 fn one(plan: &Plan, status: u16, error: Option<(&str, &str)>) -> Result<Outcome, Unsettled> {
-    let batch = texts(&[r#"{"f":"x"}"#]);
+    let batch = texts(&[r#"{"f":"x","t":"2026-11-23T11:00:00Z"}"#]);
     let request = encode(&batch, plan);
     let id = request.id(&request.sent[0]).unwrap_or("made").to_owned();
     let body = json!({"items": [item(plan.op.as_str(), &id, status, error)]}).to_string();
@@ -184,6 +184,66 @@ fn a_missing_index_is_the_events_fault_only_where_a_field_names_it() {
         one(&plan("e", "auto", Op::Create), 404, missing),
         Err(Unsettled::Fatal(_))
     ));
+}
+
+#[test]
+fn an_index_that_was_put_away_holds_up_no_other() {
+    let block = |words| Some(("cluster_block_exception", words));
+    let closed = Some(("index_closed_exception", "closed"));
+    let write = block("index [e-x] blocked by: [FORBIDDEN/8/index write (api)];");
+    let read_only = block("index [e-x] blocked by: [FORBIDDEN/5/index read-only (api)];");
+    let flood = block(
+        "index [e-x] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block];",
+    );
+    let cluster = block("blocked by: [FORBIDDEN/6/cluster read-only (api)];");
+    for (error, of_many, of_one) in [
+        (write, "rejected", "blocked"),
+        (read_only, "rejected", "blocked"),
+        (closed, "rejected", "fatal index"),
+        (flood, "blocked", "blocked"),
+        (cluster, "blocked", "blocked"),
+    ] {
+        for name in ["e-{f}", "e-{t:%Y}"] {
+            assert_eq!(
+                word(&one(&plan(name, "auto", Op::Create), 403, error)),
+                of_many,
+                "{name} {error:?}"
+            );
+        }
+        assert_eq!(
+            word(&one(&plan("e", "auto", Op::Create), 400, error)),
+            of_one
+        );
+    }
+}
+
+#[test]
+fn a_pipeline_that_sets_other_ids_stops_the_worker() {
+    let plan = plan("e", "offset", Op::Create);
+    let batch = texts(&["{}", "{}"]);
+    let request = encode(&batch, &plan);
+    let settled = |items: Value| {
+        let body = json!({"items": items}).to_string();
+        settle(body.as_bytes(), &request, &plan, &batch)
+    };
+    let taken = |id: &str| item("create", id, 201, None);
+    let answer = settled(json!([taken("a"), taken("b")]));
+    assert!(
+        matches!(&answer, Err(Unsettled::Fatal(text)) if text.contains("sink.elasticsearch.pipeline")),
+        "{answer:?}"
+    );
+    // One of the ids is ours: then the answer is no answer to this request.
+    let answer = settled(json!([taken("a"), taken("t-3-100")]));
+    assert!(
+        matches!(answer, Err(Unsettled::Unreadable(_))),
+        "{answer:?}"
+    );
+    let refused = item("create", "b", 400, Some(("x", "r")));
+    let answer = settled(json!([taken("a"), refused]));
+    assert!(
+        matches!(answer, Err(Unsettled::Unreadable(_))),
+        "{answer:?}"
+    );
 }
 
 #[test]
