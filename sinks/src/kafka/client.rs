@@ -28,7 +28,7 @@ pub fn is_secret(name: &str) -> bool {
             name,
             "ssl.key.pem" | "sasl.oauthbearer.config" | "sasl.jaas.config"
         )
-        || name.ends_with(".private.key")
+        || (name.contains("private.key") && !name.ends_with(".file"))
         || name.ends_with("passphrase")
 }
 
@@ -419,6 +419,29 @@ mod tests {
         assert_eq!(address("[::1]:9093"), "[::1]:9093");
         assert_eq!(address("[::1]"), "[::1]:9092");
         assert_eq!(address(""), "");
+    }
+
+    #[test]
+    fn properties_that_hold_secrets_are_known() {
+        for secret in [
+            "sasl.password",
+            "ssl.key.pem",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.config",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+        ] {
+            assert!(is_secret(secret), "{secret}");
+        }
+        for plain in [
+            "sasl.oauthbearer.assertion.private.key.file",
+            "ssl.key.location",
+            "sasl.username",
+        ] {
+            assert!(!is_secret(plain), "{plain}");
+        }
     }
 
     #[test]

@@ -300,8 +300,19 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     let rest = location.strip_prefix("s3://").unwrap_or(location);
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let endpoint = settings.text("sink.parquet.s3.endpoint");
-    // Credentials of a pod, task or machine come by the variables that the platform sets.
-    let mut builder = AmazonS3Builder::from_env()
+    // Credentials of a pod, task or machine come by the variables that the platform sets. A session token among them is of another key
+    // than one that is set here.
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str()?.strip_prefix("AWS_")?.to_ascii_lowercase();
+        let key: AmazonS3ConfigKey = format!("aws_{name}").parse().ok()?;
+        Some((key, value.into_string().ok()?))
+    });
+    let has_key = settings.text(KEY_ID).is_some();
+    let environment = environment.filter(|(key, _)| !(has_key && *key == AmazonS3ConfigKey::Token));
+    let mut builder = environment
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| {
+            builder.with_config(key, value)
+        })
         .with_bucket_name(bucket)
         .with_http_connector(Steps)
         .with_client_options(client_options())
