@@ -90,15 +90,21 @@ impl DeadLetters {
         })
     }
 
-    /// Writes all bad events of a batch to the dead-letter topic; each is durable when this returns without an error.
-    /// May be called again after an error: a dead letter may then be there twice, never missing. Each turn of the pulse is a send.
-    pub async fn publish(&self, batch: &Batch, pulse: &Pulse) -> Result<(), DeadLetterError> {
-        if batch.dead_len() == 0 {
+    /// Writes the bad events of a batch at these ascending indices to the dead-letter topic. Those that are durable leave the list: all of
+    /// them when this returns without an error. To be called again with the others: one that Kafka has written without saying so may then be
+    /// there twice, never missing. Each turn of the pulse is a send.
+    pub async fn publish(
+        &self,
+        batch: &Batch,
+        left: &mut Vec<usize>,
+        pulse: &Pulse,
+    ) -> Result<(), DeadLetterError> {
+        if left.is_empty() {
             return Ok(());
         }
         pulse.turn();
         self.create_topic().await;
-        let mut failures = self.send(batch, None).await;
+        let mut failures = self.send(batch, left).await;
         // Kafka refuses a whole request for one record in it: only a record that is refused alone is meant.
         if failures
             .iter()
@@ -107,26 +113,23 @@ impl DeadLetters {
             let mut alone = Vec::new();
             for failure in failures {
                 pulse.turn();
-                alone.extend(self.send(batch, Some(failure.index)).await);
+                alone.extend(self.send(batch, &[failure.index]).await);
             }
             failures = alone;
         }
+        *left = failures.iter().map(|failure| failure.index).collect();
         match failures.first() {
             None => Ok(()),
             Some(failure) => Err(self.error(failure.code, batch, &failures)),
         }
     }
 
-    /// Sends all bad events, or the one at an index. Failures carry the index among the bad events.
-    async fn send(&self, batch: &Batch, only: Option<usize>) -> Vec<Failure> {
-        let chosen: Vec<usize> = match only {
-            Some(index) => vec![index],
-            None => (0..batch.dead_len()).collect(),
-        };
+    /// Sends the bad events at these ascending indices. Failures carry the index among the bad events.
+    async fn send(&self, batch: &Batch, chosen: &[usize]) -> Vec<Failure> {
         let records = batch
             .dead()
             .enumerate()
-            .filter(|(index, _)| only.is_none_or(|only| only == *index))
+            .filter(|(index, _)| chosen.binary_search(index).is_ok())
             .map(|(_, (event, stage, reason))| self.record(event, stage, reason));
         let mut failures = self.producer.send_all(records).await;
         for failure in &mut failures {
@@ -276,4 +279,87 @@ fn headers(route: &str, event: Event<'_>, stage: Stage, reason: &str) -> OwnedHe
         headers = headers.insert(Header { key, value });
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use keystone_config::Sources;
+    use keystone_sinks::{BatchBuilder, BatchId, RecordMeta};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::stall::Stalls;
+
+    const TOPIC: &str = "r.dead-letters";
+    const BAD: usize = 50;
+
+    fn route(brokers: &str) -> Route {
+        let properties = format!(
+            "route.name = r\nsource.topics = in\nkafka.bootstrap.servers = {brokers}\nsink.type = blackhole\n"
+        );
+        let sources = Sources {
+            defaults: None,
+            file: Some(("r.properties".to_owned(), properties)),
+            env: Vec::new(),
+            sets: Vec::new(),
+        };
+        crate::route::load(&sources, "w").expect("a route").0
+    }
+
+    fn bad_events() -> Batch {
+        let mut builder = BatchBuilder::default();
+        let topic: Arc<str> = "in".into();
+        for offset in 0..BAD as i64 {
+            let claim = builder.claim(&topic, 0, 1, offset);
+            let key = offset.to_string();
+            let meta = RecordMeta {
+                offset,
+                timestamp: None,
+                key: Some(key.as_bytes()),
+            };
+            let reason = "not JSON".to_owned();
+            builder.bury(
+                claim,
+                meta,
+                Some(b"{"),
+                [].into_iter(),
+                Stage::Decode,
+                reason,
+            );
+        }
+        builder.finish(BatchId::new(1))
+    }
+
+    /// Records in both partitions of the topic.
+    fn written(letters: &DeadLetters) -> i64 {
+        let client = letters.producer.client();
+        let end = |partition| {
+            let watermarks = client.client().fetch_watermarks(TOPIC, partition, ASK);
+            watermarks.expect("the end of the topic").1
+        };
+        end(0) + end(1)
+    }
+
+    #[tokio::test]
+    async fn only_what_is_not_durable_is_written_again() {
+        let cluster = MockCluster::new(1).expect("the mock cluster starts");
+        cluster.create_topic(TOPIC, 2, 1).expect("a topic");
+        let letters = DeadLetters::new(&route(&cluster.bootstrap_servers())).expect("a producer");
+        let pulse = Stalls::default().watch("a test", LONGEST_SEND);
+        let batch = bad_events();
+        let mut left = (0..BAD).collect();
+        // The first request, with what is for one of the partitions, is refused.
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[refused]);
+        let first = letters.publish(&batch, &mut left, &pulse).await;
+        assert!(matches!(first, Err(DeadLetterError::Retry(_))), "{first:?}");
+        assert!(!left.is_empty() && left.len() < BAD, "{left:?}");
+        assert_eq!(written(&letters), (BAD - left.len()) as i64);
+        let second = letters.publish(&batch, &mut left, &pulse).await;
+        assert!(second.is_ok() && left.is_empty(), "{second:?} {left:?}");
+        assert_eq!(written(&letters), BAD as i64);
+    }
 }

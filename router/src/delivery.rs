@@ -21,7 +21,7 @@ use crate::ledger::Ledger;
 use crate::limiter::Permit;
 use crate::metrics;
 use crate::route::DeadLetterPolicy;
-use crate::state::{Shared, now_ms};
+use crate::state::{Complaint, Shared, now_ms};
 
 /// How many batches of a lane may be settled before an older one that is still under way.
 const MAX_AHEAD: u64 = 1_000;
@@ -145,7 +145,10 @@ impl Delivery {
                 }
                 Err(SinkError::Retry(cause)) => attempt.pause(batch, cause).await?,
                 Err(SinkError::Rewind(cause)) => {
-                    self.shared.trouble("sink", cause.detail.clone());
+                    // No complaint, which would end with this batch: its events are read again, and it shows then how the sink does.
+                    if self.is_current(&attempt.claims) {
+                        self.shared.trouble("sink", cause.detail.clone());
+                    }
                     self.shared.count_retry("sink", cause.reason);
                     self.shared.request_rewind(cause);
                     return Err(Abandoned);
@@ -184,11 +187,14 @@ impl Delivery {
         let mut backoff = self.backoff();
         let claims = batch.claims().clone();
         let pulse = shared.stalls.watch("a dead letter", LONGEST_SEND);
+        let complaint = shared.complaint("dead letters");
+        // What is durable is not written again: a partition of the topic may be without a leader for long.
+        let mut left = (0..batch.dead_len()).collect();
         loop {
             if !self.is_current(&claims) {
                 return Err(Abandoned); // Read again, here or elsewhere, and buried there.
             }
-            let published = self.dead_letters.publish(batch, &pulse).await;
+            let published = self.dead_letters.publish(batch, &mut left, &pulse).await;
             pulse.idle();
             match published {
                 Ok(()) => break,
@@ -197,7 +203,7 @@ impl Delivery {
                     return Err(Abandoned);
                 }
                 Err(DeadLetterError::Retry(cause)) => {
-                    shared.trouble("dead letters", cause.detail.clone());
+                    complaint.tell(cause.detail);
                     shared.count_retry("dead_letters", cause.reason);
                     tokio::time::sleep(backoff.next(jitter(), cause.after)).await;
                 }
@@ -229,6 +235,8 @@ struct Attempt<'d> {
     backoff: Backoff,
     /// Events that the sink holds, or held and made durable since.
     held: u64,
+    /// While the sink asks to send again.
+    complaint: Option<Complaint<'d>>,
 }
 
 impl<'d> Attempt<'d> {
@@ -238,6 +246,7 @@ impl<'d> Attempt<'d> {
             delivery,
             claims: batch.claims().clone(),
             held: 0,
+            complaint: None,
         }
     }
 
@@ -327,6 +336,7 @@ impl<'d> Attempt<'d> {
             Some(cause) if !answer.retry.is_empty() => self.pause(batch, cause).await,
             _ => {
                 shared.all_is_well("sink");
+                self.complaint = None;
                 self.backoff.reset();
                 Ok(())
             }
@@ -338,7 +348,9 @@ impl<'d> Attempt<'d> {
         let shared = &self.delivery.shared;
         let pause = self.backoff.next(jitter(), cause.after);
         shared.count_retry("sink", cause.reason);
-        shared.trouble("sink", cause.detail.clone());
+        self.complaint
+            .get_or_insert_with(|| shared.complaint("sink"))
+            .tell(cause.detail.clone());
         debug!(
             reason = cause.reason,
             events = batch.len(),

@@ -175,9 +175,8 @@ impl Group {
         }
         info!(partitions = %describe(list), "assigned");
         self.shared.joined.store(true, Ordering::Release);
-        if list.count() > 0 {
-            self.shared.all_is_well("topics");
-        }
+        // Also where there is no partition for this worker: librdkafka joins when it has found a topic, after it has told of those missing.
+        self.shared.all_is_well("topics");
     }
 
     /// Has the records of these partitions arrive where the consumer thread reads.
@@ -216,6 +215,8 @@ impl Group {
             }
         }
         drop(answered);
+        // Events that had the sink fail may have left, and what this worker keeps may be quiet.
+        self.shared.doubt("sink");
         lock(&self.shared.log_ends).retain(|key, _| !keys.contains(key));
         self.changed.store(true, Ordering::Release);
         let done = match consumer.rebalance_protocol() {

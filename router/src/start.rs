@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use keystone_sinks::kafka::client::is_refusal;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
@@ -129,15 +131,28 @@ fn committed(
 ) -> Result<Vec<Committed>, String> {
     let found = asking
         .ask("the group's commits could not be read", || {
-            let found = consumer.committed_offsets(list.clone(), ASK_TIMEOUT)?;
-            let elements = found.elements();
-            elements.iter().try_for_each(|element| element.error())?;
-            Ok(found)
+            committed_offsets(consumer, list)
         })
         .map_err(|error| {
             format!("{error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)")
         })?;
     found.elements().iter().map(read_commit).collect()
+}
+
+/// What the group has committed for each of these partitions.
+fn committed_offsets(
+    consumer: &GroupConsumer,
+    list: &TopicPartitionList,
+) -> KafkaResult<TopicPartitionList> {
+    let found = consumer.committed_offsets(list.clone(), ASK_TIMEOUT)?;
+    without_errors(found)
+}
+
+/// An answer counts when Kafka has given it for each partition.
+fn without_errors(found: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    let elements = found.elements();
+    elements.iter().try_for_each(|element| element.error())?;
+    Ok(found)
 }
 
 fn read_commit(element: &TopicPartitionListElem<'_>) -> Result<Committed, String> {
@@ -172,7 +187,8 @@ fn first_start(
     let found = asking.ask(&what, || {
         let mut asked = TopicPartitionList::new();
         asked.add_partition_offset(topic, partition, Offset::Offset(time))?;
-        consumer.offsets_for_times(asked, ASK_TIMEOUT)
+        let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+        without_errors(found)
     })?;
     let offset = found.elements().first().map(|element| element.offset());
     Ok(match offset {
@@ -199,19 +215,16 @@ fn known_topics(
         .map(|commit| commit.key.topic.clone());
     let mut known = BTreeSet::new();
     for topic in fresh.collect::<BTreeSet<_>>() {
-        let metadata = asking.ask("the partitions of a topic could not be listed", || {
-            consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)
+        let what = format!("the partitions of topic {topic} could not be listed");
+        let all = asking.ask(&what, || {
+            let metadata = consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT)?;
+            let found = metadata.topics().first();
+            let partitions = found.map_or(&[][..], MetadataTopic::partitions);
+            let error = found.and_then(MetadataTopic::error);
+            list_all(&topic, error, partitions.iter().map(MetadataPartition::id))
         })?;
-        let mut all = TopicPartitionList::new();
-        for partition in metadata
-            .topics()
-            .iter()
-            .flat_map(|topic| topic.partitions())
-        {
-            all.add_partition(&topic, partition.id());
-        }
         let found = asking.ask("the group's commits could not be read", || {
-            consumer.committed_offsets(all.clone(), ASK_TIMEOUT)
+            committed_offsets(consumer, &all)
         })?;
         let offsets = found.to_topic_map();
         if offsets
@@ -222,4 +235,50 @@ fn known_topics(
         }
     }
     Ok(known)
+}
+
+/// All partitions of a topic, from a broker's answer. One that has just started may name an error, or no partitions: asked again, since a
+/// topic without partitions would pass for one that the group does not know.
+fn list_all(
+    topic: &str,
+    error: Option<RDKafkaRespErr>,
+    partitions: impl Iterator<Item = i32>,
+) -> KafkaResult<TopicPartitionList> {
+    if let Some(error) = error {
+        return Err(KafkaError::MetadataFetch(error.into()));
+    }
+    let mut all = TopicPartitionList::new();
+    for partition in partitions {
+        all.add_partition(topic, partition);
+    }
+    match all.count() {
+        0 => Err(KafkaError::MetadataFetch(
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        )),
+        _ => Ok(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_with_an_error_or_without_partitions_is_asked_for_again() {
+        let code = |error, partitions: &[i32]| {
+            let listed = list_all("t", error, partitions.iter().copied());
+            let failed = listed.err()?;
+            failed.rdkafka_error_code()
+        };
+        let no_leader = Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+        let expected = Some(RDKafkaErrorCode::LeaderNotAvailable);
+        assert_eq!(code(no_leader, &[]), expected);
+        assert_eq!(code(no_leader, &[0, 1]), expected, "perhaps not all");
+        let expected = Some(RDKafkaErrorCode::UnknownTopicOrPartition);
+        assert_eq!(code(None, &[]), expected);
+
+        let listed = list_all("t", None, [0, 2].into_iter()).expect("an answer");
+        let found: Vec<_> = listed.elements().iter().map(|e| e.partition()).collect();
+        assert_eq!(found, [0, 2]);
+    }
 }

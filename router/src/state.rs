@@ -28,6 +28,61 @@ pub struct Trouble {
     pub since: Instant,
     pub text: String,
     logged: Instant,
+    /// Told by [`Shared::trouble`], and so not only as long as a [`Complaint`] lives.
+    lasting: bool,
+}
+
+/// What is wrong now, and how many complaints each part has.
+#[derive(Default)]
+struct Troubles {
+    now: BTreeMap<&'static str, Trouble>,
+    complaints: BTreeMap<&'static str, usize>,
+}
+
+impl Troubles {
+    /// Takes a trouble out if nobody is left who would meet that it is over.
+    fn take_orphan(&mut self, part: &str) -> Option<Trouble> {
+        let is_orphan = |trouble: &&Trouble| {
+            !trouble.lasting && self.complaints.get(part).is_none_or(|count| *count == 0)
+        };
+        self.now.get(part).filter(is_orphan)?;
+        self.now.remove(part)
+    }
+}
+
+/// Of one who meets a trouble for as long as this lives: a batch that is tried again. With the last complaint of a part its trouble is
+/// withdrawn, however the batch has ended: the one that was abandoned will not see the part work again.
+pub struct Complaint<'s> {
+    shared: &'s Shared,
+    part: &'static str,
+}
+
+impl Complaint<'_> {
+    /// As [`Shared::trouble`], for as long as there are complaints.
+    pub fn tell(&self, text: String) {
+        self.shared.tell(self.part, text, false);
+    }
+}
+
+impl Drop for Complaint<'_> {
+    fn drop(&mut self) {
+        let mut troubles = lock(&self.shared.troubles);
+        if let Some(count) = troubles.complaints.get_mut(self.part) {
+            *count -= 1;
+        }
+        let orphan = troubles.take_orphan(self.part);
+        drop(troubles);
+        tell_orphan(self.part, orphan);
+    }
+}
+
+fn tell_orphan(part: &str, orphan: Option<Trouble>) {
+    if let Some(trouble) = orphan {
+        let seconds = trouble.since.elapsed().as_secs_f64();
+        info!(
+            "{part}: was in trouble for {seconds:.1} s; nothing of this worker's waits for it any more"
+        );
+    }
 }
 
 /// Trouble that lasts is logged again after this time.
@@ -59,7 +114,7 @@ pub struct Shared {
     /// Batches handed to delivery and neither settled, held nor abandoned.
     pub pending_batches: AtomicUsize,
     pub batches: AtomicU64,
-    troubles: Mutex<BTreeMap<&'static str, Trouble>>,
+    troubles: Mutex<Troubles>,
     errors: Mutex<VecDeque<(SystemTime, String)>>,
     pub log_ends: Mutex<HashMap<PartitionKey, LogEnd>>,
     stop: AtomicBool,
@@ -256,11 +311,22 @@ impl Shared {
     /// Says that a part of the worker is in trouble, until [`Shared::all_is_well`]. The text is for a person. It is logged at once, and
     /// now and then while the trouble lasts: many batches meet the same one.
     pub fn trouble(&self, part: &'static str, text: String) {
+        self.tell(part, text, true);
+    }
+
+    /// For one who may meet the trouble of a part, and may end before it is over.
+    pub fn complaint(&self, part: &'static str) -> Complaint<'_> {
+        *lock(&self.troubles).complaints.entry(part).or_default() += 1;
+        Complaint { shared: self, part }
+    }
+
+    fn tell(&self, part: &'static str, text: String, lasting: bool) {
         self.remember(format!("{part}: {text}"));
         let now = Instant::now();
         let mut troubles = lock(&self.troubles);
-        let due = match troubles.get_mut(part) {
+        let due = match troubles.now.get_mut(part) {
             Some(trouble) => {
+                trouble.lasting |= lasting;
                 trouble.text.clone_from(&text);
                 let due = now.duration_since(trouble.logged) >= LOG_INTERVAL;
                 if due {
@@ -273,8 +339,9 @@ impl Shared {
                     since: now,
                     text: text.clone(),
                     logged: now,
+                    lasting,
                 };
-                troubles.insert(part, trouble);
+                troubles.now.insert(part, trouble);
                 true
             }
         };
@@ -287,15 +354,27 @@ impl Shared {
     /// The part works again.
     pub fn all_is_well(&self, part: &'static str) {
         // Not held meanwhile: a log that nobody reads may hold this up, and `/readyz` asks for them.
-        let removed = lock(&self.troubles).remove(part);
+        let removed = lock(&self.troubles).now.remove(part);
         if let Some(trouble) = removed {
             let seconds = trouble.since.elapsed().as_secs_f64();
             info!("{part}: works again after {seconds:.1} s");
         }
     }
 
+    /// What it was about may have moved away: from here on the trouble lasts no longer than the complaints of the part. Who meets it
+    /// again says so again.
+    pub fn doubt(&self, part: &'static str) {
+        let mut troubles = lock(&self.troubles);
+        if let Some(trouble) = troubles.now.get_mut(part) {
+            trouble.lasting = false;
+        }
+        let orphan = troubles.take_orphan(part);
+        drop(troubles);
+        tell_orphan(part, orphan);
+    }
+
     pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {
-        lock(&self.troubles).clone()
+        lock(&self.troubles).now.clone()
     }
 
     /// Keeps an error for `/status`; a repetition of the last one is not kept twice.
@@ -389,4 +468,82 @@ pub fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use keystone_config::Sources;
+
+    use super::*;
+
+    fn shared() -> Shared {
+        let properties = "route.name = r\nsource.topics = in\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = blackhole\n";
+        let sources = Sources {
+            defaults: None,
+            file: Some(("r.properties".to_owned(), properties.to_owned())),
+            env: Vec::new(),
+            sets: Vec::new(),
+        };
+        let (route, sink) = crate::route::load(&sources, "w").expect("a route");
+        Shared::new(Arc::new(route), &*sink)
+    }
+
+    fn told(shared: &Shared) -> Vec<(&'static str, String)> {
+        let troubles = shared.troubles().into_iter();
+        troubles
+            .map(|(part, trouble)| (part, trouble.text))
+            .collect()
+    }
+
+    #[test]
+    fn a_trouble_lasts_as_long_as_the_last_complaint() {
+        let shared = shared();
+        let (first, second) = (shared.complaint("sink"), shared.complaint("sink"));
+        let other = shared.complaint("dead letters");
+        first.tell("away".to_owned());
+        second.tell("still away".to_owned());
+        other.tell("no topic".to_owned());
+        drop(first);
+        let (sink, dead) = (
+            ("sink", "still away".to_owned()),
+            ("dead letters", "no topic".to_owned()),
+        );
+        assert_eq!(told(&shared), [dead.clone(), sink]);
+        drop(second);
+        assert_eq!(told(&shared), [dead]);
+        drop(other);
+        assert_eq!(told(&shared), []);
+    }
+
+    #[test]
+    fn a_part_that_works_is_well_and_may_be_in_trouble_again() {
+        let shared = shared();
+        let complaint = shared.complaint("sink");
+        complaint.tell("away".to_owned());
+        shared.all_is_well("sink");
+        assert_eq!(told(&shared), []);
+        complaint.tell("away again".to_owned());
+        assert_eq!(told(&shared), [("sink", "away again".to_owned())]);
+        drop(complaint);
+        assert_eq!(told(&shared), []);
+    }
+
+    #[test]
+    fn what_others_tell_outlives_complaints_until_it_is_doubted() {
+        let shared = shared();
+        let complaint = shared.complaint("sink");
+        complaint.tell("away".to_owned());
+        shared.trouble("sink", "all is read again".to_owned());
+        drop(complaint);
+        let lasting = [("sink", "all is read again".to_owned())];
+        assert_eq!(told(&shared), lasting);
+        let complaint = shared.complaint("sink");
+        shared.doubt("sink");
+        assert_eq!(told(&shared), lasting, "somebody meets it still");
+        drop(complaint);
+        assert_eq!(told(&shared), []);
+        shared.trouble("sink", "away".to_owned());
+        shared.doubt("sink");
+        assert_eq!(told(&shared), []);
+    }
 }

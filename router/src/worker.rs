@@ -1,7 +1,7 @@
 //! One worker: sets up threads and tasks, runs until it is asked to stop or fails, and takes everything down in order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keystone_config::Settings;
@@ -140,12 +140,11 @@ impl Worker {
         ticks.abort();
         self.drop_held();
         let _ended = commits.send(CommitRequest::End);
-        let leave = move || {
-            let _joined = committing.join();
-            drop(consumer);
-        };
+        let leave_until = Instant::now() + LEAVE;
+        let committing_ended = ended_within(LEAVE, move || drop(committing.join()));
+        let rest = leave_until.saturating_duration_since(Instant::now());
         // librdkafka waits for brokers that may be gone; the process ends afterwards.
-        if !ended_within(LEAVE, leave) {
+        if !ended_within(rest, move || drop(consumer)) || !committing_ended {
             warn!("the group could not be left in time; it notices by its session timeout");
         }
         let ledger = shared.ledger.view();
@@ -159,7 +158,7 @@ impl Worker {
             in_flight = ledger.in_flight,
             "ended"
         );
-        self.runtime.shutdown_timeout(CLOSE);
+        end_runtime(self.runtime, committing_ended);
         self.control.shutdown_timeout(CLOSE);
         // The last one who holds the sink: it takes back what it has told others of itself.
         let sink = self.sink;
@@ -198,6 +197,7 @@ impl Worker {
     fn look_at_sink(&self) {
         let (shared, sink) = (self.shared.clone(), self.sink.clone());
         self.runtime.spawn(async move {
+            let complaint = shared.complaint("sink");
             loop {
                 let problem = match tokio::time::timeout(CHECK_PATIENCE, sink.check()).await {
                     Ok(Ok(())) => break,
@@ -207,7 +207,7 @@ impl Worker {
                         CHECK_PATIENCE.as_secs()
                     ),
                 };
-                shared.trouble("sink", problem);
+                complaint.tell(problem);
                 tokio::time::sleep(CHECK_AGAIN).await;
                 if !shared.troubles().contains_key("sink") {
                     return; // Withdrawn by a delivery.
@@ -341,6 +341,15 @@ impl Worker {
     }
 }
 
+/// Ends the runtime if the committing thread has ended. Else that waits in `block_on` for the sink, and would panic without the runtime's
+/// timers before anybody has said why the worker ends: the runtime stays as it is, and ends with the process.
+fn end_runtime(runtime: Runtime, committing_ended: bool) {
+    match committing_ended {
+        true => runtime.shutdown_timeout(CLOSE),
+        false => std::mem::forget(runtime),
+    }
+}
+
 fn start_runtime(name: &str, threads: usize) -> Result<Runtime, String> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -396,4 +405,47 @@ pub(crate) fn ended_within(at_most: Duration, work: impl FnOnce() + Send + 'stat
         drop(done);
     });
     finished.recv_timeout(at_most) != Err(RecvTimeoutError::Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_still_waits_for_the_sink_does_not_panic_at_the_end() {
+        let runtime = start_runtime("test", 1).expect("a runtime");
+        let handle = runtime.handle().clone();
+        let (waits, waiting) = bounded::<()>(1);
+        let (answer, answered) = oneshot::channel::<()>();
+        let committing = std::thread::spawn(move || {
+            handle.block_on(async {
+                let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::from_secs(3_600)));
+                assert!(futures::poll!(&mut sleep).is_pending());
+                waits.send(()).expect("the test waits");
+                tokio::select! {
+                    biased;
+                    () = sleep => {}
+                    answer = answered => answer.expect("an answer"),
+                }
+            });
+        });
+        waiting.recv().expect("the thread waits");
+        end_runtime(runtime, false);
+        answer.send(()).expect("the thread waits still");
+        assert!(committing.join().is_ok(), "it has panicked");
+    }
+
+    #[test]
+    fn a_runtime_that_nobody_needs_is_ended() {
+        let runtime = start_runtime("test", 1).expect("a runtime");
+        let (held, dropped) = oneshot::channel::<()>();
+        runtime.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        end_runtime(runtime, true);
+        assert!(dropped.blocking_recv().is_err(), "its tasks are dropped");
+    }
 }
