@@ -20,7 +20,7 @@ use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
 use crate::offsets::PartitionKey;
-use crate::records::{self, Record, RecordQueue};
+use crate::records::{self, Fault, Record, RecordQueue};
 use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
 
@@ -41,10 +41,44 @@ const BEHIND: Duration = Duration::from_millis(5);
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long the sink may take to end a commit that is under way and to drop what it holds.
 const ABANDON: Duration = Duration::from_secs(180);
+/// The longest pause before it is read again, whatever the back-off says: meanwhile nothing is polled, and `max.poll.interval.ms` runs.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
 /// Errors served between two looks at requests: they come many times a second while no broker is there.
 const ERRORS_A_TURN: usize = 100;
+
+/// How often it is said that a partition can't be read: the same comes again with each attempt.
+const UNREAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Tells of partitions that can't be read.
+#[derive(Default)]
+struct Unread {
+    last: Option<Instant>,
+}
+
+impl Unread {
+    fn tell(&mut self, shared: &Shared, key: &PartitionKey, offset: i64, error: &KafkaError) {
+        let PartitionKey { topic, partition } = key;
+        let advice = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
+                "; if that lasts, the batch there is damaged: restore it on the broker, or move the group's offset behind it"
+            }
+            _ => "; if that lasts, see the broker's log",
+        };
+        let text = format!(
+            "{topic}-{partition} could not be read at offset {offset}: {error}; it is tried again{advice}"
+        );
+        if self
+            .last
+            .is_none_or(|last| last.elapsed() >= UNREAD_INTERVAL)
+        {
+            self.last = Some(Instant::now());
+            warn!("{text}");
+        }
+        shared.remember(text);
+    }
+}
 
 /// One lane as the consumer sees it.
 struct Outlet<'c> {
@@ -79,6 +113,7 @@ pub struct Intake<'c> {
     assigned: HashMap<PartitionKey, Arc<Assigned>>,
     /// The partition of the last record: records come in runs of one partition.
     last: Option<Arc<Assigned>>,
+    unread: Unread,
     rewinds: Backoff,
     /// When the last rewind was, to begin with short pauses again after a quiet time.
     rewound: Option<Instant>,
@@ -112,6 +147,7 @@ impl<'c> Intake<'c> {
             outlets,
             assigned: HashMap::new(),
             last: None,
+            unread: Unread::default(),
             rewinds: Backoff::new(shared.route.backoff_initial, shared.route.backoff_max),
             rewound: None,
         }
@@ -172,8 +208,9 @@ impl<'c> Intake<'c> {
         let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
         let wait = if waiting { BEHIND } else { IDLE };
         let mut records = Vec::with_capacity(self.most);
-        if let Some(error) = self.queue.read(self.most, wait, &mut records) {
-            self.poll_error(&error);
+        let faults = self.queue.read(self.most, wait, &mut records);
+        if !faults.is_empty() {
+            self.read_again(&faults, &mut records);
         }
         let count = records.len();
         let mut bytes = 0;
@@ -187,6 +224,39 @@ impl<'c> Intake<'c> {
         }
         for lane in 0..self.outlets.len() {
             self.hand_over(lane);
+        }
+    }
+
+    /// Tells of errors. A partition that could not be read is read again from there: librdkafka takes the place for read (see [`Fault`]), and
+    /// goes on behind a batch that it found damaged. What has come from behind it comes once more.
+    fn read_again(&mut self, faults: &[Fault], records: &mut Vec<Record<'c>>) {
+        let mut from: HashMap<&PartitionKey, i64> = HashMap::new();
+        for Fault { error, place } in faults {
+            self.poll_error(error);
+            let Some((key, offset)) = place else {
+                continue;
+            };
+            if self.assigned.contains_key(key) {
+                self.unread.tell(self.shared, key, *offset, error);
+                let least = from.entry(key).or_insert(*offset);
+                *least = (*least).min(*offset);
+            }
+        }
+        let is_behind = |record: &Record<'_>| {
+            let mut from = from.iter();
+            from.any(|(key, offset)| {
+                record.partition() == key.partition
+                    && record.topic() == key.topic.as_bytes()
+                    && record.offset() >= *offset
+            })
+        };
+        records.retain(|record| !is_behind(record));
+        let seeks = from.into_iter();
+        let seeks: Vec<Seek> = seeks
+            .map(|(key, offset)| (key.clone(), self.assigned[key].generation, Some(offset)))
+            .collect();
+        if let Err(reason) = self.seek_with_patience(&seeks) {
+            self.shared.fail(reason);
         }
     }
 
@@ -370,7 +440,7 @@ impl<'c> Intake<'c> {
             return;
         };
         let pause = self.rewinds.next(jitter(), cause.after);
-        self.pause_for(pause);
+        self.pause_for(pause.min(LONGEST_PAUSE));
         if self.shared.stop_requested() {
             return; // Nothing is read any more: what was read and not settled is another worker's.
         }
@@ -378,8 +448,8 @@ impl<'c> Intake<'c> {
             self.shared.fail(reason);
             return;
         }
-        for (key, generation, _) in seeks {
-            self.consumer.context().renew(&key, generation);
+        for (key, generation, from) in seeks {
+            self.consumer.context().renew(&key, generation, from);
         }
     }
 

@@ -38,7 +38,7 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// A partition was assigned, to be read from here (`None`: from wherever its log begins).
+    /// A partition was assigned, or sent back, to be read from here (`None`: from wherever its log begins).
     pub fn assigned(&mut self, key: &PartitionKey, from: Option<i64>) {
         let received = self.last.get(key).map_or(0, |look| look.received);
         match from {
@@ -120,6 +120,18 @@ mod tests {
         // 20 more were read before the next 30 went; 5 behind them are there already.
         let slow = [look(0, 10, 10), look(60, 65, 35)];
         assert_eq!(told(Some(0), &slow), [0, 30]);
+    }
+
+    #[test]
+    fn what_goes_while_the_worker_waits_to_read_again_is_counted() {
+        let key = PartitionKey::new("events", 0);
+        let mut expiry = Expiry::default();
+        expiry.assigned(&key, Some(0));
+        assert_eq!(expiry.look(&key, look(0, 100, 100)), 0);
+        // Sent back to 20; meanwhile retention takes all before 70.
+        expiry.assigned(&key, Some(20));
+        assert_eq!(expiry.look(&key, look(70, 150, 180)), 50);
+        assert_eq!(expiry.look(&key, look(70, 150, 180)), 0);
     }
 
     #[test]

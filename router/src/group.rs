@@ -110,9 +110,11 @@ impl Group {
         self.changed.load(Ordering::Acquire)
     }
 
-    /// Gives a partition that is read again its new generation.
-    pub fn renew(&self, key: &PartitionKey, generation: u64) {
+    /// Gives a partition that is read again, from this offset, its new generation.
+    pub fn renew(&self, key: &PartitionKey, generation: u64, from: Option<i64>) {
         let mut assigned = lock(&self.assigned);
+        // What retention takes before it is read again is lost, though it was read once.
+        lock(&self.expiry).assigned(key, from);
         if let Some(entry) = assigned.get_mut(key) {
             *entry = Arc::new(Assigned {
                 key: key.clone(),

@@ -25,6 +25,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::offsets::PartitionKey;
+
 /// The most records that one call takes.
 pub const MOST: usize = 1024;
 
@@ -41,6 +43,15 @@ impl Drop for NativeQueue {
         // SAFETY: made by `rd_kafka_queue_new` or `rd_kafka_queue_get_partition`, and destroyed here only.
         unsafe { native::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
+}
+
+/// What came in place of a record.
+#[derive(Debug)]
+pub struct Fault {
+    pub error: KafkaError,
+    /// The partition that it is of, and the offset that was to be read there, where librdkafka names them. The batch call makes it pass
+    /// for read (librdkafka's `rd_kafka_q_serve_rkmessages`): after a pause, the consumer's own or one in a rebalance, it would be skipped.
+    pub place: Option<(PartitionKey, i64)>,
 }
 
 /// Where the records of all partitions arrive.
@@ -67,22 +78,22 @@ impl<'c> RecordQueue<'c> {
         Entrance(Arc::downgrade(&self.queue))
     }
 
-    /// Appends at most `most` records and one: those at hand, or else what comes first within `wait`. An error of a partition is returned
-    /// beside them.
+    /// Appends at most `most` records and one: those at hand, or else what comes first within `wait`. Errors are returned beside them.
     pub fn read(
         &mut self,
         most: usize,
         wait: Duration,
         records: &mut Vec<Record<'c>>,
-    ) -> Option<KafkaError> {
+    ) -> Vec<Fault> {
         let before = records.len();
-        let mut problem = self.take(most, Duration::ZERO, records);
-        if records.len() == before && problem.is_none() && !wait.is_zero() {
+        let mut faults = Vec::new();
+        self.take(most, Duration::ZERO, records, &mut faults);
+        if records.len() == before && faults.is_empty() && !wait.is_zero() {
             // With a limit of time the call waits until it has all that it is asked for: so, for one, and then what came with it.
-            problem = self.take(1, wait, records);
-            problem = self.take(most, Duration::ZERO, records).or(problem);
+            self.take(1, wait, records, &mut faults);
+            self.take(most, Duration::ZERO, records, &mut faults);
         }
-        problem
+        faults
     }
 
     /// Takes what one call answers with.
@@ -91,9 +102,9 @@ impl<'c> RecordQueue<'c> {
         most: usize,
         wait: Duration,
         records: &mut Vec<Record<'c>>,
-    ) -> Option<KafkaError> {
+        faults: &mut Vec<Fault>,
+    ) {
         let count = self.call(most, wait);
-        let mut problem = None;
         for message in &self.taken[..count] {
             let Some(message) = NonNull::new(*message) else {
                 continue;
@@ -104,10 +115,12 @@ impl<'c> RecordQueue<'c> {
             };
             match record.error() {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => records.push(record),
-                code => problem = Some(KafkaError::MessageConsumption(code.into())),
+                code => faults.push(Fault {
+                    error: KafkaError::MessageConsumption(code.into()),
+                    place: record.place(),
+                }),
             }
         }
-        problem
     }
 
     /// How many messages are in `taken` now.
@@ -182,9 +195,18 @@ impl Record<'_> {
         self.message().err
     }
 
+    /// Where an error is of, if that is known: not every error has a topic.
+    fn place(&self) -> Option<(PartitionKey, i64)> {
+        if self.message().rkt.is_null() || self.partition() < 0 || self.offset() < 0 {
+            return None;
+        }
+        let topic = std::str::from_utf8(self.topic()).ok()?;
+        Some((PartitionKey::new(topic, self.partition()), self.offset()))
+    }
+
     /// The name of the topic; Kafka allows letters, digits, `.`, `_` and `-`.
     pub fn topic(&self) -> &[u8] {
-        // SAFETY: a message of the consumer has a topic, whose name is a C string that lives as long.
+        // SAFETY: a record of the consumer has a topic ([`Record::place`] looks), whose name is a C string that lives as long.
         unsafe { CStr::from_ptr(native::rd_kafka_topic_name(self.message().rkt)) }.to_bytes()
     }
 

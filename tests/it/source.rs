@@ -1,13 +1,17 @@
 //! Where a route reads: several topics, starts, partitions and topics that come and go, groups of every kind.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use keystone_tests::events::{self, Record};
 use keystone_tests::kafka::Isolation;
 use keystone_tests::{Events, Judge, Kafka, Result, Route, Stream, Worker, block_on};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::scenario::{
@@ -451,5 +455,58 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
             .sum::<i64>(),
         0
     );
+    Ok(())
+}
+
+/// Where records come many at a time, librdkafka takes the place of a fetch that failed for read, and would begin behind it after a
+/// pause: all partitions are paused for a moment in each cooperative rebalance. A broker of librdkafka's own answers fetches with errors
+/// here.
+#[test]
+fn a_failed_fetch_before_a_rebalance_skips_nothing() -> Result<()> {
+    const EVENTS: u64 = 200;
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("failed-fetch-out", 1, &[])?;
+    let source = MockCluster::new(1)?;
+    source.create_topic("failed-fetch-in", 1, 1)?;
+    let bootstrap = source.bootstrap_servers();
+    let id = |number: u64| format!("{number:06}");
+    let produce = |numbers: Range<u64>| {
+        let records = numbers.map(|number| Record {
+            partition: 0,
+            key: id(number),
+            payload: event(&id(number)),
+        });
+        events::produce(&bootstrap, "failed-fetch-in", records)
+    };
+    let properties = format!(
+        "route.name = failed-fetch\nsource.topics = failed-fetch-in\nkafka.bootstrap.servers = {bootstrap}\n\
+         kafka.fetch.error.backoff.ms = 20\n{QUICK_SESSION}sink.type = kafka\nsink.kafka.topic = failed-fetch-out\n\
+         sink.kafka.bootstrap.servers = {}\n",
+        kafka.bootstrap()
+    );
+    let mut worker = Worker::spawn(&properties)?;
+    produce(0..EVENTS / 2)?;
+    delivered(&mut worker, EVENTS / 2)?;
+    let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 10_000];
+    source.request_errors(RDKafkaApiKey::Fetch, &errors);
+    produce(EVENTS / 2..EVENTS)?;
+    let unread = format!(
+        "failed-fetch-in-0 could not be read at offset {}",
+        EVENTS / 2
+    );
+    worker.wait_until(WORK, &unread, |worker| {
+        Ok(worker.stderr().contains(&unread))
+    })?;
+    let mut second = Worker::spawn(&properties)?;
+    second.wait_ready(WORK)?;
+    source.clear_request_errors(RDKafkaApiKey::Fetch);
+    worker.wait_until(WORK, "all events are delivered", |worker| {
+        let delivered = counter(worker, "delivered")? + counter(&second, "delivered")?;
+        Ok(delivered >= EVENTS || worker.status()?["partitions"][0]["committed"] == EVENTS)
+    })?;
+    drain(worker)?;
+    drain(second)?;
+    let expected: Vec<String> = (0..EVENTS).map(id).collect();
+    assert_eq!(ids(kafka, "failed-fetch-out")?, expected);
     Ok(())
 }
