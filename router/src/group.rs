@@ -27,8 +27,10 @@ use crate::start;
 use crate::state::{ASK_TIMEOUT, LogEnd, Shared, lock};
 
 mod commits;
+mod ends;
 
 pub use commits::{CommitRequest, commit_regularly};
+pub use ends::look_at_ends;
 
 pub type GroupConsumer = BaseConsumer<Group>;
 
@@ -375,7 +377,16 @@ impl ClientContext for Group {
                 }
             }
         }
-        *lock(&self.shared.log_ends) = ends;
+        let mut known = lock(&self.shared.log_ends);
+        if self.shared.is_paused() {
+            // Of paused partitions librdkafka has old ends: see `look_at_ends`.
+            for (key, end) in &mut ends {
+                let before = known.get(key).map_or(0, |before| before.high);
+                end.high = end.high.max(before);
+            }
+        }
+        *known = ends;
+        drop(known);
         let mut real = statistics
             .brokers
             .values()

@@ -93,7 +93,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the consumer thread beats while it waits for the sink.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// The log's end in a partition, from librdkafka's statistics.
+/// The log's end in a partition, from librdkafka's statistics; while it fetches nothing, from Kafka.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogEnd {
     pub high: i64,
@@ -304,6 +304,11 @@ impl Shared {
     pub fn abandon_held(&self) {
         let events = self.held().clear();
         Ledger::add(&self.ledger.abandoned, events);
+    }
+
+    /// Whether a lane is behind, so that its partitions are not fetched.
+    pub fn is_paused(&self) -> bool {
+        self.paused_lanes.load(Ordering::Relaxed) > 0
     }
 
     // --- troubles and errors

@@ -18,7 +18,9 @@ use crate::admin::{self, Admin};
 use crate::consumer::{Ended, Intake};
 use crate::dead_letters::DeadLetters;
 use crate::delivery::Delivery;
-use crate::group::{CommitRequest, Group, GroupConsumer, commit_regularly, take_durable};
+use crate::group::{
+    CommitRequest, Group, GroupConsumer, commit_regularly, look_at_ends, take_durable,
+};
 use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
@@ -136,6 +138,11 @@ impl Worker {
             let interval = shared.route.commit_interval;
             std::thread::spawn(move || commit_regularly(&consumer, &requests, interval))
         };
+        let (looking, end) = bounded::<()>(0);
+        let ends = {
+            let consumer = consumer.clone();
+            std::thread::spawn(move || look_at_ends(&consumer, &end))
+        };
         let ended = self.run_threads(&consumer, deliveries, &flush_receivers);
         ticks.abort();
         self.drop_held();
@@ -144,7 +151,12 @@ impl Worker {
         let committing_ended = ended_within(LEAVE, move || drop(committing.join()));
         let rest = leave_until.saturating_duration_since(Instant::now());
         // librdkafka waits for brokers that may be gone; the process ends afterwards.
-        if !ended_within(rest, move || drop(consumer)) || !committing_ended {
+        drop(looking);
+        let leave = move || {
+            drop(ends.join());
+            drop(consumer);
+        };
+        if !ended_within(rest, leave) || !committing_ended {
             warn!("the group could not be left in time; it notices by its session timeout");
         }
         let ledger = shared.ledger.view();

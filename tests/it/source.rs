@@ -393,7 +393,7 @@ fn a_worker_that_was_frozen_loses_nothing_under_the_new_protocol() -> Result<()>
 }
 
 /// A sink that takes connections and never answers: partitions are paused, memory stays bounded, the group keeps its member although
-/// `max.poll.interval.ms` passes, and nothing is committed.
+/// `max.poll.interval.ms` passes, the lag is told all the same, and nothing is committed.
 #[test]
 fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     let kafka = Kafka::shared()?;
@@ -420,6 +420,14 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
         Ok(lanes == paused)
     })?;
     let paused = Instant::now();
+    let more = Events::new(36, 1_000);
+    more.produce(&kafka.bootstrap(), "silent-in")?;
+    worker.wait_until(WORK, "the ends of the logs are known", |worker| {
+        let status = worker.status()?;
+        let partitions = status["partitions"].as_array().into_iter().flatten();
+        let ends = partitions.filter_map(|partition| partition["log_end"].as_u64());
+        Ok(ends.sum::<u64>() == load.count() + more.count())
+    })?;
     worker.wait_until(WORK, "the poll interval has passed", |_| {
         assert_eq!(kafka.group("silent")?, (1, "Stable".to_owned()));
         Ok(paused.elapsed() > Duration::from_secs(35))

@@ -1,0 +1,57 @@
+//! The ends of the logs while lanes are paused: librdkafka learns them from what it fetches, and of paused partitions it fetches nothing.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use tracing::debug;
+
+use super::GroupConsumer;
+use crate::offsets::PartitionKey;
+use crate::state::{ASK_TIMEOUT, lock};
+
+/// How often Kafka is asked.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Keeps the lag right while lanes are paused, until `end` is dropped.
+pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
+    let shared = &consumer.context().shared;
+    while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        if !shared.is_paused() || shared.stop_requested() {
+            continue;
+        }
+        match ask(consumer) {
+            Ok(found) => {
+                let mut ends = lock(&shared.log_ends);
+                for (key, offset) in found {
+                    if let (Some(end), Some(high)) = (ends.get_mut(&key), offset) {
+                        end.high = end.high.max(high);
+                    }
+                }
+            }
+            // Kafka is away: others say so.
+            Err(error) => debug!("the ends of the logs could not be asked for: {error}"),
+        }
+    }
+}
+
+/// Where each partition that is held ends, where Kafka knows.
+fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, Option<i64>)>> {
+    let held = lock(&consumer.context().assigned).clone();
+    let mut asked = TopicPartitionList::new();
+    for key in held.keys() {
+        asked.add_partition_offset(&key.topic, key.partition, Offset::End)?;
+    }
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+    let ends = found.elements().into_iter().map(|element| {
+        let key = PartitionKey::new(element.topic(), element.partition());
+        let known = element.error().ok().map(|()| element.offset());
+        (key, known.and_then(|offset| offset.to_raw()))
+    });
+    Ok(ends.filter(|(_, offset)| *offset >= Some(0)).collect())
+}
