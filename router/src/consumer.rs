@@ -3,7 +3,7 @@
 //! It is the only thread that talks to the consumer, but for commits (`group::commit_regularly`), and it never waits longer than a moment
 //! for a lane: when a lane is behind, its partitions are paused and the thread keeps polling, so the group never throws the worker out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
@@ -48,6 +48,24 @@ const SEEK_ATTEMPTS: usize = 20;
 /// Errors served between two looks at requests: they come many times a second while no broker is there.
 const ERRORS_A_TURN: usize = 100;
 
+fn not_moved(error: &KafkaError) -> String {
+    format!("the consumer could not be moved back: {error}")
+}
+
+/// Whether librdkafka has no use for a seek of a partition: it does not fetch from it.
+fn is_not_fetched(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::State
+                | Code::UnknownPartition
+                | Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+        )
+    )
+}
+
 /// How often it is said that a partition can't be read: the same comes again with each attempt.
 const UNREAD_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -58,7 +76,7 @@ struct Unread {
 }
 
 impl Unread {
-    fn tell(&mut self, shared: &Shared, key: &PartitionKey, offset: i64, error: &KafkaError) {
+    fn tell(&mut self, shared: &Shared, key: &PartitionKey, next: Option<i64>, error: &KafkaError) {
         let PartitionKey { topic, partition } = key;
         let advice = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
@@ -66,8 +84,9 @@ impl Unread {
             }
             _ => "; if that lasts, see the broker's log",
         };
+        let place = next.map_or("its beginning".to_owned(), |next| format!("offset {next}"));
         let text = format!(
-            "{topic}-{partition} could not be read at offset {offset}: {error}; it is tried again{advice}"
+            "{topic}-{partition} could not be read at {place}: {error}; it is tried again{advice}"
         );
         if self
             .last
@@ -210,7 +229,7 @@ impl<'c> Intake<'c> {
         let mut records = Vec::with_capacity(self.most);
         let faults = self.queue.read(self.most, wait, &mut records);
         if !faults.is_empty() {
-            self.read_again(&faults, &mut records);
+            Self::drop_behind(&faults, &mut records);
         }
         let count = records.len();
         let mut bytes = 0;
@@ -219,6 +238,7 @@ impl<'c> Intake<'c> {
             bytes += size;
             self.sort_in(record, size);
         }
+        self.read_again(&faults);
         if let Some(size) = bytes.checked_div(count) {
             self.most = (READ_BYTES / size.max(1)).clamp(1, READ_RECORDS);
         }
@@ -227,36 +247,48 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// Tells of errors. A partition that could not be read is read again from there: librdkafka takes the place for read (see [`Fault`]), and
-    /// goes on behind a batch that it found damaged. What has come from behind it comes once more.
-    fn read_again(&mut self, faults: &[Fault], records: &mut Vec<Record<'c>>) {
-        let mut from: HashMap<&PartitionKey, i64> = HashMap::new();
-        for Fault { error, place } in faults {
+    /// What came behind the error of a partition comes once more: it is read again from there.
+    fn drop_behind(faults: &[Fault], records: &mut Vec<Record<'c>>) {
+        let mut at = 0;
+        records.retain(|record| {
+            at += 1;
+            let is_behind = |fault: &Fault| {
+                let key = fault.partition.as_ref();
+                at > fault.after && key.is_some_and(|key| record.is_of(key))
+            };
+            !faults.iter().any(is_behind)
+        });
+    }
+
+    /// Tells of errors. A partition that could not be read goes on at the offset that was to be read next: librdkafka would take one for
+    /// read that was not (see [`Fault`]), and goes on behind a batch that it found damaged.
+    fn read_again(&mut self, faults: &[Fault]) {
+        let mut done = HashSet::new();
+        for Fault {
+            error, partition, ..
+        } in faults
+        {
             self.poll_error(error);
-            let Some((key, offset)) = place else {
+            let Some(key) = partition.as_ref().filter(|key| done.insert(*key)) else {
                 continue;
             };
-            if self.assigned.contains_key(key) {
-                self.unread.tell(self.shared, key, *offset, error);
-                let least = from.entry(key).or_insert(*offset);
-                *least = (*least).min(*offset);
+            let Some(assigned) = self.assigned.get(key).cloned() else {
+                continue;
+            };
+            let next = assigned.next.get();
+            let seeks = [(key.clone(), assigned.generation, next)];
+            match self.seek(&seeks) {
+                Ok(()) => self.unread.tell(self.shared, key, next, error),
+                // It has no leader or no topic any more, and is not fetched; when it is again, that is by an assignment.
+                Err(error) if is_not_fetched(&error) => {
+                    debug!(?key, "not read again from {next:?}: {error}");
+                }
+                Err(_) => {
+                    if let Err(reason) = self.seek_with_patience(&seeks) {
+                        self.shared.fail(reason);
+                    }
+                }
             }
-        }
-        let is_behind = |record: &Record<'_>| {
-            let mut from = from.iter();
-            from.any(|(key, offset)| {
-                record.partition() == key.partition
-                    && record.topic() == key.topic.as_bytes()
-                    && record.offset() >= *offset
-            })
-        };
-        records.retain(|record| !is_behind(record));
-        let seeks = from.into_iter();
-        let seeks: Vec<Seek> = seeks
-            .map(|(key, offset)| (key.clone(), self.assigned[key].generation, Some(offset)))
-            .collect();
-        if let Err(reason) = self.seek_with_patience(&seeks) {
-            self.shared.fail(reason);
         }
     }
 
@@ -278,9 +310,8 @@ impl<'c> Intake<'c> {
 
     /// Puts a record, whose value has so many bytes, into the chunk of its lane.
     fn sort_in(&mut self, record: Record<'c>, size: usize) {
-        let is_of_last = self.last.as_ref().is_some_and(|last| {
-            last.key.partition == record.partition() && last.key.topic.as_bytes() == record.topic()
-        });
+        let last = self.last.as_ref();
+        let is_of_last = last.is_some_and(|last| record.is_of(&last.key));
         if !is_of_last {
             self.last = self.partition_of(&record);
         }
@@ -290,6 +321,7 @@ impl<'c> Intake<'c> {
         let lane = assigned.lane;
         let chunk = &mut self.outlets[lane].filling;
         chunk.bytes += size;
+        assigned.next.passed(record.offset());
         chunk.records.push(record);
         let end = chunk.records.len();
         match chunk.runs.last_mut() {
@@ -485,34 +517,26 @@ impl<'c> Intake<'c> {
         for _ in 0..SEEK_ATTEMPTS {
             match self.seek(seeks) {
                 Ok(()) => return Ok(()),
-                Err(reason) => warn!("{reason}; tried again"),
+                Err(error) => warn!("{}; tried again", not_moved(&error)),
             }
             self.pause_for(Duration::from_millis(500));
         }
-        self.seek(seeks)
+        self.seek(seeks).map_err(|error| not_moved(&error))
     }
 
     /// Moves the consumer back. Until the new generations are known to the intake, what it reads is taken for stale and dropped.
-    fn seek(&self, seeks: &[Seek]) -> Result<(), String> {
-        let failed = |error: KafkaError| format!("the consumer could not be moved back: {error}");
+    fn seek(&self, seeks: &[Seek]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (key, _, from) in seeks {
             let offset = from.map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&key.topic, key.partition, offset)
-                .map_err(failed)?;
+            list.add_partition_offset(&key.topic, key.partition, offset)?;
         }
         if seeks.is_empty() {
             return Ok(());
         }
-        let done = self
-            .consumer
-            .seek_partitions(list, ASK_TIMEOUT)
-            .map_err(failed)?;
-        let each: KafkaResult<()> = done
-            .elements()
-            .iter()
-            .try_for_each(|element| element.error());
-        each.map_err(failed)
+        let done = self.consumer.seek_partitions(list, ASK_TIMEOUT)?;
+        let elements = done.elements();
+        elements.iter().try_for_each(|element| element.error())
     }
 
     /// After a request to stop: everything read is to be settled and committed.

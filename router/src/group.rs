@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::expired::{Expiry, Look};
 use crate::joint::JointCommits;
-use crate::lane::{Assigned, Flush};
+use crate::lane::{Assigned, Flush, Next};
 use crate::list::{describe, keys_of};
 use crate::offsets::{Commit, PartitionKey};
 use crate::records::Entrance;
@@ -122,6 +122,7 @@ impl Group {
                 key: key.clone(),
                 generation,
                 lane: entry.lane,
+                next: Next::new(from),
             });
         }
         self.changed.store(true, Ordering::Release);
@@ -161,6 +162,7 @@ impl Group {
                     key: start.key.clone(),
                     generation,
                     lane,
+                    next: Next::new(start.from),
                 };
                 assigned.insert(start.key.clone(), Arc::new(entry));
             }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
@@ -27,6 +27,27 @@ pub struct Assigned {
     pub key: PartitionKey,
     pub generation: u64,
     pub lane: usize,
+    /// The offset that the consumer thread reads next; `None` is wherever the log begins.
+    pub next: Next,
+}
+
+/// Behind the last record that was read, or where reading begins. Only the consumer thread writes it.
+#[derive(Debug)]
+pub struct Next(AtomicI64);
+
+impl Next {
+    pub fn new(from: Option<i64>) -> Next {
+        Next(AtomicI64::new(from.unwrap_or(-1)))
+    }
+
+    pub fn get(&self) -> Option<i64> {
+        let next = self.0.load(Ordering::Relaxed);
+        (next >= 0).then_some(next)
+    }
+
+    pub fn passed(&self, offset: i64) {
+        self.0.store(offset + 1, Ordering::Relaxed);
+    }
 }
 
 /// Records for one lane, in runs of one partition each.

@@ -49,9 +49,12 @@ impl Drop for NativeQueue {
 #[derive(Debug)]
 pub struct Fault {
     pub error: KafkaError,
-    /// The partition that it is of, and the offset that was to be read there, where librdkafka names them. The batch call makes it pass
-    /// for read (librdkafka's `rd_kafka_q_serve_rkmessages`): after a pause, the consumer's own or one in a rebalance, it would be skipped.
-    pub place: Option<(PartitionKey, i64)>,
+    /// The partition that it is of, where librdkafka names one. The batch call then takes the error's offset for read (librdkafka's
+    /// `rd_kafka_q_serve_rkmessages`), be it the one that was to be read or 0: after a pause, the consumer's own or one in a rebalance, it
+    /// goes on behind that.
+    pub partition: Option<PartitionKey>,
+    /// How many of the records came before it.
+    pub after: usize,
 }
 
 /// Where the records of all partitions arrive.
@@ -117,7 +120,8 @@ impl<'c> RecordQueue<'c> {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => records.push(record),
                 code => faults.push(Fault {
                     error: KafkaError::MessageConsumption(code.into()),
-                    place: record.place(),
+                    partition: record.partition_of_error(),
+                    after: records.len(),
                 }),
             }
         }
@@ -195,23 +199,27 @@ impl Record<'_> {
         self.message().err
     }
 
-    /// Where an error is of, if that is known: not every error has a topic.
-    fn place(&self) -> Option<(PartitionKey, i64)> {
-        if self.message().rkt.is_null() || self.partition() < 0 || self.offset() < 0 {
+    /// Not every error is one of a partition.
+    fn partition_of_error(&self) -> Option<PartitionKey> {
+        if self.message().rkt.is_null() || self.partition() < 0 {
             return None;
         }
         let topic = std::str::from_utf8(self.topic()).ok()?;
-        Some((PartitionKey::new(topic, self.partition()), self.offset()))
+        Some(PartitionKey::new(topic, self.partition()))
     }
 
     /// The name of the topic; Kafka allows letters, digits, `.`, `_` and `-`.
     pub fn topic(&self) -> &[u8] {
-        // SAFETY: a record of the consumer has a topic ([`Record::place`] looks), whose name is a C string that lives as long.
+        // SAFETY: a record of the consumer has a topic ([`Record::partition_of_error`] looks), whose name is a C string that lives as long.
         unsafe { CStr::from_ptr(native::rd_kafka_topic_name(self.message().rkt)) }.to_bytes()
     }
 
     pub fn partition(&self) -> i32 {
         self.message().partition
+    }
+
+    pub fn is_of(&self, key: &PartitionKey) -> bool {
+        self.partition() == key.partition && self.topic() == key.topic.as_bytes()
     }
 
     pub fn offset(&self) -> i64 {
