@@ -3,7 +3,7 @@
 //! It is the only thread that talks to the consumer, but for commits (`group::commit_regularly`), and it never waits longer than a moment
 //! for a lane: when a lane is behind, its partitions are paused and the thread keeps polling, so the group never throws the worker out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::offsets::PartitionKey;
 use crate::records::{self, Fault, Record, RecordQueue};
 use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
+use crate::unread::Unread;
 
 /// Records read at once: as many as one call takes, or fewer where they are large. Each read wakes the lanes, and two threads that wake each other cost
 /// more than deciding about some hundred events.
@@ -48,6 +49,24 @@ const SEEK_ATTEMPTS: usize = 20;
 /// Errors served between two looks at requests: they come many times a second while no broker is there.
 const ERRORS_A_TURN: usize = 100;
 
+/// What is said of a partition that can't be read.
+fn unread(assigned: &Assigned, error: &KafkaError) -> String {
+    let PartitionKey { topic, partition } = &assigned.key;
+    let place = match assigned.next.get() {
+        Some(next) => format!("offset {next}"),
+        None => "its beginning".to_owned(),
+    };
+    let advice = match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
+            "if that lasts, the batch there is damaged: restore it on the broker, or move the group's offset behind it"
+        }
+        _ => "if that lasts, see the broker's log",
+    };
+    format!(
+        "{topic}-{partition} could not be read at {place}: {error}; it is tried again; {advice}"
+    )
+}
+
 fn not_moved(error: &KafkaError) -> String {
     format!("the consumer could not be moved back: {error}")
 }
@@ -64,39 +83,6 @@ fn is_not_fetched(error: &KafkaError) -> bool {
                 | Code::UnknownTopicOrPartition
         )
     )
-}
-
-/// How often it is said that a partition can't be read: the same comes again with each attempt.
-const UNREAD_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Tells of partitions that can't be read.
-#[derive(Default)]
-struct Unread {
-    last: Option<Instant>,
-}
-
-impl Unread {
-    fn tell(&mut self, shared: &Shared, key: &PartitionKey, next: Option<i64>, error: &KafkaError) {
-        let PartitionKey { topic, partition } = key;
-        let advice = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
-                "; if that lasts, the batch there is damaged: restore it on the broker, or move the group's offset behind it"
-            }
-            _ => "; if that lasts, see the broker's log",
-        };
-        let place = next.map_or("its beginning".to_owned(), |next| format!("offset {next}"));
-        let text = format!(
-            "{topic}-{partition} could not be read at {place}: {error}; it is tried again{advice}"
-        );
-        if self
-            .last
-            .is_none_or(|last| last.elapsed() >= UNREAD_INTERVAL)
-        {
-            self.last = Some(Instant::now());
-            warn!("{text}");
-        }
-        shared.remember(text);
-    }
 }
 
 /// One lane as the consumer sees it.
@@ -202,6 +188,7 @@ impl<'c> Intake<'c> {
         self.shared.beat();
         if let Some(assigned) = self.consumer.context().take_changed() {
             self.assigned = assigned;
+            self.unread.retain(&self.assigned);
             self.last = None;
             // librdkafka keeps a pause beyond the assignment: a partition that left paused would never be read when it comes back.
             for lane in 0..self.outlets.len() {
@@ -226,10 +213,11 @@ impl<'c> Intake<'c> {
         }
         let waiting = self.outlets.iter().any(|outlet| !outlet.waiting.is_empty());
         let wait = if waiting { BEHIND } else { IDLE };
+        self.read_again();
         let mut records = Vec::with_capacity(self.most);
         let faults = self.queue.read(self.most, wait, &mut records);
-        if !faults.is_empty() {
-            Self::drop_behind(&faults, &mut records);
+        if !faults.is_empty() || self.unread.waiting().next().is_some() {
+            self.leave_out(&faults, &mut records);
         }
         let count = records.len();
         let mut bytes = 0;
@@ -238,7 +226,7 @@ impl<'c> Intake<'c> {
             bytes += size;
             self.sort_in(record, size);
         }
-        self.read_again(&faults);
+        self.take_faults(&faults);
         if let Some(size) = bytes.checked_div(count) {
             self.most = (READ_BYTES / size.max(1)).clamp(1, READ_RECORDS);
         }
@@ -247,8 +235,8 @@ impl<'c> Intake<'c> {
         }
     }
 
-    /// What came behind the error of a partition comes once more: it is read again from there.
-    fn drop_behind(faults: &[Fault], records: &mut Vec<Record<'c>>) {
+    /// Leaves out what comes of partitions that could not be read, from there on: it comes once more.
+    fn leave_out(&self, faults: &[Fault], records: &mut Vec<Record<'c>>) {
         let mut at = 0;
         records.retain(|record| {
             at += 1;
@@ -256,29 +244,40 @@ impl<'c> Intake<'c> {
                 let key = fault.partition.as_ref();
                 at > fault.after && key.is_some_and(|key| record.is_of(key))
             };
-            !faults.iter().any(is_behind)
+            let mut waiting = self.unread.waiting();
+            !waiting.any(|key| record.is_of(key)) && !faults.iter().any(is_behind)
         });
     }
 
-    /// Tells of errors. A partition that could not be read goes on at the offset that was to be read next: librdkafka would take one for
-    /// read that was not (see [`Fault`]), and goes on behind a batch that it found damaged.
-    fn read_again(&mut self, faults: &[Fault]) {
-        let mut done = HashSet::new();
+    /// Tells of errors, and notes which partitions could not be read.
+    fn take_faults(&mut self, faults: &[Fault]) {
         for Fault {
             error, partition, ..
         } in faults
         {
-            self.poll_error(error);
-            let Some(key) = partition.as_ref().filter(|key| done.insert(*key)) else {
+            let is_told = self.act_on(error);
+            let key = partition.as_ref();
+            let Some(assigned) = key.and_then(|key| self.assigned.get(key)) else {
+                if !is_told {
+                    self.shared.remember(format!("kafka consumer: {error}"));
+                }
                 continue;
             };
-            let Some(assigned) = self.assigned.get(key).cloned() else {
-                continue;
-            };
-            let next = assigned.next.get();
+            if self.unread.failed(assigned, Instant::now()) && !is_told {
+                let text = unread(assigned, error);
+                warn!("{text}");
+                self.shared.remember(text);
+            }
+        }
+    }
+
+    /// Has partitions that could not be read go on where they were to be read next.
+    fn read_again(&mut self) {
+        for assigned in self.unread.take_due(Instant::now()) {
+            let (key, next) = (&assigned.key, assigned.next.get());
             let seeks = [(key.clone(), assigned.generation, next)];
             match self.seek(&seeks) {
-                Ok(()) => self.unread.tell(self.shared, key, next, error),
+                Ok(()) => {}
                 // It has no leader or no topic any more, and is not fetched; when it is again, that is by an assignment.
                 Err(error) if is_not_fetched(&error) => {
                     debug!(?key, "not read again from {next:?}: {error}");
@@ -418,7 +417,14 @@ impl<'c> Intake<'c> {
         list
     }
 
-    fn poll_error(&mut self, error: &KafkaError) {
+    fn poll_error(&self, error: &KafkaError) {
+        if !self.act_on(error) {
+            self.shared.remember(format!("kafka consumer: {error}"));
+        }
+    }
+
+    /// Does what an error asks for, and says so; `false` where it asks for nothing.
+    fn act_on(&self, error: &KafkaError) -> bool {
         use RDKafkaErrorCode as Code;
         let code = error.rdkafka_error_code();
         match (error, code) {
@@ -448,8 +454,9 @@ impl<'c> Intake<'c> {
                 warn!("the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again");
                 self.shared.remember(error.to_string());
             }
-            _ => self.shared.remember(format!("kafka consumer: {error}")),
+            _ => return false,
         }
+        true
     }
 
     /// Reads again from the lowest unsettled offsets, after the sink has dropped what it holds.

@@ -378,17 +378,17 @@ impl ClientContext for Group {
                     }
                 }
             }
-        }
-        let mut known = lock(&self.shared.log_ends);
-        if self.shared.is_paused() {
-            // Of paused partitions librdkafka has old ends: see `look_at_ends`.
-            for (key, end) in &mut ends {
-                let before = known.get(key).map_or(0, |before| before.high);
-                end.high = end.high.max(before);
+            let mut known = lock(&self.shared.log_ends);
+            if self.shared.is_paused() {
+                // Of paused partitions librdkafka has old ends or none: see `look_at_ends`.
+                known.retain(|key, _| assigned.contains_key(key));
+                for (key, before) in known.iter() {
+                    let end = ends.entry(key.clone()).or_default();
+                    end.high = end.high.max(before.high);
+                }
             }
+            *known = ends;
         }
-        *known = ends;
-        drop(known);
         let mut real = statistics
             .brokers
             .values()

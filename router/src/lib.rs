@@ -42,5 +42,6 @@ pub mod start;
 pub mod state;
 pub mod transaction;
 pub mod trigger;
+pub mod unread;
 pub mod watchdog;
 pub mod worker;

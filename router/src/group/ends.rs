@@ -24,9 +24,11 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
         }
         match ask(consumer) {
             Ok(found) => {
+                let assigned = lock(&consumer.context().assigned);
                 let mut ends = lock(&shared.log_ends);
-                for (key, offset) in found {
-                    if let (Some(end), Some(high)) = (ends.get_mut(&key), offset) {
+                for (key, high) in found {
+                    if assigned.contains_key(&key) {
+                        let end = ends.entry(key).or_default();
                         end.high = end.high.max(high);
                     }
                 }
@@ -38,7 +40,7 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
 }
 
 /// Where each partition that is held ends, where Kafka knows.
-fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, Option<i64>)>> {
+fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, i64)>> {
     let held = lock(&consumer.context().assigned).clone();
     let mut asked = TopicPartitionList::new();
     for key in held.keys() {
@@ -48,10 +50,13 @@ fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, Option<i64>)>
         return Ok(Vec::new());
     }
     let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
-    let ends = found.elements().into_iter().map(|element| {
-        let key = PartitionKey::new(element.topic(), element.partition());
-        let known = element.error().ok().map(|()| element.offset());
-        (key, known.and_then(|offset| offset.to_raw()))
+    let elements = found.elements().into_iter();
+    let ends = elements.filter_map(|element| match (element.error(), element.offset()) {
+        (Ok(()), Offset::Offset(end)) => {
+            let key = PartitionKey::new(element.topic(), element.partition());
+            Some((key, end))
+        }
+        _ => None,
     });
-    Ok(ends.filter(|(_, offset)| *offset >= Some(0)).collect())
+    Ok(ends.collect())
 }
