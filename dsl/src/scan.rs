@@ -135,6 +135,8 @@ struct Scanner<'s> {
     spans: &'s mut [Span],
     decide: &'s mut dyn FnMut(&[Span]) -> Early,
     early: Early,
+    /// A member came again that the filter needs: it is asked at the end, however many more come.
+    again: bool,
     /// After the filter rejected, a member came again that it may have looked at.
     repeated: bool,
     /// Members of the event to be found before the scan stops, if it may stop at all.
@@ -158,6 +160,7 @@ impl<'s> Scanner<'s> {
             spans,
             decide,
             early: Early::Undecided,
+            again: false,
             repeated: false,
             missing: None,
             stop_rejected: false,
@@ -225,7 +228,10 @@ impl<'s> Scanner<'s> {
 
     /// Is the fate of the event known after this member? Nothing if nothing more is to be read.
     fn member_found(&mut self, path: &'s Path, before: Span) -> Option<()> {
-        if path.for_filter && (self.early == Early::Undecided || !before.is_none()) {
+        if path.for_filter && !before.is_none() {
+            self.again = true;
+            self.early = Early::Undecided;
+        } else if path.for_filter && self.early == Early::Undecided && !self.again {
             self.early = (self.decide)(self.spans);
         }
         if let Some(missing) = &mut self.missing {
@@ -450,6 +456,45 @@ impl<'s> Scanner<'s> {
         match end {
             Some(end) => Some(end),
             None => self.any(at, None, depth),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_is_asked_once_for_each_key_however_often_that_comes() {
+        let mut paths = Paths::new();
+        let [body, level] = ["body", "level"].map(|key| paths.key(EVENT, key.to_owned()));
+        paths.mark_filter();
+        paths.finish();
+        let again = r#","level":"e""#.repeat(1000);
+        let text = format!(r#"{{"body":"b","level":"e"{again},"level":"last"}}"#);
+        let request = Request {
+            paths: &paths,
+            max_depth: 10,
+            stop_rejected: false,
+            stop_found: false,
+        };
+        for (answer, times) in [(Early::Undecided, 2), (Early::Accepted, 1)] {
+            let (mut asked, mut spans) = (0, vec![Span::NONE; paths.len()]);
+            let mut decide = |_: &[Span]| {
+                asked += 1;
+                answer
+            };
+            let early = find(
+                &text,
+                &request,
+                &mut Known::default(),
+                &mut spans,
+                &mut decide,
+            );
+            assert_eq!(early.expect("an event"), Early::Undecided);
+            assert_eq!(asked, times);
+            let value = |id: PathId| &text[spans[id].start..spans[id].end];
+            assert_eq!((value(body), value(level)), (r#""b""#, r#""last""#));
         }
     }
 }
