@@ -135,8 +135,6 @@ struct Scanner<'s> {
     spans: &'s mut [Span],
     decide: &'s mut dyn FnMut(&[Span]) -> Early,
     early: Early,
-    /// A member came again that the filter needs: it is asked at the end, however many more come.
-    again: bool,
     /// After the filter rejected, a member came again that it may have looked at.
     repeated: bool,
     /// Members of the event to be found before the scan stops, if it may stop at all.
@@ -160,7 +158,6 @@ impl<'s> Scanner<'s> {
             spans,
             decide,
             early: Early::Undecided,
-            again: false,
             repeated: false,
             missing: None,
             stop_rejected: false,
@@ -229,9 +226,9 @@ impl<'s> Scanner<'s> {
     /// Is the fate of the event known after this member? Nothing if nothing more is to be read.
     fn member_found(&mut self, path: &'s Path, before: Span) -> Option<()> {
         if path.for_filter && !before.is_none() {
-            self.again = true;
+            // It came again: the filter is not asked for each time, or a hostile event could have it asked without end.
             self.early = Early::Undecided;
-        } else if path.for_filter && self.early == Early::Undecided && !self.again {
+        } else if path.for_filter && self.early == Early::Undecided {
             self.early = (self.decide)(self.spans);
         }
         if let Some(missing) = &mut self.missing {

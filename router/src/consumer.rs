@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
 use crate::lane::{Assigned, Chunk};
+use crate::list::without_errors;
 use crate::offsets::PartitionKey;
 use crate::records::{self, Fault, Record, RecordQueue};
 use crate::rewind::{self, Seek};
@@ -255,14 +256,12 @@ impl<'c> Intake<'c> {
             error, partition, ..
         } in faults
         {
-            let is_told = self.act_on(error);
             let key = partition.as_ref();
             let Some(assigned) = key.and_then(|key| self.assigned.get(key)) else {
-                if !is_told {
-                    self.shared.remember(format!("kafka consumer: {error}"));
-                }
+                self.poll_error(error);
                 continue;
             };
+            let is_told = self.act_on(error);
             if self.unread.failed(assigned, Instant::now()) && !is_told {
                 let text = unread(assigned, error);
                 warn!("{text}");
@@ -542,8 +541,7 @@ impl<'c> Intake<'c> {
             return Ok(());
         }
         let done = self.consumer.seek_partitions(list, ASK_TIMEOUT)?;
-        let elements = done.elements();
-        elements.iter().try_for_each(|element| element.error())
+        without_errors(done).map(drop)
     }
 
     /// After a request to stop: everything read is to be settled and committed.

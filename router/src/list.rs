@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::warn;
 
@@ -12,6 +13,13 @@ pub fn keys_of(list: &TopicPartitionList) -> Vec<PartitionKey> {
         .iter()
         .map(|element| PartitionKey::new(element.topic(), element.partition()))
         .collect()
+}
+
+/// An answer counts when Kafka has given it for each partition.
+pub fn without_errors(found: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    let elements = found.elements();
+    elements.iter().try_for_each(|element| element.error())?;
+    Ok(found)
 }
 
 /// A list to commit, with this metadata at each partition.

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::backoff::{Backoff, jitter};
 use crate::group::GroupConsumer;
+use crate::list::without_errors;
 use crate::named;
 use crate::offsets::PartitionKey;
 use crate::route::Start;
@@ -146,13 +147,6 @@ fn committed_offsets(
 ) -> KafkaResult<TopicPartitionList> {
     let found = consumer.committed_offsets(list.clone(), ASK_TIMEOUT)?;
     without_errors(found)
-}
-
-/// An answer counts when Kafka has given it for each partition.
-fn without_errors(found: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-    let elements = found.elements();
-    elements.iter().try_for_each(|element| element.error())?;
-    Ok(found)
 }
 
 fn read_commit(element: &TopicPartitionListElem<'_>) -> Result<Committed, String> {

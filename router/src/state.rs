@@ -66,22 +66,11 @@ impl Complaint<'_> {
 
 impl Drop for Complaint<'_> {
     fn drop(&mut self) {
-        let mut troubles = lock(&self.shared.troubles);
-        if let Some(count) = troubles.complaints.get_mut(self.part) {
-            *count -= 1;
-        }
-        let orphan = troubles.take_orphan(self.part);
-        drop(troubles);
-        tell_orphan(self.part, orphan);
-    }
-}
-
-fn tell_orphan(part: &str, orphan: Option<Trouble>) {
-    if let Some(trouble) = orphan {
-        let seconds = trouble.since.elapsed().as_secs_f64();
-        info!(
-            "{part}: was in trouble for {seconds:.1} s; nothing of this worker's waits for it any more"
-        );
+        self.shared.let_go(self.part, |troubles| {
+            if let Some(count) = troubles.complaints.get_mut(self.part) {
+                *count -= 1;
+            }
+        });
     }
 }
 
@@ -369,13 +358,26 @@ impl Shared {
     /// What it was about may have moved away: from here on the trouble lasts no longer than the complaints of the part. Who meets it
     /// again says so again.
     pub fn doubt(&self, part: &'static str) {
-        let mut troubles = lock(&self.troubles);
-        if let Some(trouble) = troubles.now.get_mut(part) {
-            trouble.lasting = false;
+        self.let_go(part, |troubles| {
+            if let Some(trouble) = troubles.now.get_mut(part) {
+                trouble.lasting = false;
+            }
+        });
+    }
+
+    /// Changes what a trouble is held by, and withdraws it if nothing holds it any more.
+    fn let_go(&self, part: &'static str, change: impl FnOnce(&mut Troubles)) {
+        let orphan = {
+            let mut troubles = lock(&self.troubles);
+            change(&mut troubles);
+            troubles.take_orphan(part)
+        };
+        if let Some(trouble) = orphan {
+            let seconds = trouble.since.elapsed().as_secs_f64();
+            info!(
+                "{part}: was in trouble for {seconds:.1} s; nothing of this worker's waits for it any more"
+            );
         }
-        let orphan = troubles.take_orphan(part);
-        drop(troubles);
-        tell_orphan(part, orphan);
     }
 
     pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {

@@ -150,8 +150,8 @@ impl Worker {
         let leave_until = Instant::now() + LEAVE;
         let committing_ended = ended_within(LEAVE, move || drop(committing.join()));
         let rest = leave_until.saturating_duration_since(Instant::now());
-        // librdkafka waits for brokers that may be gone; the process ends afterwards.
         drop(looking);
+        // librdkafka waits for brokers that may be gone; the process ends afterwards.
         let leave = move || {
             drop(ends.join());
             drop(consumer);

@@ -41,12 +41,11 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
 
 /// Where each partition that is held ends, where Kafka knows.
 fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, i64)>> {
-    let held = lock(&consumer.context().assigned).clone();
     let mut asked = TopicPartitionList::new();
-    for key in held.keys() {
+    for key in lock(&consumer.context().assigned).keys() {
         asked.add_partition_offset(&key.topic, key.partition, Offset::End)?;
     }
-    if held.is_empty() {
+    if asked.count() == 0 {
         return Ok(Vec::new());
     }
     let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;

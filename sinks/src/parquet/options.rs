@@ -303,8 +303,8 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     // Credentials of a pod, task or machine come by the variables that the platform sets. A session token among them is of another key
     // than one that is set here.
     let environment = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.to_str()?.strip_prefix("AWS_")?.to_ascii_lowercase();
-        let key: AmazonS3ConfigKey = format!("aws_{name}").parse().ok()?;
+        let name = name.to_str().filter(|name| name.starts_with("AWS_"))?;
+        let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().ok()?;
         Some((key, value.into_string().ok()?))
     });
     let has_key = settings.text(KEY_ID).is_some();

@@ -1,7 +1,8 @@
 //! Events to rows: the payloads of a batch become one Arrow record batch for each partition of the table.
 //!
 //! A column, and a placeholder of a partition, takes the field of exactly its name, else one that differs only in case (Hive knows
-//! lower-case names only). A missing field is null, a field without a column is ignored, of a field that stands twice the last counts. [`exact`] says what each type takes.
+//! lower-case names only). A missing field is null, a field without a column is ignored, of a field that stands twice the last counts.
+//! [`exact`] says what each type takes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,7 +47,7 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Use {
     index: usize,
-    /// The field has exactly the name, not just but for its case.
+    /// The field has exactly the name; else it differs in case.
     exact: bool,
 }
 
@@ -70,7 +71,13 @@ impl Layout {
     pub fn new(columns: Vec<Column>, partitioning: Partitioning) -> Layout {
         let mut slots: HashMap<String, Slot> = HashMap::new();
         let mut lower: HashMap<String, Slot> = HashMap::new();
-        let [exact, alike] = [true, false].map(|exact| move |index| Some(Use { index, exact }));
+        let exact = |index| Some(Use { index, exact: true });
+        let alike = |index| {
+            Some(Use {
+                index,
+                exact: false,
+            })
+        };
         for (index, column) in columns.iter().enumerate() {
             slots.entry(column.name.clone()).or_default().column = exact(index);
             let entry = lower.entry(column.name.to_lowercase()).or_default();
