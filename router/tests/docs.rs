@@ -1,15 +1,18 @@
 //! Pages and files that are written from the tables in the code. The test writes what is stale and fails once, so that it is looked at
 //! and committed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use keystone::{metrics, options};
 use keystone_config::{Sources, flaws, render, resolve};
 
+fn in_project(path: impl AsRef<Path>) -> PathBuf {
+    let project = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    project.join(path)
+}
+
 fn ensure_file_contents(path: &str, contents: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .join(path);
+    let path = in_project(path);
     let current = std::fs::read_to_string(&path).unwrap_or_default();
     if current != contents {
         std::fs::write(&path, contents).expect("the page can be written");
@@ -48,4 +51,23 @@ fn the_sample_file_is_current_and_valid() {
         panic!("the sample file has problems:\n{problems}");
     }
     ensure_file_contents("examples/route.sample.properties", &sample);
+}
+
+/// Cargo refuses to build anything of a workspace of which a member is missing.
+#[test]
+fn the_image_is_built_from_all_members_of_the_workspace() {
+    let read = |path| std::fs::read_to_string(in_project(path)).expect("it can be read");
+    let (manifest, ignored) = (read("Cargo.toml"), read(".dockerignore"));
+    let members = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("members = "))
+        .expect("the workspace has members");
+    let mut count = 0;
+    for member in members.split('"').skip(1).step_by(2) {
+        let directory = member.split('/').next().unwrap_or(member);
+        let line = format!("!{directory}");
+        assert!(ignored.lines().any(|known| known == line), "{member}");
+        count += 1;
+    }
+    assert!(count >= 5, "{members}");
 }
