@@ -160,11 +160,11 @@ impl Admin {
 
     fn partitions(&self) -> Vec<Value> {
         let views = self.shared.windows();
-        let ends = lock(&self.shared.log_ends).clone();
+        let logs = lock(&self.shared.logs).clone();
         views
             .into_iter()
             .map(|view| {
-                let end = ends.get(&view.key).map(|end| end.high);
+                let log = logs.get(&view.key);
                 json!({
                     "topic": *view.key.topic,
                     "partition": view.key.partition,
@@ -172,8 +172,8 @@ impl Admin {
                     "settled": view.settled,
                     "committed": view.committed,
                     "read": view.tracked,
-                    "log_end": end,
-                    "lag": end.zip(view.settled).map(|(end, settled)| (end - settled).max(0)),
+                    "log_end": log.map(|log| log.high),
+                    "lag": log.and_then(|log| log.lag(view.settled)),
                     "unsettled_batches": view.unsettled_claims,
                     "exposed_events": view.exposed,
                 })

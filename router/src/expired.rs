@@ -54,6 +54,12 @@ impl Expiry {
         };
     }
 
+    /// Whether all of a log that ends here (`high`) has been read for as long as since the last look, in which nothing arrived.
+    pub fn is_read(&self, key: &PartitionKey, now: Look, high: i64) -> bool {
+        let last = self.last.get(key);
+        now.next >= high && last.is_some_and(|last| last.received == now.received)
+    }
+
     /// How many events before the log's beginning were deleted unread since the last look; about, where the topic is compacted or written
     /// in transactions, whose markers take offsets too.
     pub fn look(&mut self, key: &PartitionKey, now: Look) -> u64 {
@@ -90,6 +96,18 @@ mod tests {
         let mut expiry = Expiry::default();
         expiry.assigned(&key, from);
         looks.iter().map(|now| expiry.look(&key, *now)).collect()
+    }
+
+    #[test]
+    fn a_log_is_read_when_its_end_is_fetched_and_nothing_arrives_any_more() {
+        let key = PartitionKey::new("events", 0);
+        let mut expiry = Expiry::default();
+        assert!(!expiry.is_read(&key, look(0, 10, 9), 10), "no look before");
+        expiry.look(&key, look(0, 8, 7));
+        assert!(!expiry.is_read(&key, look(0, 10, 9), 10), "two arrived");
+        expiry.look(&key, look(0, 10, 9));
+        assert!(expiry.is_read(&key, look(0, 10, 9), 10));
+        assert!(!expiry.is_read(&key, look(0, 10, 9), 12), "two to fetch");
     }
 
     #[test]

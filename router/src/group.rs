@@ -19,12 +19,12 @@ use tracing::{info, warn};
 
 use crate::expired::{Expiry, Look};
 use crate::joint::JointCommits;
-use crate::lane::{Assigned, Flush, Next};
+use crate::lane::{Assigned, Flush};
 use crate::list::{describe, keys_of};
 use crate::offsets::{Commit, PartitionKey};
 use crate::records::Entrance;
 use crate::start;
-use crate::state::{ASK_TIMEOUT, LogEnd, Shared, lock};
+use crate::state::{ASK_TIMEOUT, Log, Shared, lock};
 
 mod commits;
 mod ends;
@@ -118,12 +118,7 @@ impl Group {
         // What retention takes before it is read again is lost, though it was read once.
         lock(&self.expiry).assigned(key, from);
         if let Some(entry) = assigned.get_mut(key) {
-            *entry = Arc::new(Assigned {
-                key: key.clone(),
-                generation,
-                lane: entry.lane,
-                next: Next::new(from),
-            });
+            *entry = Arc::new(Assigned::new(key.clone(), generation, entry.lane, from));
         }
         self.changed.store(true, Ordering::Release);
     }
@@ -158,12 +153,7 @@ impl Group {
                     self.joint_commits.named.remember(name, commit);
                 }
                 let lane = least_loaded(&assigned, self.flushes.len());
-                let entry = Assigned {
-                    key: start.key.clone(),
-                    generation,
-                    lane,
-                    next: Next::new(start.from),
-                };
+                let entry = Assigned::new(start.key.clone(), generation, lane, start.from);
                 assigned.insert(start.key.clone(), Arc::new(entry));
             }
         }
@@ -223,7 +213,7 @@ impl Group {
         drop(answered);
         // Events that had the sink fail may have left, and what this worker keeps may be quiet.
         self.shared.doubt("sink");
-        lock(&self.shared.log_ends).retain(|key, _| !keys.contains(key));
+        lock(&self.shared.logs).retain(|key, _| !keys.contains(key));
         self.changed.store(true, Ordering::Release);
         let done = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
@@ -356,38 +346,45 @@ impl ClientContext for Group {
         self.reporter.error(error, reason);
     }
 
-    /// Keeps the log's end of each partition, and notices what was deleted unread and when no broker can be reached.
+    /// Keeps what is known of the log of each partition, and notices what was deleted unread and when no broker can be reached.
     fn stats(&self, statistics: Statistics) {
-        let mut ends = HashMap::new();
+        let mut logs = HashMap::new();
+        let is_paused = self.shared.is_paused();
         {
             let assigned = lock(&self.assigned);
             let mut expiry = lock(&self.expiry);
             for topic in statistics.topics.values() {
                 for partition in topic.partitions.values() {
                     let key = PartitionKey::new(&topic.topic, partition.partition);
-                    if !assigned.contains_key(&key) {
+                    let Some(entry) = assigned.get(&key) else {
                         continue;
-                    }
+                    };
+                    let low = (partition.lo_offset >= 0).then_some(partition.lo_offset);
+                    let mut high = partition.hi_offset;
                     if let Some(now) = Look::at(partition) {
+                        let is_read = !is_paused && expiry.is_read(&key, now, high);
+                        let is_faulty = entry.faulty.load(Ordering::Relaxed);
+                        if let (true, false, Some(next)) = (is_read, is_faulty, entry.next.get()) {
+                            // What lies between are markers of transactions and events that were aborted.
+                            high = next;
+                        }
                         let count = expiry.look(&key, now);
                         self.shared.count_expired(&key, count, now.low);
                     }
-                    if partition.hi_offset >= 0 {
-                        let high = partition.hi_offset;
-                        ends.insert(key, LogEnd { high });
+                    if high >= 0 {
+                        logs.insert(key, Log { low, high });
                     }
                 }
             }
-            let mut known = lock(&self.shared.log_ends);
-            if self.shared.is_paused() {
+            let mut known = lock(&self.shared.logs);
+            if is_paused {
                 // Of paused partitions librdkafka has old ends or none: see `look_at_ends`.
                 known.retain(|key, _| assigned.contains_key(key));
                 for (key, before) in known.iter() {
-                    let end = ends.entry(key.clone()).or_default();
-                    end.high = end.high.max(before.high);
+                    logs.entry(key.clone()).or_default().update(*before);
                 }
             }
-            *known = ends;
+            *known = logs;
         }
         let mut real = statistics
             .brokers

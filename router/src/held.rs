@@ -12,6 +12,30 @@ use keystone_sinks::{BatchId, Claim};
 /// Record timestamps in milliseconds, each with a count of events.
 pub type Timestamps = Vec<(i64, u64)>;
 
+/// At most this many are kept of a batch: it may be held for minutes, with thousands of others.
+const MAX_TIMESTAMPS: usize = 32;
+
+/// Counts together what is close in time, if there are more than [`MAX_TIMESTAMPS`]: each span of equal length as old as its oldest event.
+fn fold(timestamps: &mut Timestamps) {
+    if timestamps.len() <= MAX_TIMESTAMPS {
+        return;
+    }
+    let times = || timestamps.iter().map(|(timestamp, _)| *timestamp);
+    let oldest = times().min().unwrap_or_default();
+    let length = times().max().unwrap_or_default().abs_diff(oldest);
+    let span = length / MAX_TIMESTAMPS as u64 + 1;
+    let mut spans = [(i64::MAX, 0); MAX_TIMESTAMPS];
+    for &(timestamp, count) in timestamps.iter() {
+        let (first, events) = &mut spans[(timestamp.abs_diff(oldest) / span) as usize];
+        *first = timestamp.min(*first);
+        *events += count;
+    }
+    *timestamps = spans
+        .into_iter()
+        .filter(|(_, events)| *events > 0)
+        .collect();
+}
+
 /// A batch that was held and is settled now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -41,10 +65,18 @@ struct Held {
     complete: Option<Arc<[Claim]>>,
 }
 
+impl Held {
+    fn entries(&self) -> usize {
+        self.timestamps.len() + self.complete.as_deref().map_or(0, <[Claim]>::len)
+    }
+}
+
 /// The held batches of a worker, by the number of the batch.
 #[derive(Debug, Default)]
 pub struct HeldBatches {
     batches: HashMap<u64, Held>,
+    /// Claims and timestamps of all batches.
+    entries: usize,
 }
 
 impl HeldBatches {
@@ -64,8 +96,11 @@ impl HeldBatches {
     /// The call ended and the sink holds these events of it, or has named them durable already.
     pub fn hold(&mut self, call: BatchId, events: u64, timestamps: Timestamps) {
         if let Some(held) = self.batches.get_mut(&call.batch) {
+            self.entries -= held.entries();
             held.events += events;
             held.timestamps.extend(timestamps);
+            fold(&mut held.timestamps);
+            self.entries += held.entries();
         }
     }
 
@@ -74,6 +109,7 @@ impl HeldBatches {
         let Some(held) = self.batches.get_mut(&batch) else {
             return Completed::Dropped;
         };
+        self.entries += claims.len();
         held.complete = Some(claims);
         match self.settle(batch) {
             Some(settled) => Completed::Settled(settled),
@@ -89,13 +125,12 @@ impl HeldBatches {
 
     fn settle(&mut self, batch: u64) -> Option<Settled> {
         let held = self.batches.get_mut(&batch)?;
-        if !held.awaited.is_empty() {
+        if !held.awaited.is_empty() || held.complete.is_none() {
             return None;
         }
-        let claims = held.complete.take()?;
-        let held = self.batches.remove(&batch)?;
+        let held = self.remove(batch)?;
         Some(Settled {
-            claims,
+            claims: held.complete?,
             events: held.events,
             timestamps: held.timestamps,
         })
@@ -126,14 +161,25 @@ impl HeldBatches {
 
     /// Drops a batch of which the sink holds nothing.
     pub fn forget(&mut self, batch: u64) {
-        self.batches.remove(&batch);
+        self.remove(batch);
+    }
+
+    fn remove(&mut self, batch: u64) -> Option<Held> {
+        let held = self.batches.remove(&batch)?;
+        self.entries -= held.entries();
+        Some(held)
     }
 
     /// Drops all, because the sink did. Answers with the events of complete batches: the others answer for themselves.
     pub fn clear(&mut self) -> u64 {
-        let batches = std::mem::take(&mut self.batches);
+        let HeldBatches { batches, .. } = std::mem::take(self);
         let complete = batches.values().filter(|held| held.complete.is_some());
         complete.map(|held| held.events).sum()
+    }
+
+    /// How many claims and timestamps are kept: a measure of the memory taken.
+    pub fn entries(&self) -> usize {
+        self.entries
     }
 
     /// Number of batches, those with a call under way included.
@@ -182,10 +228,37 @@ mod tests {
     }
 
     proptest! {
+        /// No event is forgotten, none becomes younger, and none older than the span that it is counted with is long.
+        #[test]
+        fn folded_timestamps_are_few_and_near(
+            mut timestamps in prop::collection::vec((prop_oneof![any::<i64>(), 0..100_000_i64], 1..5_u64), 0..200),
+        ) {
+            let before = timestamps.clone();
+            fold(&mut timestamps);
+            prop_assert!(timestamps.len() <= MAX_TIMESTAMPS);
+            let total = |all: &Timestamps| all.iter().map(|(_, count)| count).sum::<u64>();
+            prop_assert_eq!(total(&timestamps), total(&before));
+            let oldest = |all: &Timestamps| all.iter().map(|(timestamp, _)| *timestamp).min();
+            prop_assert_eq!(oldest(&timestamps), oldest(&before));
+            let newest = before.iter().map(|(timestamp, _)| *timestamp).max().unwrap_or_default();
+            let span = newest.abs_diff(oldest(&before).unwrap_or_default()) / MAX_TIMESTAMPS as u64;
+            for (timestamp, _) in before {
+                let near = |(first, _): &(i64, u64)| *first <= timestamp && timestamp.abs_diff(*first) <= span;
+                prop_assert!(timestamps.iter().any(near));
+            }
+        }
+
         /// Whatever the order, a batch settles when it is complete and each held call is durable: not before, and not never.
         #[test]
         fn settles_exactly_when_all_is_durable(steps in prop::collection::vec(step(), 1..60)) {
-            let claims: Arc<[Claim]> = Arc::new([]);
+            let claim = Claim {
+                topic: "events".into(),
+                partition: 0,
+                generation: 1,
+                offsets: 0..1,
+                events: 1,
+            };
+            let claims: Arc<[Claim]> = Arc::new([claim]);
             let mut held = HeldBatches::default();
             let mut batch = BatchId::new(1);
             let mut under_way: Option<BatchId> = None;
@@ -242,9 +315,12 @@ mod tests {
                 if let Some(now) = now {
                     prop_assert!(complete && !settled);
                     prop_assert_eq!(now.events, taken.len() as u64);
-                    prop_assert_eq!(now.timestamps.len(), taken.len());
+                    let counted: u64 = now.timestamps.iter().map(|(_, count)| count).sum();
+                    prop_assert_eq!(counted, now.events);
                     settled = true;
                 }
+                let entries: usize = held.batches.values().map(Held::entries).sum();
+                prop_assert_eq!(held.entries(), entries);
                 let all_named = taken.iter().all(|id| durable.contains(id) && !named.contains(id));
                 prop_assert_eq!(settled, complete && all_named);
             }

@@ -94,7 +94,8 @@ impl JointCommits {
         if !self.named.recover(at) {
             return false;
         }
-        if self.is_pending(at.shared) && (asked || self.is_unfinished() || at.sink.commit_due()) {
+        let is_due = || at.sink.commit_due() || at.shared.holds_much();
+        if self.is_pending(at.shared) && (asked || self.is_unfinished() || is_due()) {
             match self.kind {
                 Some(Joint::Transaction) => self.transactions.commit(at),
                 Some(Joint::Named) => self.named.commit(at),

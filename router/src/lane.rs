@@ -6,7 +6,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
@@ -29,6 +29,20 @@ pub struct Assigned {
     pub lane: usize,
     /// The offset that the consumer thread reads next; `None` is wherever the log begins.
     pub next: Next,
+    /// It could not be read at some time: `next` may stand before events that librdkafka takes for read.
+    pub faulty: AtomicBool,
+}
+
+impl Assigned {
+    pub fn new(key: PartitionKey, generation: u64, lane: usize, from: Option<i64>) -> Assigned {
+        Assigned {
+            key,
+            generation,
+            lane,
+            next: Next::new(from),
+            faulty: AtomicBool::new(false),
+        }
+    }
 }
 
 /// Behind the last record that was read, or where reading begins. Only the consumer thread writes it.
@@ -232,12 +246,18 @@ impl<'r> Lane<'r> {
             return Some(());
         }
         let id = BatchId::new(NEXT_BATCH.fetch_add(1, Ordering::Relaxed));
-        let batch = self.builder.finish(id);
+        let mut batch = self.builder.finish(id);
         let mut offsets = self.shared.offsets();
         let tracked: Vec<Tracking> = batch
             .claims()
             .iter()
             .map(|claim| offsets.track(claim))
+            .collect();
+        // Looked at now that all are tracked: one that went back has made those before it stale.
+        let current: Vec<bool> = batch
+            .claims()
+            .iter()
+            .map(|claim| offsets.is_current(claim))
             .collect();
         drop(offsets);
         if tracked.contains(&Tracking::WentBack) {
@@ -248,10 +268,14 @@ impl<'r> Lane<'r> {
                 after: None,
             });
         }
-        if !tracked.contains(&Tracking::Taken) {
-            let lost = batch.len() + batch.dead_len();
-            Ledger::add(&self.shared.ledger.abandoned, lost as u64);
-            return Some(());
+        if current.contains(&false) {
+            // Read before a rewind, or before their partition left: beside what is read again they would come twice, and a sink that
+            // holds them could commit nothing.
+            let dropped = batch.keep_claims(&current);
+            Ledger::add(&self.shared.ledger.abandoned, dropped as u64);
+            if batch.claims().is_empty() {
+                return Some(());
+            }
         }
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         if batch.is_empty() && batch.dead_len() == 0 {

@@ -353,10 +353,10 @@ fn observe_partitions(shared: &Shared) {
     gauge!("keystone_partitions_assigned").set(views.len() as f64);
 }
 
-/// The lag of each window, where the log's end is known.
+/// The lag of each window, where the log is known.
 fn lags(shared: &Shared, views: &[WindowView]) -> Vec<Option<i64>> {
-    let ends = lock(&shared.log_ends);
-    let lag = |view: &WindowView| Some((ends.get(&view.key)?.high - view.settled?).max(0));
+    let logs = lock(&shared.logs);
+    let lag = |view: &WindowView| logs.get(&view.key)?.lag(view.settled);
     views.iter().map(lag).collect()
 }
 

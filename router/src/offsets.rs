@@ -274,6 +274,14 @@ impl Offsets {
             .sum()
     }
 
+    /// Number of claims that are remembered: those not settled, and those settled behind them.
+    pub fn claims(&self) -> usize {
+        self.windows
+            .values()
+            .map(|window| window.claims.len())
+            .sum()
+    }
+
     /// The partitions held.
     pub fn keys(&self) -> Vec<PartitionKey> {
         self.windows.keys().cloned().collect()

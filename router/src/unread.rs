@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::lane::Assigned;
@@ -32,6 +33,7 @@ impl Unread {
     /// A partition could not be read. Answers whether it is to be said.
     pub fn failed(&mut self, assigned: &Arc<Assigned>, now: Instant) -> bool {
         let key = &assigned.key;
+        assigned.faulty.store(true, Ordering::Relaxed);
         self.waiting.entry(key.clone()).or_insert_with(|| Waiting {
             assigned: assigned.clone(),
             due: now + PAUSE,
@@ -71,15 +73,10 @@ impl Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::Next;
 
     fn assigned(partition: i32, generation: u64) -> Arc<Assigned> {
-        Arc::new(Assigned {
-            key: PartitionKey::new("events", partition),
-            generation,
-            lane: 0,
-            next: Next::new(Some(7)),
-        })
+        let key = PartitionKey::new("events", partition);
+        Arc::new(Assigned::new(key, generation, 0, Some(7)))
     }
 
     fn partitions(due: &[Arc<Assigned>]) -> Vec<i32> {

@@ -272,9 +272,13 @@ impl Worker {
                 let _open = shared.gate.read().await;
                 pulse.turn();
                 epoch.borrow_and_update();
+                let step = match shared.holds_much() && !shared.joint {
+                    true => sink.flush(),
+                    false => sink.tick(),
+                };
                 tokio::select! {
                     biased;
-                    answer = sink.tick() => take_durable(&shared, answer),
+                    answer = step => take_durable(&shared, answer),
                     _ = epoch.changed() => {} // A rewind does not wait for it.
                 }
             }

@@ -274,6 +274,35 @@ impl Batch {
         self.records.extend(part.records);
     }
 
+    /// Drops the claims that are not to be kept, and their events, bad ones too. Answers with the number of these.
+    pub fn keep_claims(&mut self, keep: &[bool]) -> usize {
+        let before = self.records.len() + self.dead.len();
+        // Where each claim that stays comes to stand.
+        let places: Vec<Option<u32>> = keep
+            .iter()
+            .scan(0, |next, keep| {
+                let place = keep.then_some(*next);
+                *next += u32::from(*keep);
+                Some(place)
+            })
+            .collect();
+        let stays = |record: &mut Record| match places[record.claim as usize] {
+            Some(place) => {
+                record.claim = place;
+                true
+            }
+            None => false,
+        };
+        self.records.retain_mut(stays);
+        self.dead.retain_mut(|(record, ..)| stays(record));
+        let claims = self.claims.iter().zip(keep);
+        self.claims = claims
+            .filter(|(_, keep)| **keep)
+            .map(|(claim, _)| claim.clone())
+            .collect();
+        before - self.records.len() - self.dead.len()
+    }
+
     /// Number of bad events.
     pub fn dead_len(&self) -> usize {
         self.dead.len()

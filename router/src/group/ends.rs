@@ -1,5 +1,7 @@
-//! The ends of the logs while lanes are paused: librdkafka learns them from what it fetches, and of paused partitions it fetches nothing.
+//! Where the logs begin and end while lanes are paused: librdkafka learns it from what it fetches, and of paused partitions it fetches
+//! nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -9,8 +11,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 
 use super::GroupConsumer;
-use crate::offsets::PartitionKey;
-use crate::state::{ASK_TIMEOUT, lock};
+use crate::offsets::{PartitionKey, WindowView};
+use crate::state::{ASK_TIMEOUT, Log, lock};
 
 /// How often Kafka is asked.
 const LOOK: Duration = Duration::from_secs(5);
@@ -22,14 +24,13 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
         if !shared.is_paused() || shared.stop_requested() {
             continue;
         }
-        match ask(consumer) {
+        match look(consumer) {
             Ok(found) => {
                 let assigned = lock(&consumer.context().assigned);
-                let mut ends = lock(&shared.log_ends);
-                for (key, high) in found {
+                let mut logs = lock(&shared.logs);
+                for (key, log) in found {
                     if assigned.contains_key(&key) {
-                        let end = ends.entry(key).or_default();
-                        end.high = end.high.max(high);
+                        logs.entry(key).or_default().update(log);
                     }
                 }
             }
@@ -39,11 +40,31 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
     }
 }
 
-/// Where each partition that is held ends, where Kafka knows.
-fn ask(consumer: &GroupConsumer) -> KafkaResult<Vec<(PartitionKey, i64)>> {
+/// Where each partition that is held ends, and where those begin of which nothing has been read, where Kafka knows.
+fn look(consumer: &GroupConsumer) -> KafkaResult<HashMap<PartitionKey, Log>> {
+    let shared = &consumer.context().shared;
+    let held: Vec<_> = lock(&consumer.context().assigned).keys().cloned().collect();
+    let mut logs = HashMap::new();
+    for (key, high) in ask(consumer, &held, Offset::End)? {
+        logs.insert(key, Log { low: None, high });
+    }
+    let settled = |view: &WindowView| view.settled.is_none();
+    let fresh = shared.windows().into_iter().filter(settled);
+    let fresh: Vec<_> = fresh.map(|view| view.key).collect();
+    for (key, low) in ask(consumer, &fresh, Offset::Beginning)? {
+        logs.entry(key).or_default().low = Some(low);
+    }
+    Ok(logs)
+}
+
+fn ask(
+    consumer: &GroupConsumer,
+    partitions: &[PartitionKey],
+    what: Offset,
+) -> KafkaResult<Vec<(PartitionKey, i64)>> {
     let mut asked = TopicPartitionList::new();
-    for key in lock(&consumer.context().assigned).keys() {
-        asked.add_partition_offset(&key.topic, key.partition, Offset::End)?;
+    for key in partitions {
+        asked.add_partition_offset(&key.topic, key.partition, what)?;
     }
     if asked.count() == 0 {
         return Ok(Vec::new());

@@ -28,6 +28,10 @@ fn held_batches_and_rewinds() {
         ),
         ("one_rewind", one_rewind),
         ("rewinds_of_a_holding_sink", rewinds_of_a_holding_sink),
+        (
+            "a_rewind_while_a_batch_is_filled",
+            a_rewind_while_a_batch_is_filled,
+        ),
         ("a_rewind_ends_stuck_calls", a_rewind_ends_stuck_calls),
     ]);
 }
@@ -286,6 +290,35 @@ fn rewinds_of_a_holding_sink() {
         "{ledger:?}"
     );
     bench.assert_finished();
+}
+
+/// What a lane had taken into a batch that was not full goes with the rewind: it is not delivered beside what is read again.
+fn a_rewind_while_a_batch_is_filled() {
+    let bench = Bench::new("rewind-filling", 2);
+    bench.produce(200);
+    let rewind = Arc::new(AtomicBool::new(false));
+    let wanted = rewind.clone();
+    let sink = Scripted::new(&bench.record, |_| Act::done())
+        .holding()
+        .on_tick(move |_, _| match wanted.swap(false, Ordering::SeqCst) {
+            true => Err(SinkError::Rewind(cause("scripted_tick"))),
+            false => Ok(Vec::new()),
+        });
+    let settings = [
+        "delivery.batch.max.age.ms=5000",
+        "delivery.batch.max.events=1000",
+    ];
+    let running = bench.start(sink, &settings);
+    let consumed = || running.shared.ledger.view().consumed;
+    running.until("all is in batches that are filled", || consumed() == 200);
+    rewind.store(true, Ordering::SeqCst);
+    running.until("all is read again and settled", || {
+        consumed() == 400 && bench.settled(&running.shared)
+    });
+    let ledger = running.stop().expect("drained");
+    assert_eq!((ledger.delivered, ledger.abandoned), (200, 200));
+    bench.assert_finished();
+    bench.record.assert_once();
 }
 
 /// Some calls never end, one asks for a rewind: the stuck ones are dropped, and their events delivered.

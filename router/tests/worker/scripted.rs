@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use keystone::state::{Shared, lock};
-use keystone_sinks::{Answer, Batch, BatchId, BoxFuture, Cause, Event, Rejected, Sink, SinkError};
+use keystone_sinks::{
+    Answer, Batch, BatchId, BoxFuture, Cause, Claim, Event, Rejected, Sink, SinkError,
+};
 
 use crate::judge::{Delivery, Place, Record};
 
@@ -250,7 +252,15 @@ impl Scripted {
             return;
         };
         let views = worker.offsets().views();
-        for claim in batch.claims().iter() {
+        let claims = batch.claims();
+        for claim in claims.iter() {
+            let others = |other: &&Claim| {
+                other.partition == claim.partition && other.generation != claim.generation
+            };
+            if let Some(other) = claims.iter().find(others) {
+                self.record
+                    .complain(format!("{claim:?} and {other:?} are in one batch"));
+            }
             let settled = views
                 .iter()
                 .find(|view| {

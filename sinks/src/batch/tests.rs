@@ -55,4 +55,42 @@ proptest! {
             prop_assert_eq!(&batch.claims()[0].offsets, &(offset..offset + 1));
         }
     }
+
+    /// What stays is in the claim that it was in, and nothing else stays.
+    #[test]
+    fn events_go_with_their_claims(records in prop::collection::vec((0..4i32, any::<bool>()), 1..40), keep in any::<[bool; 4]>()) {
+        let topic: Arc<str> = "events".into();
+        let mut builder = BatchBuilder::default();
+        let mut partitions = Vec::new();
+        for (offset, (partition, dead)) in records.iter().enumerate() {
+            let claim = builder.claim(&topic, *partition, 1, offset as i64);
+            if claim as usize == partitions.len() {
+                partitions.push(*partition);
+            }
+            let meta = RecordMeta { offset: offset as i64, timestamp: None, key: None };
+            match dead {
+                false => builder.keep(claim, meta, Some(b"{}"), std::iter::empty()),
+                true => builder.bury(claim, meta, None, std::iter::empty(), Stage::Decode, String::new()),
+            }
+        }
+        let mut batch = builder.finish(BatchId::new(1));
+        let kept = |partition: i32| keep[partition as usize];
+        let by_claim: Vec<bool> = partitions.iter().map(|partition| kept(*partition)).collect();
+        let dropped = batch.keep_claims(&by_claim);
+        prop_assert_eq!(dropped, records.iter().filter(|(partition, _)| !kept(*partition)).count());
+        let all = batch.claims().iter().map(|claim| claim.partition);
+        let expected = partitions.into_iter().filter(|partition| kept(*partition));
+        prop_assert!(all.eq(expected));
+        let events = batch.events().map(|event| (event.partition, event.offset, false));
+        let bad = batch.dead().map(|(event, ..)| (event.partition, event.offset, true));
+        let mut found: Vec<_> = events.chain(bad).collect();
+        found.sort_by_key(|(_, offset, _)| *offset);
+        let expected: Vec<_> = records
+            .iter()
+            .enumerate()
+            .filter(|(_, (partition, _))| kept(*partition))
+            .map(|(offset, (partition, dead))| (*partition, offset as i64, *dead))
+            .collect();
+        prop_assert_eq!(found, expected);
+    }
 }
