@@ -45,7 +45,8 @@ const SOURCE: &[OptionSpec] = &[
         },
         default: Default::Value("earliest"),
         secret: false,
-        doc: "Where a group without commits begins. A partition added to a topic later is always read from its beginning, so nothing in it is missed.",
+        doc: "Where a group without commits begins. A partition added to a topic later is always read from its beginning, so nothing in it is missed; \
+              with `latest`, so is a topic that a pattern of `source.topics` comes to match when the group has read others that it matches.",
         example: "",
     },
     OptionSpec {

@@ -2,7 +2,7 @@
 //!
 //! A partition with a commit is read from there. Without one, `source.start` holds, but only where the group is new to the whole
 //! topic: a partition added to a topic later is read from its beginning, or what was written to it before this worker noticed would be
-//! skipped. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
+//! skipped. With `latest` so is a topic that comes to a pattern of which the group has read others. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
 //! before the first event does not move it.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use crate::group::GroupConsumer;
 use crate::list::without_errors;
 use crate::named;
 use crate::offsets::PartitionKey;
-use crate::route::Start;
+use crate::route::{Start, topics};
 use crate::state::{ASK_TIMEOUT, Shared};
 
 /// Where one partition begins.
@@ -65,13 +65,15 @@ pub fn resolve(
         deadline: Instant::now() + PATIENCE,
     };
     let committed = committed(consumer, &asking, list)?;
-    let known = known_topics(consumer, &asking, &committed)?;
+    let mut known = known_topics(consumer, &asking, &committed)?;
+    let later = later_topics(consumer, &asking, &committed, &known)?;
+    known.extend(later);
     let mut starts = Vec::new();
     for Committed { key, offset, name } in committed {
         let from = match offset {
             Some(_) => offset,
             None if known.contains(&key.topic) => {
-                info!(topic = %key.topic, partition = key.partition, "a new partition of a topic the group knows: read from its beginning");
+                info!(topic = %key.topic, partition = key.partition, "new, of a topic or a pattern of topics that the group knows: read from its beginning");
                 None
             }
             None => first_start(consumer, &asking, &key)?,
@@ -217,18 +219,66 @@ fn known_topics(
             let error = found.and_then(MetadataTopic::error);
             list_all(&topic, error, partitions.iter().map(MetadataPartition::id))
         })?;
-        let found = asking.ask("the group's commits could not be read", || {
-            committed_offsets(consumer, &all)
-        })?;
-        let offsets = found.to_topic_map();
-        if offsets
-            .values()
-            .any(|offset| matches!(offset, Offset::Offset(_)))
-        {
+        if has_commits(consumer, asking, &all)? {
             known.insert(topic);
         }
     }
     Ok(known)
+}
+
+/// Topics new to the group that only a pattern leads to, if it has led the group to others already.
+fn later_topics(
+    consumer: &GroupConsumer,
+    asking: &Asking<'_>,
+    committed: &[Committed],
+    known: &BTreeSet<Arc<str>>,
+) -> Result<BTreeSet<Arc<str>>, String> {
+    let route = &asking.shared.route;
+    let is_named = |topic: &str| route.topics.iter().any(|item| item == topic);
+    let is_later = |commit: &&Committed| {
+        let topic = &commit.key.topic;
+        commit.offset.is_none() && !known.contains(topic) && !is_named(topic)
+    };
+    let later = committed.iter().filter(is_later);
+    let later: BTreeSet<_> = later.map(|commit| commit.key.topic.clone()).collect();
+    if route.start != Start::Latest || later.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let whole = topics::whole_names(&route.settings);
+    let patterns = route.topics.iter().filter(|item| topics::is_pattern(item));
+    let patterns: Vec<_> = patterns
+        .filter_map(|item| topics::pattern(item, whole).ok())
+        .collect();
+    let metadata = asking.ask("the topics could not be listed", || {
+        consumer.fetch_metadata(None, ASK_TIMEOUT)
+    })?;
+    let mut all = TopicPartitionList::new();
+    for topic in metadata.topics() {
+        let name = topic.name();
+        if !is_named(name) && patterns.iter().any(|pattern| pattern.is_match(name)) {
+            for partition in topic.partitions() {
+                all.add_partition(name, partition.id());
+            }
+        }
+    }
+    Ok(match has_commits(consumer, asking, &all)? {
+        true => later,
+        false => BTreeSet::new(),
+    })
+}
+
+/// Whether the group has a commit in one of these partitions.
+fn has_commits(
+    consumer: &GroupConsumer,
+    asking: &Asking<'_>,
+    partitions: &TopicPartitionList,
+) -> Result<bool, String> {
+    let found = asking.ask("the group's commits could not be read", || {
+        committed_offsets(consumer, partitions)
+    })?;
+    let offsets = found.to_topic_map();
+    let is_commit = |offset: &Offset| matches!(offset, Offset::Offset(_));
+    Ok(offsets.values().any(is_commit))
 }
 
 /// All partitions of a topic, from a broker's answer. One that has just started may name an error, or no partitions: asked again, since a

@@ -94,6 +94,31 @@ fn several_topics_and_an_expression_that_matches_a_later_one() -> Result<()> {
     Ok(())
 }
 
+/// What a topic holds before the worker finds it was written after the group had begun: it is not skipped, though what was there before is.
+#[test]
+fn a_later_topic_of_an_expression_is_read_whole_where_the_group_started_at_the_end() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for topic in ["later-re-1", "later-re-2", "later-out"] {
+        kafka.create_topic(topic, 1, &[])?;
+    }
+    send(kafka, "later-re-1", &events(&["old"]))?;
+    send(kafka, "later-re-2", &events(&["old"]))?;
+    let properties = copy(kafka, "later", "^later-re-.*", "later-out") + "source.start = latest\n";
+    let mut worker = Worker::spawn(&properties)?;
+    holds(&mut worker, 2)?;
+    worker.wait_until(WORK, "the start is committed", |_| {
+        Ok(kafka.committed("later", "later-re-1")?.len() == 1)
+    })?;
+    kafka.create_topic("later-re-3", 1, &[])?;
+    send(kafka, "later-re-3", &events(&["before it is found"]))?;
+    send(kafka, "later-re-1", &events(&["after"]))?;
+    holds(&mut worker, 3)?;
+    delivered(&mut worker, 2)?;
+    drain(worker)?;
+    assert_eq!(ids(kafka, "later-out")?, ["after", "before it is found"]);
+    Ok(())
+}
+
 /// A start at the end, or at a time, is where the group is from then on: a restart before the first event moves nothing, and what a
 /// partition that is added later holds is not skipped.
 #[test]
