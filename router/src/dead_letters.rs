@@ -60,12 +60,11 @@ pub fn client_config(settings: &Settings) -> ClientConfig {
         ],
         Duration::from_millis(5),
     );
-    // A limit that `kafka.*` sets is the Kafka sink's. The second name is librdkafka's other one for the same.
+    // A limit that `kafka.*` sets is the Kafka sink's.
     config.set(
         "message.timeout.ms",
         MESSAGE_TIMEOUT.as_millis().to_string(),
     );
-    config.remove("delivery.timeout.ms");
     config
 }
 

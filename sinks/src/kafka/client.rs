@@ -38,6 +38,11 @@ const EVENTS: (&str, &str) = (
     "which events librdkafka tells of is the worker's to choose",
 );
 
+const REPORTS: (&str, &str) = (
+    "delivery.report.only.error",
+    "events count as delivered when librdkafka reports their success",
+);
+
 /// `kafka.*` as the options table describes it.
 pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
     prefix: SOURCE_PREFIX,
@@ -57,6 +62,7 @@ pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
         ("auto.offset.reset", "use source.start"),
         ("enable.partition.eof", "the worker has no use for it"),
         ("transactional.id", "it is the Kafka sink's to choose"),
+        REPORTS,
         EVENTS,
     ],
 };
@@ -75,6 +81,7 @@ pub const SINK_PASSTHROUGH: Passthrough = Passthrough {
             "the sink always waits for all in-sync replicas",
         ),
         ("transactional.id", "it is the sink's to choose"),
+        REPORTS,
         (
             "statistics.interval.ms",
             "the sink tells by the statistics whether its producer stands still",
@@ -134,6 +141,29 @@ fn belongs(role: Role, name: &str) -> bool {
         .any(|entry| name == *entry || (entry.ends_with('.') && name.starts_with(entry)))
 }
 
+/// librdkafka's other names of properties, each with the one that is used here. Of two names of one property it takes the one that it is
+/// told last, and a [`ClientConfig`] has no order.
+const ALIASES: &[(&str, &str)] = &[
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("max.in.flight.requests.per.connection", "max.in.flight"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+    ("compression.codec", "compression.type"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("message.send.max.retries", "retries"),
+    ("request.required.acks", "acks"),
+];
+
+/// Those that are options of their own.
+const OPTIONS: [&str; 2] = ["kafka.bootstrap.servers", "sink.kafka.linger.ms"];
+
+/// The one name of a property.
+fn one_name(name: &str) -> &str {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+    alias.map_or(name, |(_, one)| one)
+}
+
 /// The properties of a client: `defaults`, then those of each prefix in turn, then `fixed`.
 pub fn properties(
     settings: &Settings,
@@ -151,8 +181,9 @@ pub fn properties(
     }
     for prefix in prefixes {
         for (name, value) in settings.passthrough(prefix) {
-            if belongs(role, &name) {
-                merged.insert(name, value);
+            let name = one_name(&name);
+            if belongs(role, name) {
+                merged.insert(name.to_owned(), value);
             }
         }
     }
@@ -166,8 +197,7 @@ pub fn properties(
     config
 }
 
-/// Both of librdkafka's names for the brokers.
-const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+const SERVERS: &str = "bootstrap.servers";
 
 /// Whether the Kafka sink writes to the cluster that the route reads from, as far as the addresses tell: the sink has none of its own, or
 /// shares one.
@@ -179,7 +209,7 @@ pub fn same_cluster(settings: &Settings) -> bool {
 /// The brokers set below a prefix, in one form.
 fn servers(settings: &Settings, prefix: &str) -> BTreeSet<String> {
     let own = settings.passthrough(prefix).into_iter();
-    let own = own.filter(|(name, _)| SERVERS.contains(&name.as_str()));
+    let own = own.filter(|(name, _)| one_name(name) == SERVERS);
     let mut lists: Vec<String> = own.map(|(_, value)| value).collect();
     if prefix == SOURCE_PREFIX {
         lists.extend(settings.text("kafka.bootstrap.servers").map(str::to_owned));
@@ -233,21 +263,31 @@ pub fn millis(config: &ClientConfig, name: &str, default: Duration) -> Duration 
 
 /// Asks librdkafka about each property below a prefix: every wrong name or value becomes a problem with our key and origin.
 pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
-    settings
-        .passthrough(prefix)
-        .into_iter()
+    let all = settings.passthrough(prefix);
+    let is_set = |name: &str| {
+        OPTIONS.contains(&&*format!("{prefix}{name}")) || all.iter().any(|(other, _)| other == name)
+    };
+    all.iter()
         .filter_map(|(name, value)| {
-            if let Err((problem, hint)) = unfit(&name, &value) {
+            if let Err((problem, hint)) = unfit(name, value) {
                 return Some(settings.problem(&format!("{prefix}{name}"), problem, hint));
             }
+            let one = one_name(name);
+            if one != name.as_str() && is_set(one) {
+                return Some(settings.problem(
+                    &format!("{prefix}{name}"),
+                    format!("it is another name of {prefix}{one}"),
+                    "set that one alone",
+                ));
+            }
             let mut alone = ClientConfig::new();
-            alone.set(&name, &value);
+            alone.set(name, value);
             let complaint = match alone.create_native_config() {
                 Ok(_) => return None,
                 Err(KafkaError::ClientConfig(_, complaint, _, _)) => complaint,
                 Err(other) => other.to_string(),
             };
-            let complaint = if is_secret(&name) {
+            let complaint = if is_secret(name) {
                 "librdkafka refuses this value".to_owned()
             } else {
                 format!("librdkafka says: {complaint}")
@@ -263,15 +303,23 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
 
 /// What librdkafka takes and can't be meant.
 fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
-    if SERVERS.contains(&name) {
-        return check_servers(value).map_err(|problem| (problem, "a list of `host:port`"));
-    }
-    match name == "group.id" && value.trim().is_empty() {
-        true => Err((
+    let number = || value.trim().parse::<u64>();
+    match one_name(name) {
+        SERVERS => check_servers(value).map_err(|problem| (problem, "a list of `host:port`")),
+        "group.id" if value.trim().is_empty() => Err((
             "it is empty, and offsets are committed for a consumer group".to_owned(),
             "name the group, or leave the option out: the group is named as the route then",
         )),
-        false => Ok(()),
+        "sasl.mechanism" if value.trim().eq_ignore_ascii_case("OAUTHBEARER") => Err((
+            "this program can't fetch tokens, and would wait for one for ever".to_owned(),
+            "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or certificates (kafka.security.protocol = SSL)",
+        )),
+        "statistics.interval.ms" if !number().is_ok_and(|ms| (1..=60_000).contains(&ms)) => Err((
+            "lag, expired events and the end of an outage are learned from the statistics"
+                .to_owned(),
+            "1 to 60000, or leave the option out: 2000",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -279,9 +327,7 @@ fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
 pub fn refusal(config: &ClientConfig, role: Role) -> Option<String> {
     let mut config = config.clone();
     // A client without addresses connects to nothing.
-    for name in SERVERS {
-        config.remove(name);
-    }
+    config.remove(SERVERS);
     let kind = match role {
         Role::Consumer => RDKafkaType::RD_KAFKA_CONSUMER,
         Role::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
@@ -456,15 +502,44 @@ mod tests {
             !error.contains("user:") && !error.contains("p@ss"),
             "{error}"
         );
-        for name in SERVERS {
+        for name in [SERVERS, "metadata.broker.list"] {
             assert!(unfit(name, "u:p@b").is_err() && unfit(name, "b").is_ok());
         }
     }
 
     #[test]
-    fn an_empty_group_is_refused() {
+    fn what_can_not_be_meant_is_refused() {
         assert!(unfit("group.id", " ").is_err());
         assert!(unfit("group.id", "g").is_ok() && unfit("client.rack", "").is_ok());
+        for name in ["sasl.mechanism", "sasl.mechanisms"] {
+            assert!(unfit(name, "OAuthBearer").is_err() && unfit(name, "PLAIN").is_ok());
+        }
+        for value in ["0", "60001", "x"] {
+            assert!(unfit("statistics.interval.ms", value).is_err());
+        }
+        assert!(unfit("statistics.interval.ms", "500").is_ok());
+    }
+
+    /// What librdkafka is told by either name reads the same by both.
+    #[test]
+    fn the_other_names_of_properties_are_librdkafkas() {
+        for (alias, one) in ALIASES {
+            let value = match *one {
+                "compression.type" => "zstd",
+                "sasl.mechanism" => "PLAIN",
+                SERVERS => "host:9092",
+                "acks" => "1",
+                _ => "4321",
+            };
+            let told = |by: &str| {
+                let mut config = ClientConfig::new();
+                config.set(by, value);
+                let native = config.create_native_config().expect("it is taken");
+                let read = |name| native.get(name).ok();
+                (read(alias), read(one))
+            };
+            assert_eq!(told(alias), told(one), "{alias} and {one}");
+        }
     }
 
     #[test]
