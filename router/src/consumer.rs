@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
 use crate::backoff::{Backoff, jitter};
-use crate::group::GroupConsumer;
+use crate::group::{GroupConsumer, no_broker};
 use crate::lane::{Assigned, Chunk};
 use crate::list::without_errors;
 use crate::offsets::PartitionKey;
@@ -444,10 +444,9 @@ impl<'c> Intake<'c> {
                 );
             }
             (_, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve)) => {
-                self.shared.trouble(
-                    "source",
-                    format!("no Kafka broker can be reached: {error}; see kafka.bootstrap.servers"),
-                );
+                let detail = self.consumer.context().recent_error();
+                let detail = detail.unwrap_or_else(|| error.to_string());
+                self.shared.trouble("source", no_broker(&detail));
             }
             (_, Some(Code::PollExceeded)) => {
                 warn!("the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again");

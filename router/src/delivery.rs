@@ -3,7 +3,7 @@
 //! Retrying, back-off, splitting and dead-lettering live here, once, around every sink. A batch ends in one of three ways: its claims
 //! settle; it is held by the sink and settles when the sink names it durable; or it is abandoned, to be read again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError};
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::backoff::{Backoff, jitter};
 use crate::dead_letters::{DeadLetterError, DeadLetters, LONGEST_SEND};
@@ -21,10 +21,12 @@ use crate::ledger::Ledger;
 use crate::limiter::Permit;
 use crate::metrics;
 use crate::route::DeadLetterPolicy;
-use crate::state::{Complaint, Shared, now_ms};
+use crate::state::{Complaint, Shared, lock, now_ms};
 
 /// How many batches of a lane may be settled before an older one that is still under way.
 const MAX_AHEAD: u64 = 1_000;
+/// Characters of a reason that are logged; the dead letter has all of it.
+const LONGEST_REASON: usize = 500;
 /// How often a batch that waits for the sink looks whether it is still this worker's.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -170,6 +172,7 @@ impl Delivery {
         match shared.route.dead_letter_policy {
             DeadLetterPolicy::Topic => {}
             DeadLetterPolicy::Discard => {
+                self.tell_bad(batch, "discarded (dead.letter.policy = discard)");
                 Ledger::add(&shared.ledger.discarded, batch.dead_len() as u64);
                 batch.clear_dead();
                 return Ok(());
@@ -210,11 +213,41 @@ impl Delivery {
             }
         }
         shared.all_is_well("dead letters");
+        let topic = &shared.route.dead_letter_topic;
+        self.tell_bad(batch, &format!("written to the dead-letter topic {topic}"));
         for (_, stage, _) in batch.dead() {
             Ledger::add(shared.ledger.dead_lettered(stage), 1);
         }
         batch.clear_dead();
         Ok(())
+    }
+
+    /// Says what is wrong with bad events: of each stage an example now and then.
+    fn tell_bad(&self, batch: &Batch, fate: &str) {
+        let mut stages = BTreeMap::new();
+        for (event, stage, reason) in batch.dead() {
+            let (count, ..) = stages.entry(stage.as_str()).or_insert((0, event, reason));
+            *count += 1;
+        }
+        let now = Instant::now();
+        for (stage, (count, event, reason)) in stages {
+            let due = lock(&self.shared.bad_events).count(stage, count, now);
+            let Some(count) = due else { continue };
+            let events = if count == 1 {
+                "event was"
+            } else {
+                "events were"
+            };
+            let text = format!(
+                "{count} bad {events} {fate}; one is {}-{} offset {} (stage {stage}): {}",
+                event.topic,
+                event.partition,
+                event.offset,
+                reason.chars().take(LONGEST_REASON).collect::<String>()
+            );
+            warn!("{text}");
+            self.shared.remember(text);
+        }
     }
 
     fn backoff(&self) -> Backoff {

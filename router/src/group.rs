@@ -11,7 +11,7 @@ use keystone_sinks::{Cause, Sink, SinkError};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Broker, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::runtime::Handle;
@@ -93,6 +93,11 @@ impl Group {
     /// Where the records of each partition are to go, before the first is assigned.
     pub fn lead_to(&self, entrance: Entrance) {
         self.records.get_or_init(|| entrance);
+    }
+
+    /// What librdkafka last complained of.
+    pub fn recent_error(&self) -> Option<String> {
+        self.reporter.recent_error(Duration::from_secs(300))
     }
 
     /// From here on the lanes are gone.
@@ -327,6 +332,13 @@ pub fn take_durable(shared: &Shared, answer: Result<Vec<keystone_sinks::BatchId>
     }
 }
 
+/// Why nothing is read, for a person.
+pub fn no_broker(detail: &str) -> String {
+    format!(
+        "no Kafka broker can be reached ({detail}); see kafka.bootstrap.servers, and kafka.security.protocol and kafka.sasl.* where brokers ask who is there"
+    )
+}
+
 fn least_loaded(assigned: &HashMap<PartitionKey, Arc<Assigned>>, lanes: usize) -> usize {
     let mut loads = vec![0; lanes.max(1)];
     for entry in assigned.values() {
@@ -386,22 +398,15 @@ impl ClientContext for Group {
             }
             *known = logs;
         }
-        let mut real = statistics
-            .brokers
-            .values()
-            .filter(|broker| broker.nodeid >= 0 || broker.source == "configured")
-            .peekable();
-        if real.peek().is_none() || real.any(|broker| broker.state == "UP") {
+        // A group's coordinator is listed once more, without an address of its own.
+        let is_real = |broker: &&Broker| broker.nodeid >= 0 || broker.source == "configured";
+        let mut real = statistics.brokers.values().filter(is_real);
+        if real.any(|broker| broker.state == "UP") {
             self.shared.all_is_well("source");
         } else {
-            let detail = self
-                .reporter
-                .recent_error(Duration::from_secs(300))
-                .unwrap_or_else(|| "no connection is up".to_owned());
-            self.shared.trouble(
-                "source",
-                format!("no Kafka broker can be reached ({detail}); see kafka.bootstrap.servers"),
-            );
+            let detail = self.recent_error();
+            let detail = detail.unwrap_or_else(|| "no connection is up".to_owned());
+            self.shared.trouble("source", no_broker(&detail));
         }
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod bad_events;
 pub mod cli;
 pub mod consumer;
 pub mod dead_letters;

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
@@ -18,27 +19,47 @@ pub struct RouteFormat {
 #[derive(Default)]
 struct Fields {
     message: String,
-    others: Vec<(&'static str, String)>,
+    others: Vec<(&'static str, Value)>,
 }
 
 impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.to_owned());
+        self.put(field, value.into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
+        self.put(field, format!("{value:?}").into());
     }
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: String) {
+    fn put(&mut self, field: &Field, value: Value) {
         match field.name() {
-            "message" => self.message = value,
+            "message" => self.message = plain(&value),
             // Fields that the `log` bridge adds say where in a library a line comes from.
             name if name.starts_with("log.") => {}
             name => self.others.push((name, value)),
         }
+    }
+}
+
+/// A value without quotes.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -74,14 +95,15 @@ impl RouteFormat {
         line.insert("route".into(), self.route.as_str().into());
         line.insert("message".into(), fields.message.as_str().into());
         for (name, value) in &fields.others {
-            line.insert((*name).into(), value.as_str().into());
+            line.insert((*name).into(), value.clone());
         }
-        serde_json::Value::Object(line).to_string()
+        Value::Object(line).to_string()
     }
 
     fn text(&self, time: &str, level: Level, fields: &Fields) -> String {
         let mut line = format!("{time} {level:<5} {}: {}", self.route, fields.message);
         for (name, value) in &fields.others {
+            let value = plain(value);
             let _written = if value.contains(' ') {
                 write!(line, " {name}={value:?}")
             } else {

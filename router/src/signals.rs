@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::state::Shared;
 
-/// Signals that come together are one: some process managers send one to the process and to its group.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// Signals that come together are one: some process managers send one to the process and to its group. A person takes longer.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// Stops the worker on SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once.
 pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> {

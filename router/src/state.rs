@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
+use crate::bad_events::BadEvents;
 use crate::held::{Completed, HeldBatches, Settled};
 use crate::latency::Latency;
 use crate::ledger::Ledger;
@@ -125,6 +126,7 @@ pub struct Shared {
     pub batches: AtomicU64,
     troubles: Mutex<Troubles>,
     errors: Mutex<VecDeque<(SystemTime, String)>>,
+    pub bad_events: Mutex<BadEvents>,
     pub logs: Mutex<HashMap<PartitionKey, Log>>,
     stop: AtomicBool,
     fatal: Mutex<Option<String>>,
@@ -175,6 +177,7 @@ impl Shared {
             batches: AtomicU64::new(0),
             troubles: Mutex::default(),
             errors: Mutex::default(),
+            bad_events: Mutex::default(),
             logs: Mutex::default(),
             stop: AtomicBool::new(false),
             fatal: Mutex::default(),

@@ -24,6 +24,8 @@ pub enum Failure {
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
+    /// The same, and the log has the reason as its last line.
+    Logged,
 }
 
 impl From<Problems> for Failure {
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
             complain!("{}", text.trim_end());
             ExitCode::FAILURE
         }
+        Err(Failure::Logged) => ExitCode::FAILURE,
     }
 }
 

@@ -18,9 +18,21 @@ pub(super) fn run(args: &RouteArgs) -> Result<(), Failure> {
     for warning in route.warnings() {
         tracing::warn!("{warning}");
     }
-    let worker = Worker::new(route, sink).map_err(Failure::Failed)?;
-    worker.stop_on_signals().map_err(Failure::Failed)?;
-    worker.run().map(|_| ()).map_err(Failure::Failed)
+    let is_json = route.settings.get("log.format") == "json";
+    Worker::new(route, sink)
+        .and_then(|worker| {
+            worker.stop_on_signals()?;
+            worker.run()
+        })
+        .map(drop)
+        .map_err(|reason| match is_json {
+            // Who collects the lines reads each as JSON.
+            true => {
+                tracing::error!("{reason}");
+                Failure::Logged
+            }
+            false => Failure::Failed(reason),
+        })
 }
 
 /// Logs go to standard error, as text or JSON.

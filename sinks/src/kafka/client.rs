@@ -359,6 +359,9 @@ struct ReporterState {
     logged: BTreeMap<String, Instant>,
 }
 
+/// An error that only follows from another does not take its place within this time.
+const ECHO: Duration = Duration::from_secs(60);
+
 /// The same kind of error is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -430,7 +433,15 @@ impl ClientContext for Reporter {
         let kind = error
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
-        self.lock().last = Some((Instant::now(), format!("{kind}: {reason}")));
+        let now = Instant::now();
+        let is_echo = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let mut state = self.lock();
+        let is_recent = |(at, _): &(Instant, String)| now.duration_since(*at) < ECHO;
+        // That all are down follows an error which says why.
+        if !is_echo || !state.last.as_ref().is_some_and(is_recent) {
+            state.last = Some((now, format!("{kind}: {reason}")));
+        }
+        drop(state);
         if self.due(&kind) {
             warn!(
                 client = self.client,
