@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hive_metastore as hms;
@@ -22,11 +24,45 @@ const INPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetIn
 const OUTPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat";
 const SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
 
+/// The metastores of a list, each as `host:port`, and which of them comes first. All clones agree on that.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    all: Arc<[String]>,
+    first: Arc<AtomicUsize>,
+}
+
+impl Addresses {
+    pub fn new(all: Vec<String>) -> Addresses {
+        Addresses {
+            all: all.into(),
+            first: Arc::default(),
+        }
+    }
+
+    /// From the one that comes first, round the list; each with its number.
+    fn in_turn(&self) -> impl Iterator<Item = (usize, &String)> {
+        let first = self.first.load(Ordering::Relaxed);
+        let (before, after) = self.all.split_at(first);
+        let turn = (first..).zip(after);
+        turn.chain(before.iter().enumerate())
+    }
+
+    /// This one is asked something. A metastore may take connections and say nothing, so until it answers, the next one comes first: also
+    /// where whoever asked gives up waiting.
+    fn asked(&self, number: usize) {
+        self.first
+            .store((number + 1) % self.all.len(), Ordering::Relaxed);
+    }
+
+    fn answered(&self, number: usize) {
+        self.first.store(number, Ordering::Relaxed);
+    }
+}
+
 /// Where the metastore is and which table is ours.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// `host:port`, tried in order.
-    pub addresses: Vec<String>,
+    pub addresses: Addresses,
     pub database: String,
     pub table: String,
     /// Where the table's files are, as Hive sees them.
@@ -67,13 +103,15 @@ impl CallError {
 pub struct Client {
     client: ThriftHiveMetastoreClient,
     address: String,
+    number: usize,
+    addresses: Addresses,
 }
 
 impl Client {
     /// Connects to one of the addresses, the first that takes a connection.
-    pub async fn connect(addresses: &[String]) -> Result<Client, CallError> {
+    pub async fn connect(addresses: &Addresses) -> Result<Client, CallError> {
         let mut failures = Vec::new();
-        for address in addresses {
+        for (number, address) in addresses.in_turn() {
             match reach(address).await {
                 Ok(socket) => {
                     let client = ThriftHiveMetastoreClientBuilder::new("hive-metastore")
@@ -86,6 +124,8 @@ impl Client {
                     return Ok(Client {
                         client,
                         address: address.clone(),
+                        number,
+                        addresses: addresses.clone(),
                     });
                 }
                 Err(error) => failures.push(format!("{address}: {error}")),
@@ -205,8 +245,12 @@ impl Client {
         &self,
         call: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, CallError> {
+        self.addresses.asked(self.number);
         match tokio::time::timeout(DEADLINE, call).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                self.addresses.answered(self.number);
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(CallError::Unreachable(format!(
                 "metastore {}: {error}",
                 self.address
@@ -344,5 +388,76 @@ fn new_table(place: &Place, columns: &[Column], partition_keys: &[String]) -> Ta
             ("created_by", "keystone"),
         ])),
         ..Table::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    fn place(addresses: Addresses) -> Place {
+        Place {
+            addresses,
+            database: "default".to_owned(),
+            table: "t".to_owned(),
+            location: "file:///t".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_turn_goes_round_the_list_and_stays_where_it_was_answered() {
+        let all = ["a", "b", "c"].map(str::to_owned);
+        let addresses = Addresses::new(all.to_vec());
+        let turn = || -> Vec<(usize, String)> {
+            let turn = addresses.in_turn();
+            turn.map(|(number, address)| (number, address.clone()))
+                .collect()
+        };
+        let owned = |turn: [(usize, &str); 3]| turn.map(|(n, address)| (n, address.to_owned()));
+        assert_eq!(turn(), owned([(0, "a"), (1, "b"), (2, "c")]));
+        addresses.asked(0);
+        assert_eq!(turn(), owned([(1, "b"), (2, "c"), (0, "a")]));
+        // Two that ask the same one skip no other.
+        addresses.asked(0);
+        addresses.asked(1);
+        addresses.answered(1);
+        assert_eq!(turn(), owned([(1, "b"), (2, "c"), (0, "a")]));
+        addresses.clone().asked(2);
+        assert_eq!(turn(), owned([(0, "a"), (1, "b"), (2, "c")]));
+    }
+
+    #[tokio::test]
+    async fn a_metastore_that_takes_connections_and_is_silent_gives_its_turn_away() {
+        // The kernel takes connections for it.
+        let (_silent, silent) = listener().await;
+        let (ill, rude) = listener().await;
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = ill.accept().await {
+                drop(connection);
+            }
+        });
+        let place = place(Addresses::new(vec![silent.clone(), rude.clone()]));
+        let connected = async || Client::connect(&place.addresses).await.unwrap();
+        let first = connected().await;
+        assert_eq!(first.address, silent);
+        // Whoever asks does not wait until the call's own deadline.
+        let asking = tokio::time::timeout(Duration::from_millis(50), first.table(&place));
+        assert!(asking.await.is_err(), "it is silent");
+        let second = connected().await;
+        assert_eq!(second.address, rude);
+        let error = second.table(&place).await.unwrap_err();
+        assert!(
+            matches!(&error, CallError::Unreachable(text) if text.contains(&rude)),
+            "{error}"
+        );
+        assert_eq!(connected().await.address, silent, "round the list");
     }
 }

@@ -2,7 +2,7 @@
 
 use keystone_config::{Default, Kind, OptionSpec, Problem, Section, Settings};
 
-use super::client::Place;
+use super::client::{Addresses, Place};
 use crate::kafka::client::without_credentials;
 
 pub const OPTIONS: &[OptionSpec] = &[
@@ -14,7 +14,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         default: Default::Absent,
         secret: false,
-        doc: "Hive Metastores in which the table and its partitions are registered; the first that can be reached is used. Absent: nothing is registered. A metastore that is down delays registration, never delivery. Kerberos is not supported.",
+        doc: "Hive Metastores in which the table and its partitions are registered; one that can't be reached or does not answer gives its turn to the next. Absent: nothing is registered. A metastore that is down delays registration, never delivery. Kerberos is not supported.",
         example: "thrift://metastore:9083",
     },
     OptionSpec {
@@ -136,7 +136,7 @@ pub fn place(settings: &Settings) -> Result<Option<Place>, Problem> {
         .text("sink.hive.location")
         .unwrap_or_else(|| settings.get("sink.parquet.location"));
     Ok(Some(Place {
-        addresses,
+        addresses: Addresses::new(addresses),
         // Hive knows lower case only.
         database: settings.get("sink.hive.database").to_lowercase(),
         table: table.to_lowercase(),

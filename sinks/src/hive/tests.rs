@@ -72,7 +72,7 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
         .unwrap()
         .port();
     let place = Place {
-        addresses: vec![format!("127.0.0.1:{port}")],
+        addresses: client::Addresses::new(vec![format!("127.0.0.1:{port}")]),
         database: "default".to_owned(),
         table: "t".to_owned(),
         location: "file:///t".to_owned(),
