@@ -2,8 +2,9 @@
 //!
 //! A task of its own creates the external table where there is none and adds a partition after its first file is published. A metastore
 //! that is down delays this and nothing else: what is pending waits (at most [`MAX_PENDING`] partitions; beyond them the location is
-//! listed again when the metastore is back), is tried again with back-off, and [`Hive::problems`] says so. So does a partition that the
-//! metastore refuses, which holds up no other ([`pending`]). All of it may be done twice and by several workers at once. Since what is
+//! listed again when the metastore is back), is tried again with back-off, and [`Hive::problems`] says so. A partition that the metastore
+//! refuses holds up no other ([`pending`]); it is no problem of the worker, which would stay unready for as long as the files are there and
+//! let no roll-out pass, but [`Hive::refusal`] tells of it, and a metric. All of it may be done twice and by several workers at once. Since what is
 //! pending dies with the process, a worker lists the location when it starts and registers the newest [`MAX_PENDING`] partitions that it
 //! finds there.
 
@@ -38,6 +39,12 @@ pub const METRICS: &[Metric] = &[
         help: "Partitions with published files that are not registered in the metastore yet. Worry when it stays above zero: queries miss their data.",
     },
     Metric {
+        name: "keystone_hive_refused_partitions",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Those of the pending partitions that the metastore refused when it was asked for each alone. They are asked for again and again. Worry when it is above zero: somebody has to see to them; /status and the log have the metastore's reason.",
+    },
+    Metric {
         name: "keystone_hive_partitions_registered_total",
         kind: MetricKind::Counter,
         labels: &[],
@@ -70,6 +77,8 @@ struct State {
     /// The table is known to exist and to fit, with these columns.
     table: Option<Vec<(String, String)>>,
     problem: Option<String>,
+    /// What the last round that came to its end was refused.
+    refusal: Option<String>,
 }
 
 impl Hive {
@@ -145,7 +154,12 @@ impl Hive {
         state.pending.is_done() && state.table.is_some()
     }
 
-    /// What is wrong, for a person.
+    /// What the metastore refuses while it takes the rest, for a person.
+    pub fn refusal(&self) -> Option<String> {
+        self.shared.lock().refusal.clone()
+    }
+
+    /// What keeps all that waits from being registered, for a person.
     pub fn problems(&self) -> Option<String> {
         let state = self.shared.lock();
         let problem = state.problem.as_ref()?;
@@ -196,6 +210,16 @@ impl From<CallError> for RoundError {
     }
 }
 
+impl RoundError {
+    fn reason(&self) -> &'static str {
+        match self {
+            RoundError::Call(error) => error.reason(),
+            RoundError::Refused(_) => "refused",
+            RoundError::Other(_) => "mismatch",
+        }
+    }
+}
+
 impl State {
     /// Answers whether the task is to be woken.
     fn publish(&mut self, partition: &str) -> bool {
@@ -204,8 +228,24 @@ impl State {
         news
     }
 
+    /// Notes why a round has failed. Answers with it where it is news.
+    fn note(&mut self, error: RoundError) -> Option<String> {
+        let (text, place) = match error {
+            RoundError::Call(error) => (error.to_string(), &mut self.problem),
+            RoundError::Other(text) => (text, &mut self.problem),
+            RoundError::Refused(text) => {
+                // It came to its end: the metastore is there, and the table fits.
+                self.problem = None;
+                (text, &mut self.refusal)
+            }
+        };
+        let before = place.replace(text.clone());
+        (before.as_ref() != Some(&text)).then_some(text)
+    }
+
     fn report(&self) {
         metrics::gauge!("keystone_hive_pending_partitions").set(self.pending.len() as f64);
+        metrics::gauge!("keystone_hive_refused_partitions").set(self.pending.refused() as f64);
     }
 }
 
@@ -223,15 +263,10 @@ impl Shared {
                     self.wake.notified().await;
                 }
                 Err(error) => {
-                    let (reason, text) = match error {
-                        RoundError::Call(error) => (error.reason(), error.to_string()),
-                        RoundError::Refused(text) => ("refused", text),
-                        RoundError::Other(text) => ("mismatch", text),
-                    };
+                    let reason = error.reason();
                     metrics::counter!("keystone_hive_errors_total", "reason" => reason)
                         .increment(1);
-                    let news = self.lock().problem.replace(text.clone()).as_ref() != Some(&text);
-                    if news {
+                    if let Some(text) = self.lock().note(error) {
                         tracing::warn!(problem = %text, "partitions can't be registered; trying again");
                     }
                     tokio::time::sleep(pause).await;
@@ -255,10 +290,11 @@ impl Shared {
             }
         }
         let mut state = self.lock();
+        state.report();
         match state.pending.refusal() {
             Some(refusal) => Err(RoundError::Refused(refusal)),
             None => {
-                state.problem = None;
+                (state.problem, state.refusal) = (None, None);
                 Ok(())
             }
         }

@@ -85,6 +85,11 @@ impl Pending {
         self.waiting.len() + self.refused.len() + self.aside.len()
     }
 
+    /// Those that the metastore refused when it was asked last.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.len() + self.aside.len()
+    }
+
     /// Whether all is registered that was published.
     pub(super) fn is_done(&self) -> bool {
         self.len() == 0 && !self.list

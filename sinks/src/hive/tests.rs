@@ -103,6 +103,32 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
     assert!(!hive.idle());
 }
 
+/// A worker that is unready for it would let no roll-out pass, and the fix with it.
+#[test]
+fn a_refused_partition_is_no_problem_but_a_metastore_that_is_away_is_one() {
+    let mut state = State::default();
+    let away = || RoundError::Call(CallError::Unreachable("away".to_owned()));
+    let refused = || RoundError::Refused("no".to_owned());
+    assert_eq!(state.note(away()).as_deref(), Some("away"));
+    assert_eq!(state.note(away()), None, "told once");
+    assert_eq!(state.note(refused()).as_deref(), Some("no"));
+    assert_eq!(
+        (&state.problem, state.refusal.as_deref()),
+        (&None, Some("no"))
+    );
+    assert_eq!(state.note(refused()), None, "told once");
+    // A table that can't be used is a problem, though the metastore answers.
+    let denied = CallError::Refused("get_table: denied".to_owned());
+    for error in [
+        RoundError::Call(denied),
+        RoundError::Other("does not fit".to_owned()),
+    ] {
+        assert!(state.note(error).is_some());
+        assert!(state.problem.is_some());
+    }
+    assert_eq!(state.refusal.as_deref(), Some("no"), "it is refused still");
+}
+
 /// Partitions whose names begin so, numbered.
 fn names(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers
@@ -164,7 +190,7 @@ fn a_refused_partition_holds_up_no_other_and_is_tried_after_them() {
     // The greatest is in the first chunk of a round.
     let bad = |partition: &str| partition == "dt=000249" || partition == "dt=000003";
     assert_eq!(play(&mut pending, &bad, &[]).0, 3 + 100 + 50);
-    assert_eq!(pending.len(), 2);
+    assert_eq!((pending.len(), pending.refused()), (2, 2));
     let refusal = pending.refusal().unwrap();
     assert!(
         refusal.contains("partition dt=000249 was refused, and 1 more (no)"),
@@ -182,7 +208,7 @@ fn a_refused_partition_holds_up_no_other_and_is_tried_after_them() {
     // The metastore takes them now, and the problem is gone.
     play(&mut pending, &|_| false, &[]);
     assert!(pending.is_done());
-    assert_eq!(pending.refusal(), None);
+    assert_eq!((pending.refused(), pending.refusal()), (0, None));
     assert!(!pending.publish("dt=000249"), "it is registered");
 }
 

@@ -137,6 +137,8 @@ impl Sink for ParquetSink {
             state
                 .facts
                 .push(("metastore_pending_partitions", hive.pending().to_string()));
+            let refusal = hive.refusal().map(|text| ("metastore_refuses", text));
+            state.facts.extend(refusal);
         }
         state
     }
