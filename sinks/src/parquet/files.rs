@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,12 @@ const MIN_ROW_GROUP_BYTES: usize = 64 << 10;
 
 /// Files that a flush publishes at the same time: each takes a few requests to a bucket.
 const PUBLISHING: usize = 8;
+
+/// Hidden files that are dropped at the same time: each takes one short request to a bucket.
+const DROPPING: usize = 16;
+
+/// How long it may take to drop any number of them. A bucket that is away answers to none, and a rewind waits for this.
+const DROP_ALL: Duration = Duration::from_secs(20);
 
 /// When a file ends, and how it is written.
 #[derive(Debug, Clone)]
@@ -388,15 +395,74 @@ impl Files {
         }
     }
 
-    /// Drops everything held and removes the hidden files.
+    /// Drops everything held and removes the hidden files, as far as there is time.
     pub(super) async fn abandon(&mut self) {
         self.held.clear();
         self.durable.clear();
-        for file in std::mem::take(&mut self.closed) {
-            file.discard(&self.store).await;
-        }
         self.waiting_since = None;
+        let closed = std::mem::take(&mut self.closed);
         let open = std::mem::take(&mut self.open);
-        futures::future::join_all(open.into_values().map(OpenFile::abandon)).await;
+        let discards = closed.iter().map(|file| file.discard(&self.store).boxed());
+        let abandons = open.into_values().map(|file| file.abandon().boxed());
+        drop_all(discards.chain(abandons).collect()).await;
+    }
+}
+
+/// Drops hidden files, some at a time. What there is no time for stays hidden.
+pub(super) async fn drop_all(files: Vec<BoxFuture<'_, ()>>) {
+    let left = drop_within(DROP_ALL, files).await;
+    if left > 0 {
+        tracing::warn!(
+            left,
+            "hidden files could not be removed within {} s; a later sweep does it, or a lifecycle rule of the bucket",
+            DROP_ALL.as_secs()
+        );
+    }
+}
+
+/// Answers with the number of those that are left.
+async fn drop_within(limit: Duration, files: Vec<BoxFuture<'_, ()>>) -> usize {
+    let mut left = files.len();
+    let dropping = stream::iter(files)
+        .buffer_unordered(DROPPING)
+        .for_each(|()| {
+            left -= 1;
+            std::future::ready(())
+        });
+    let _in_time = tokio::time::timeout(limit, dropping).await;
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_dropped_some_at_a_time_and_all_of_them() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let files = (0..100).map(|_| {
+            async {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+            }
+            .boxed()
+        });
+        assert_eq!(drop_within(DROP_ALL, files.collect()).await, 0);
+        assert_eq!(most.into_inner(), DROPPING);
+    }
+
+    #[tokio::test]
+    async fn files_of_a_bucket_that_never_answers_hold_nobody_up() {
+        let files = (0..1_000).map(|number| match number % 10 {
+            0 => std::future::ready(()).boxed(),
+            _ => std::future::pending().boxed(),
+        });
+        let begun = Instant::now();
+        let left = drop_within(Duration::from_millis(100), files.collect()).await;
+        assert!((900..1_000).contains(&left), "{left}");
+        assert!(begun.elapsed() < DROP_ALL);
     }
 }

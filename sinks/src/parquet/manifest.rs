@@ -13,10 +13,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::future::FutureExt as _;
 use futures::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::files::Why;
+use super::files::{self, Why};
 use super::store::{Parts, Publication, Store, StoreError};
 use super::sweep::{self, Suspect};
 use crate::{Prepared, Source};
@@ -272,9 +273,9 @@ impl Manifests {
 
     /// Removes hidden files, then their manifest: a crash in between leaves the list of what is left.
     pub(super) async fn discard(&self, stem: &str) -> Result<(), StoreError> {
-        for file in self.read(stem).await?.unwrap_or_default() {
-            file.discard(&self.store).await;
-        }
+        let files = self.read(stem).await?.unwrap_or_default();
+        let discards = files.iter().map(|file| file.discard(&self.store).boxed());
+        files::drop_all(discards.collect()).await;
         self.remove(stem).await
     }
 
