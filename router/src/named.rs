@@ -22,7 +22,7 @@ use keystone_sinks::kafka::client::is_refusal;
 use keystone_sinks::{BoxFuture, Cause, Sink, SinkError, Source};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{OwnedRwLockWriteGuard, watch};
 use tracing::{debug, info};
 
 use crate::backoff::{Backoff, jitter};
@@ -41,6 +41,10 @@ const STRAGGLER: Duration = Duration::from_secs(5);
 const SWEEP_AT_MOST: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts: a drain may be waiting.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// How long a rewind waits for a call of the sink, which may wait out an outage of its storage. While it waits, nothing is polled.
+const REWIND_WAITS: Duration = Duration::from_secs(30);
+/// How often a call that takes long looks whether anybody waits for it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The metadata of a commit that names what is to be published.
 pub fn metadata(name: &str) -> String {
@@ -117,6 +121,18 @@ impl NamedCommits {
 
     pub fn is_unfinished(&self) -> bool {
         lock(&self.unfinished).is_some()
+    }
+
+    /// What comes of a call of the sink, for as long as somebody wants to know. One that is cut off has done nothing, or what the next attempt
+    /// or the next worker finds.
+    async fn call<T>(&self, at: Committing<'_>, call: impl Future<Output = T>) -> Option<T> {
+        let epoch = at.shared.epoch.subscribe();
+        let done = while_wanted(epoch, REWIND_WAITS, || at.shared.loop_ended(), call).await;
+        if done.is_none() {
+            debug!("a call of the sink is cut off: a rewind waits for it, or the worker ends");
+            self.wait();
+        }
+        done
     }
 
     /// Remembers what the commit of a partition just assigned names.
@@ -224,8 +240,8 @@ impl NamedCommits {
                 partitions: chosen.offsets.iter().map(partition_of).collect(),
             };
             at.pulse.turn();
-            match at.sink.prepare(&source).await {
-                Ok(name) => {
+            match self.call(at, at.sink.prepare(&source)).await {
+                Some(Ok(name)) => {
                     *lock(&self.unfinished) = Some(Begun {
                         name,
                         chosen: Arc::new(chosen),
@@ -234,12 +250,13 @@ impl NamedCommits {
                     });
                     true
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     at.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
                     take_durable(at.shared, Err(error));
                     self.wait();
                     false
                 }
+                None => false, // What the sink holds is dropped next.
             }
         })
     }
@@ -314,20 +331,23 @@ impl NamedCommits {
             }
         }
         at.shared.all_is_well("commit");
-        match at.runtime.block_on(at.sink.is_prepared(name)) {
-            Ok(true) => self.drop_prepared(at, name),
+        let asked = self.call(at, at.sink.is_prepared(name));
+        match at.runtime.block_on(asked) {
+            Some(Ok(true)) => self.drop_prepared(at, name),
             // Who else would have published it?
-            Ok(false) => Step::On(Stage::Committed),
-            Err(error) => {
+            Some(Ok(false)) => Step::On(Stage::Committed),
+            Some(Err(error)) => {
                 take_durable(at.shared, Err(error));
                 Step::Later
             }
+            None => Step::Later,
         }
     }
 
     /// Kafka has not committed it, and never will.
     fn drop_prepared(&self, at: Committing<'_>, name: &str) -> Step {
-        at.runtime.block_on(at.sink.discard(name));
+        // What is cut off stays hidden, for a sweep.
+        let _discarded = at.runtime.block_on(self.call(at, at.sink.discard(name)));
         // Before anything else can be committed.
         at.shared.abandon_held();
         at.shared.request_rewind(Cause {
@@ -356,14 +376,15 @@ impl NamedCommits {
     /// Answers whether it is published.
     fn publish(&self, at: Committing<'_>, name: &str) -> bool {
         at.pulse.turn();
-        match at.runtime.block_on(at.sink.publish(name)) {
-            Ok(()) => {
+        match at.runtime.block_on(self.call(at, at.sink.publish(name))) {
+            Some(Ok(())) => {
                 at.shared.all_is_well("publish");
                 lock(&self.pause).backoff.reset();
                 return true;
             }
-            Err(SinkError::Fatal(reason)) => at.shared.fail(reason),
-            Err(error) => {
+            None => return false,
+            Some(Err(SinkError::Fatal(reason))) => at.shared.fail(reason),
+            Some(Err(error)) => {
                 let reason = match &error {
                     SinkError::Retry(cause) | SinkError::Rewind(cause) => cause.reason,
                     _ => "publish",
@@ -409,6 +430,29 @@ impl NamedCommits {
         let mut pause = lock(&self.pause);
         let next = pause.backoff.next(jitter(), None);
         pause.until = Some(Instant::now() + next);
+    }
+}
+
+/// What comes of a call; `None` where it took until the worker ended, or for so long after a rewind had begun (the epoch tells).
+async fn while_wanted<T>(
+    epoch: watch::Receiver<u64>,
+    rewind_waits: Duration,
+    has_ended: impl Fn() -> bool,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let unwanted = async {
+        let mut rewinding: Option<Instant> = None;
+        while !has_ended() && rewinding.is_none_or(|since| since.elapsed() < rewind_waits) {
+            if epoch.has_changed().unwrap_or(true) {
+                rewinding.get_or_insert_with(Instant::now);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = call => Some(done),
+        () = unwanted => None,
     }
 }
 
@@ -503,6 +547,39 @@ fn is_settled(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The storage is away for long, and the sink waits it out.
+    #[tokio::test]
+    async fn a_call_that_takes_long_holds_up_neither_a_rewind_nor_the_end() {
+        use std::future::{pending, ready};
+        let (epoch, _) = watch::channel(0_u64);
+        let ever = Duration::from_secs(3_600);
+        let running = || false;
+        let limit = |time| Duration::from_millis(time);
+        // What is done at once counts, whatever else is the case.
+        let done = while_wanted(epoch.subscribe(), Duration::ZERO, || true, ready(1)).await;
+        assert_eq!(done, Some(1));
+        let ended = while_wanted(epoch.subscribe(), ever, || true, pending::<()>()).await;
+        assert_eq!(ended, None);
+        // A rewind of the past is not waiting.
+        epoch.send_modify(|epoch| *epoch += 1);
+        let call = while_wanted(epoch.subscribe(), Duration::ZERO, running, pending::<()>());
+        assert!(tokio::time::timeout(limit(300), call).await.is_err());
+        let call = while_wanted(epoch.subscribe(), limit(200), running, pending::<()>());
+        epoch.send_modify(|epoch| *epoch += 1);
+        let begun = Instant::now();
+        assert_eq!(call.await, None);
+        assert!(begun.elapsed() >= limit(200));
+        // It is done while the rewind waits.
+        let call = while_wanted(
+            epoch.subscribe(),
+            ever,
+            running,
+            tokio::time::sleep(limit(250)),
+        );
+        epoch.send_modify(|epoch| *epoch += 1);
+        assert_eq!(call.await, Some(()));
+    }
 
     #[test]
     fn a_name_comes_back_out_of_the_metadata() {

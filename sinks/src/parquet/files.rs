@@ -5,11 +5,12 @@
 //! match the batches: the owner abandons everything and the worker reads it again.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::future::{BoxFuture, FutureExt as _};
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::encoder::Codec;
@@ -286,14 +287,25 @@ impl Files {
         why: Why,
         due: impl Fn(&OpenFile) -> bool,
     ) -> Result<(), StoreError> {
+        // Those under way come to their end, so that no file is published that counts as unpublished. But none is begun after a failure: in
+        // an outage of the bucket each would take as long again.
+        let failed = &AtomicBool::new(false);
         let publishing: Vec<_> = self
             .open
             .values_mut()
             .filter(|file| due(file))
-            .map(|file| async { (file.partition.clone(), file.publish().await) })
+            .map(|file| async move {
+                if failed.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let outcome = file.publish().await;
+                failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                Some((file.partition.clone(), outcome))
+            })
             .collect();
         let outcomes: Vec<(String, Result<u64, StoreError>)> = stream::iter(publishing)
             .buffer_unordered(PUBLISHING)
+            .filter_map(std::future::ready)
             .collect()
             .await;
         let mut first_error = Ok(());
@@ -320,12 +332,13 @@ impl Files {
                 file.close(why).await
             })
             .collect();
-        let outcomes: Vec<_> = stream::iter(closing)
+        // After a failure everything is abandoned: the others need not come to their end.
+        let closed: Vec<Closed> = stream::iter(closing)
             .buffer_unordered(PUBLISHING)
-            .collect()
-            .await;
-        for closed in outcomes {
-            self.put_aside(closed?);
+            .try_collect()
+            .await?;
+        for closed in closed {
+            self.put_aside(closed);
         }
         Ok(&self.closed)
     }
@@ -435,7 +448,7 @@ async fn drop_within(limit: Duration, files: Vec<BoxFuture<'_, ()>>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 

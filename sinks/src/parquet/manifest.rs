@@ -11,10 +11,12 @@
 //! may be repeated, by several workers at once.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::future::FutureExt as _;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Why};
@@ -33,6 +35,8 @@ const MOST_UPLOADS: usize = 1_000;
 const EMPTY_BYTES: u64 = 100;
 /// Files that are published at the same time.
 const PUBLISHING: usize = 8;
+/// How long the other files have after one could not be published: time for those that can be, and not the bucket's outage for each again.
+const OTHERS: Duration = Duration::from_secs(10);
 
 /// A complete file, durable and hidden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,12 +260,7 @@ impl Manifests {
                 .publish_closed(&file.partition, &file.name, upload);
             done.await.map(|publication| (file, publication))
         });
-        let outcomes: Vec<_> = stream::iter(publishing)
-            .buffer_unordered(PUBLISHING)
-            .collect()
-            .await;
-        let published: Vec<(Closed, Publication)> =
-            outcomes.into_iter().collect::<Result<_, _>>()?;
+        let published = all_soon(stream::iter(publishing).buffer_unordered(PUBLISHING)).await?;
         let partitions: BTreeSet<&str> =
             published.iter().map(|(file, _)| &*file.partition).collect();
         for partition in partitions {
@@ -293,6 +292,25 @@ impl Manifests {
         let empty = serde_json::to_vec(&empty).map_err(|error| unreadable(stem, error))?;
         self.store.write_whole(&self.directory, &name, empty).await
     }
+}
+
+/// All outcomes, or the first failure; after that only for so long more.
+async fn all_soon<T>(
+    outcomes: impl Stream<Item = Result<T, StoreError>>,
+) -> Result<Vec<T>, StoreError> {
+    let mut outcomes = pin!(outcomes);
+    let mut done = Vec::new();
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(outcome) => done.push(outcome),
+            Err(error) => {
+                let others = outcomes.for_each(|_| std::future::ready(()));
+                let _in_time = tokio::time::timeout(OTHERS, others).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(done)
 }
 
 fn file_name(stem: &str) -> String {

@@ -56,7 +56,7 @@ use sweep::Alive;
 /// Pieces of work on files that were done, and requests to a bucket that came to an end: see [`Sink::steps`]. As with the metrics, it
 /// does not matter for which sink of the process.
 static STEPS: AtomicU64 = AtomicU64::new(0);
-/// A request to the bucket or the metastore, with the pause before it.
+/// A request to the bucket or the metastore, with the pause before it. (A request to a bucket is tried again and again: each attempt counts.)
 const LONGEST_STEP: Duration = Duration::from_secs(70);
 
 /// Builds the sink from `sink.parquet.*` and `sink.hive.*`.

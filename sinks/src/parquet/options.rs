@@ -19,6 +19,18 @@ use crate::Context;
 use crate::kafka::client::without_credentials;
 use crate::metric::{Metric, MetricKind};
 
+/// How long one attempt of a request may take.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// The longest pause between two attempts. An attempt and a pause are within [`LONGEST_STEP`](super::LONGEST_STEP).
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long a request is tried again. A failure for good has all that is unpublished read and written once more, so a bucket that throttles or
+/// restarts is waited out here; and longer than an attempt, so that one that hangs is tried again, too. Nobody else waits for so long (138 s
+/// with the last attempt, and a call of the sink may be many requests): a rewind and the end of the worker cut the call off, a drain goes on
+/// without it.
+const PATIENCE: Duration = Duration::from_secs(75);
+/// The same where a failure costs nothing, and is the answer that somebody waits for.
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
+
 /// Where credentials belong.
 const KEY_ID: &str = "sink.parquet.s3.access.key.id";
 const SECRET_KEY: &str = "sink.parquet.s3.secret.access.key";
@@ -238,6 +250,12 @@ pub const METRICS: &[Metric] = &[
         help: "Memory held by files being written.",
     },
     Metric {
+        name: "keystone_parquet_failed_requests_total",
+        kind: MetricKind::Counter,
+        labels: &["reason"],
+        help: "Attempts of requests to a bucket that failed and may pass, by reason: http_429, http_5xx, timeout or unreachable. A request is tried again for 75 s, and delivery waits; only what lasts longer is a retry of the sink.",
+    },
+    Metric {
         name: "keystone_parquet_swept_files_total",
         kind: MetricKind::Counter,
         labels: &[],
@@ -287,7 +305,21 @@ fn client_options() -> ClientOptions {
     ClientOptions::new()
         .with_allow_http(true)
         .with_connect_timeout(Duration::from_secs(5))
-        .with_timeout(Duration::from_secs(60))
+        .with_timeout(ATTEMPT)
+}
+
+/// The time decides, not the number of attempts. `object_store` takes each pause between the first one and `base` times the one before: below
+/// e they would stay as short as they begin.
+fn retries(patience: Duration) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: LONGEST_PAUSE,
+            base: 4.0,
+        },
+        max_retries: 10_000,
+        retry_timeout: patience,
+    }
 }
 
 /// Where the files go.
@@ -315,16 +347,7 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
         })
         .with_bucket_name(bucket)
         .with_http_connector(Steps)
-        .with_client_options(client_options())
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(5),
-                base: 2.0,
-            },
-            max_retries: 5,
-            retry_timeout: Duration::from_secs(60),
-        });
+        .with_client_options(client_options());
     let path_style = match settings.text("sink.parquet.s3.path.style") {
         Some(_) => settings.flag("sink.parquet.s3.path.style"),
         None => endpoint.is_some(),
@@ -355,11 +378,16 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     // As `object_store` has it.
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-    let store = Arc::new(builder.build().map_err(cant_be_made)?);
+    let patient = |patience| {
+        let builder = builder.clone().with_retry(retries(patience));
+        builder.build().map(Arc::new).map_err(cant_be_made)
+    };
+    let store = patient(PATIENCE)?;
     let client = Steps.connect(&client_options()).map_err(cant_be_made)?;
     Ok(Store::S3 {
         uploads: Uploads::new(store.clone(), client, region),
         store,
+        impatient: patient(SHORT_PATIENCE)?,
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
     })
@@ -431,7 +459,22 @@ fn safe(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_endpoint, check_location};
+    use super::*;
+    use crate::parquet::LONGEST_STEP;
+
+    #[test]
+    fn a_blip_of_tens_of_seconds_is_waited_out_step_by_step() {
+        assert!(ATTEMPT + LONGEST_PAUSE < LONGEST_STEP);
+        let RetryConfig {
+            backoff,
+            max_retries,
+            retry_timeout,
+        } = retries(PATIENCE);
+        assert!(retry_timeout > ATTEMPT);
+        // Where every pause were the shortest, the time would still decide.
+        assert!(backoff.init_backoff * max_retries as u32 > 10 * retry_timeout);
+        assert!(backoff.base > std::f64::consts::E);
+    }
 
     #[test]
     fn credentials_in_addresses_are_refused_and_not_repeated() {

@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use http::StatusCode;
 use object_store::aws::AmazonS3;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
@@ -22,7 +24,7 @@ const ABORT: Duration = Duration::from_secs(5);
 /// S3 wants parts of at least 5 MiB; all but the last are of this size.
 const PART: usize = 5 << 20;
 
-/// Counts requests that came to an end, each attempt for itself.
+/// Counts requests that came to an end, each attempt for itself, and those that failed.
 #[derive(Debug)]
 pub struct Steps;
 
@@ -47,8 +49,23 @@ impl HttpService for Counted {
         Box::pin(async move {
             let response = self.0.execute(request).await;
             STEPS.fetch_add(1, Ordering::Relaxed);
+            if let Some(reason) = failure(&response) {
+                metrics::counter!("keystone_parquet_failed_requests_total", "reason" => reason)
+                    .increment(1);
+            }
             response
         })
+    }
+}
+
+/// Why a request failed in a way that may pass.
+fn failure(response: &Result<HttpResponse, HttpError>) -> Option<&'static str> {
+    match response {
+        Ok(response) if response.status().is_server_error() => Some("http_5xx"),
+        Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Some("http_429"),
+        Ok(_) => None,
+        Err(error) if error.kind() == HttpErrorKind::Timeout => Some("timeout"),
+        Err(_) => Some("unreachable"),
     }
 }
 
@@ -122,9 +139,12 @@ impl S3Upload {
             return put(&self.store, &self.path, rest).await;
         }
         let parts = self.close().await?;
-        complete(&self.store, &self.path, &parts)
-            .await
-            .map_err(|error| s3_error("completing", &self.path, error))?;
+        match complete(&self.store, &self.path, &parts).await {
+            Ok(()) => {}
+            // An earlier attempt has come through, and its answer has not. Names are unique: it is this upload that made the object.
+            Err(Error::NotFound { .. }) if self.store.head(&self.path).await.is_ok() => {}
+            Err(error) => return Err(s3_error("completing", &self.path, error)),
+        }
         self.begun = None;
         Ok(())
     }
@@ -166,15 +186,17 @@ async fn complete(store: &AmazonS3, path: &ObjectPath, parts: &Parts) -> object_
     done.await.map(drop)
 }
 
-/// Completes an upload that was closed. Whether another worker does the same at this moment does not matter.
+/// Completes an upload that was closed. Whether another worker does the same at this moment does not matter. Where it can't be completed,
+/// `impatient` looks for the object: a bucket that is away has been waited for.
 pub async fn publish_closed(
     store: &AmazonS3,
+    impatient: &AmazonS3,
     path: &ObjectPath,
     parts: &Parts,
 ) -> Result<Publication, StoreError> {
     match complete(store, path, parts).await {
         Ok(()) => Ok(Publication::Now),
-        Err(error) => match store.head(path).await {
+        Err(error) => match impatient.head(path).await {
             // Names are unique: it is this upload that made the object.
             Ok(_) => Ok(Publication::Before),
             // Both are sure: there is no such upload, and no such object.

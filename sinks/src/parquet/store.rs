@@ -34,6 +34,8 @@ pub enum Store {
     },
     S3 {
         store: Arc<AmazonS3>,
+        /// The same, where it may fail soon: nothing is lost by that.
+        impatient: Arc<AmazonS3>,
         bucket: String,
         /// Without slashes at its ends; empty for the whole bucket.
         prefix: String,
@@ -115,7 +117,9 @@ impl Store {
     pub async fn check(&self, probe: &str) -> Result<(), StoreError> {
         match self {
             Store::Local { root } => local::check(root, probe),
-            Store::S3 { store, .. } => {
+            Store::S3 {
+                impatient: store, ..
+            } => {
                 // Begun and aborted: asks for the right to write and leaves nothing.
                 let path = self.object(&["", probe])?;
                 let id = store
@@ -140,8 +144,14 @@ impl Store {
             (Store::Local { root }, _) => {
                 super::blocking(|| local::publish_closed(root, partition, name))
             }
-            (Store::S3 { store, .. }, Some(parts)) => {
-                s3::publish_closed(store, &self.object(&[partition, name])?, parts).await
+            (
+                Store::S3 {
+                    store, impatient, ..
+                },
+                Some(parts),
+            ) => {
+                let path = self.object(&[partition, name])?;
+                s3::publish_closed(store, impatient, &path, parts).await
             }
             (Store::S3 { .. }, None) => Ok(Publication::Gone),
         }
@@ -235,13 +245,16 @@ impl Store {
         })
     }
 
-    /// Removes a small file; one that is not there is no error.
+    /// Removes a small file; one that is not there is no error. Fails soon: some servers know no `DeleteObjects`, and their 501 looks like a
+    /// failure that passes.
     pub async fn remove(&self, directory: &str, name: &str) -> Result<(), StoreError> {
         match self {
             Store::Local { root } => {
                 super::blocking(|| local::remove(&root.join(directory).join(name)))
             }
-            Store::S3 { store, .. } => s3::remove(store, &self.object(&[directory, name])?).await,
+            Store::S3 { impatient, .. } => {
+                s3::remove(impatient, &self.object(&[directory, name])?).await
+            }
         }
     }
 

@@ -42,6 +42,7 @@ const COMMON: Section = Section {
 
 use keystone_config::Section;
 
+mod bucket;
 mod two_phase;
 
 fn settings(sets: &[&str]) -> Settings {

@@ -133,6 +133,7 @@ async fn bucket(can_list: bool) -> Store {
             client.unwrap(),
             "us-east-1".to_owned(),
         ),
+        impatient: store.clone(),
         store,
         bucket: "b".to_owned(),
         prefix: "table".to_owned(),

@@ -1,0 +1,127 @@
+//! A sink and a bucket that answers as a test says.
+
+use std::io;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// Answers each request, given its first line, with a status; counts them.
+struct Bucket {
+    endpoint: String,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Bucket {
+    async fn start(status: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> Bucket {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (status, requests) = (Arc::new(status), Arc::new(AtomicUsize::new(0)));
+        let counter = requests.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let (status, counter) = (status.clone(), counter.clone());
+                tokio::spawn(async move {
+                    let answer = |line: &str| {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        status(line)
+                    };
+                    let _closed = serve(connection, answer).await;
+                });
+            }
+        });
+        Bucket { endpoint, requests }
+    }
+
+    fn sink(&self, sets: &[&str]) -> Box<dyn Sink> {
+        let endpoint = format!("sink.parquet.s3.endpoint={}", self.endpoint);
+        let mut all = vec![
+            "sink.parquet.location=s3://lake/plays",
+            "sink.parquet.s3.access.key.id=id",
+            "sink.parquet.s3.secret.access.key=secret",
+            &endpoint,
+            SCHEMA,
+            BY_DAY,
+        ];
+        all.extend_from_slice(sets);
+        build(&settings(&all), &context()).unwrap()
+    }
+}
+
+/// One request, after which the connection is closed.
+async fn serve(connection: TcpStream, answer: impl Fn(&str) -> &'static str) -> io::Result<()> {
+    let mut reader = BufReader::new(connection);
+    let mut request = String::new();
+    reader.read_line(&mut request).await?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).await?;
+        match line.trim().to_ascii_lowercase().split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse().unwrap(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).await?;
+    let status = answer(&request);
+    let answer = format!(
+        "HTTP/1.1 {status}\r\netag: \"e\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    reader.into_inner().write_all(answer.as_bytes()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_throttles_for_seconds_costs_no_rewind() {
+    let begun = OnceLock::new();
+    let bucket = Bucket::start(move |_| {
+        let begun: &Instant = begun.get_or_init(Instant::now);
+        match begun.elapsed() < Duration::from_secs(4) {
+            true => "503 Slow Down",
+            false => "200 OK",
+        }
+    })
+    .await;
+    let sink = bucket.sink(&["sink.parquet.publish=direct"]);
+    sink.deliver(&batch(1, [(1, 1)])).await.unwrap();
+    assert_eq!(sink.flush().await.unwrap(), [BatchId::new(1)]);
+    // Pauses grow: a bucket that throttles is not asked at full speed.
+    let requests = bucket.requests.load(Ordering::Relaxed);
+    assert!((4..30).contains(&requests), "{requests}");
+}
+
+/// A person or the start of the worker waits for the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_a_bucket_that_is_ill_says_so_soon() {
+    let bucket = Bucket::start(|_| "500 Internal Server Error").await;
+    let sink = bucket.sink(&[]);
+    let checked = tokio::time::timeout(Duration::from_secs(10), sink.check());
+    let problem = checked.await.expect("an answer in time").unwrap_err();
+    assert!(
+        problem.contains("sink.parquet.location can't be written") && problem.contains("500"),
+        "{problem}"
+    );
+}
+
+/// In an outage each request takes as long as the client's patience, and a rewind or a drain waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_file_that_failed_no_other_is_tried() {
+    for publish in ["direct", "two-phase"] {
+        let bucket = Bucket::start(|_| "403 Forbidden").await;
+        let sink = bucket.sink(&[&format!("sink.parquet.publish={publish}")]);
+        let rows = (1..=30).map(|day| (i64::from(day), day));
+        sink.deliver(&batch(1, rows)).await.unwrap();
+        let failed = match publish {
+            "direct" => sink.flush().await.map(drop),
+            _ => sink.prepare(&Source::default()).await.map(drop),
+        };
+        let Err(SinkError::Rewind(cause)) = failed else {
+            panic!("{failed:?}")
+        };
+        assert_eq!(cause.reason, "s3_denied");
+        let requests = bucket.requests.load(Ordering::Relaxed);
+        assert!((1..=8).contains(&requests), "{publish}: {requests} of 30");
+    }
+}
