@@ -136,7 +136,7 @@ impl Elasticsearch {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let health = Mutex::new(Health {
-            nodes: Nodes::new(setup.nodes.len()),
+            nodes: Nodes::new(setup.nodes.len(), setup.timeout),
             failures: vec![None; setup.nodes.len()],
             problem: None,
             last: None,

@@ -6,26 +6,31 @@ use std::time::{Duration, Instant};
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
-/// Takes the nodes in turn and leaves out those that failed lately. With every node failed, the one whose rest ends first is taken:
-/// a request is never refused here.
+/// Takes the nodes in turn and leaves out those that failed lately. One whose rest is over gets a single request, and no other until it
+/// answers: a machine that is gone swallows requests without a word, and each of them waits for its whole time-out. With every node failed,
+/// the one whose rest ends first is taken: a request is never refused here.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     states: Vec<State>,
     next: usize,
+    longest: Duration,
 }
 
 #[derive(Debug, Clone, Default)]
 struct State {
+    /// In a row.
     failures: u32,
+    /// Where it failed last.
     rests_until: Option<Instant>,
 }
 
 impl Nodes {
-    /// `count` is at least one.
-    pub(crate) fn new(count: usize) -> Nodes {
+    /// `count` is at least one; `longest` is how long a request may take.
+    pub(crate) fn new(count: usize, longest: Duration) -> Nodes {
         Nodes {
             states: vec![State::default(); count],
             next: 0,
+            longest,
         }
     }
 
@@ -40,6 +45,11 @@ impl Nodes {
         // The first of equal ones, so the turn holds among those that are well.
         let node = turn.min_by_key(rests).unwrap_or_default();
         self.next = (node + 1) % count;
+        let state = &mut self.states[node];
+        if state.failures > 0 {
+            // By time, not by a count of requests under way: one that is dropped comes to no end.
+            state.rests_until = Some(now + self.longest);
+        }
         node
     }
 
@@ -62,10 +72,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LONGEST: Duration = Duration::from_secs(30);
+
     #[test]
     fn nodes_take_turns_and_a_failed_one_rests() {
         let now = Instant::now();
-        let mut nodes = Nodes::new(3);
+        let mut nodes = Nodes::new(3, LONGEST);
         let picks: Vec<usize> = (0..6).map(|_| nodes.pick(now)).collect();
         assert_eq!(picks, [0, 1, 2, 0, 1, 2]);
 
@@ -73,8 +85,8 @@ mod tests {
         let picks: Vec<usize> = (0..4).map(|_| nodes.pick(now)).collect();
         assert_eq!(picks, [0, 2, 0, 2]);
         let later = now + FIRST_REST;
-        let picks: Vec<usize> = (0..3).map(|_| nodes.pick(later)).collect();
-        assert_eq!(picks, [0, 1, 2]);
+        let picks: Vec<usize> = (0..6).map(|_| nodes.pick(later)).collect();
+        assert_eq!(picks, [0, 1, 2, 0, 2, 0]);
 
         nodes.failed(1, later);
         let too_early = later + FIRST_REST;
@@ -84,16 +96,95 @@ mod tests {
     }
 
     #[test]
+    fn a_dropped_request_does_not_keep_a_node_out() {
+        let now = Instant::now();
+        let mut nodes = Nodes::new(2, LONGEST);
+        nodes.failed(0, now);
+        let asked = now + FIRST_REST;
+        assert_eq!([nodes.pick(asked), nodes.pick(asked)], [0, 1]);
+        // Nothing was heard of it.
+        let before = asked + LONGEST - Duration::from_millis(1);
+        assert_eq!([nodes.pick(before), nodes.pick(before)], [1, 1]);
+        let after = asked + LONGEST;
+        assert_eq!([nodes.pick(after), nodes.pick(after)], [0, 1]);
+    }
+
+    #[test]
+    fn requests_are_spread_where_every_node_failed() {
+        let now = Instant::now();
+        let mut nodes = Nodes::new(3, LONGEST);
+        (0..3).for_each(|node| nodes.failed(node, now));
+        let picks: Vec<usize> = (0..6).map(|_| nodes.pick(now)).collect();
+        assert_eq!(picks, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
     fn a_single_node_is_always_taken() {
         let now = Instant::now();
-        let mut nodes = Nodes::new(1);
+        let mut nodes = Nodes::new(1, LONGEST);
         for _ in 0..100 {
             nodes.failed(0, now);
             assert_eq!(nodes.pick(now), 0);
         }
     }
 
+    /// What may happen between two moments.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pick,
+        Well(usize),
+        Failed(usize),
+        Wait(Duration),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Pick),
+            1 => (0..9_usize).prop_map(Step::Well),
+            2 => (0..9_usize).prop_map(Step::Failed),
+            2 => (0..40_000_u64).prop_map(|millis| Step::Wait(Duration::from_millis(millis))),
+        ]
+    }
+
     proptest! {
+        /// While another node is well, a failed one gets nothing while it rests, then one request in the time that a request may take,
+        /// whatever becomes of that. A node that is well gets its turn at once.
+        #[test]
+        fn a_failed_node_is_asked_once_at_a_time(
+            count in 1..5_usize,
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let mut nodes = Nodes::new(count, LONGEST);
+            // Until when each node that failed is to get nothing.
+            let mut quiet: Vec<Option<Instant>> = vec![None; count];
+            for step in steps {
+                match step {
+                    Step::Pick => {
+                        let node = nodes.pick(now);
+                        prop_assert!(node < count);
+                        let other_is_well = (0..count).any(|other| other != node && quiet[other].is_none());
+                        if let Some(until) = &mut quiet[node] {
+                            prop_assert!(!other_is_well || *until <= now);
+                            *until = now + LONGEST;
+                        }
+                    }
+                    Step::Well(node) => {
+                        let node = node % count;
+                        nodes.well(node);
+                        quiet[node] = None;
+                        let mut rehearsal = Nodes { states: nodes.states.clone(), ..nodes };
+                        prop_assert!((0..count).any(|_| rehearsal.pick(now) == node));
+                    }
+                    Step::Failed(node) => {
+                        nodes.failed(node % count, now);
+                        quiet[node % count] = Some(now + FIRST_REST);
+                    }
+                    Step::Wait(pause) => now += pause,
+                }
+            }
+        }
+
         /// After a failure the next request goes elsewhere, as long as another node is well or failed before.
         #[test]
         fn the_attempt_after_a_failure_goes_to_another_node(
@@ -101,7 +192,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0..3_000_u64), 1..60),
         ) {
             let mut now = Instant::now();
-            let mut nodes = Nodes::new(count);
+            let mut nodes = Nodes::new(count, LONGEST);
             for (fails, millis) in steps {
                 let node = nodes.pick(now);
                 if fails {

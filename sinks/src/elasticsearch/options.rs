@@ -36,7 +36,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         kind: Kind::List,
         default: Default::Required,
         secret: false,
-        doc: "Addresses of the nodes, each `http://` or `https://` with the port where it is not 80 or 443, and a path where a proxy wants one. Requests go to the nodes in turn; a node that fails is left alone for 1 to 60 seconds. Elasticsearch 7, 8 and 9 and OpenSearch are served alike.",
+        doc: "Addresses of the nodes, each `http://` or `https://` with the port where it is not 80 or 443, and a path where a proxy wants one. Requests go to the nodes in turn; a node that fails is left alone for 1 to 60 seconds, and gets one request at a time then until it answers, while others are well. Elasticsearch 7, 8 and 9 and OpenSearch are served alike.",
         example: "http://localhost:9200",
     },
     OptionSpec {
@@ -190,7 +190,7 @@ pub const METRICS: &[Metric] = &[
         name: "keystone_elasticsearch_node_up",
         kind: MetricKind::Gauge,
         labels: &["node"],
-        help: "1 where the last request to this node was answered in good order, 0 where it failed. A node of 0 is left alone for up to a minute.",
+        help: "1 where the last request to this node was answered in good order, 0 where it failed. A node of 0 is left alone for up to a minute, then gets one request at a time, while others are well.",
     },
 ];
 
