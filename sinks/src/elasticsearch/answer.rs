@@ -11,15 +11,22 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::bulk::{Id, Op, Plan, Request, index_of};
+use super::bulk::{Id, Op, Plan, Request, Sent, index_of};
 use crate::{Answer, Batch, Cause, Rejected};
 
 /// What the sink asks Elasticsearch to answer with: less than half of the whole answer, and all that is read here.
 pub(crate) const FILTER_PATH: &str =
     "items.*.status,items.*._id,items.*.error,items.*.failure_store";
 
+/// So many events of several indices, all forbidden, are no odd ones among good ones: the user may not write what the route makes. A few are
+/// taken at their word, or they would stop the route for ever.
+const FLOOD: usize = 100;
+
 /// A reason may quote the document; this much of it is kept.
 const MAX_REASON_CHARS: usize = 2_000;
+
+/// What to do about an index that may not be written to.
+const PRIVILEGES: &str = "give the user of sink.elasticsearch.username or sink.elasticsearch.api.key the privileges to write there, or change sink.elasticsearch.index";
 
 /// What became of a batch.
 #[derive(Debug, Default)]
@@ -105,6 +112,8 @@ enum Verdict {
     Overwritten,
     /// The event's own fault.
     Rejected,
+    /// The user may not write to the index, which the event names.
+    Forbidden,
     /// Heals by itself or by somebody at the cluster; the label for the metric.
     Retry(&'static str),
     /// Wrong for every event; what to do.
@@ -124,6 +133,7 @@ pub fn settle(
     let mut outcome = Outcome::default();
     let mut rejected = request.rejected.clone();
     let mut retry = Vec::new();
+    let mut forbidden = 0;
     let mut cause: Option<(&'static str, String)> = None;
     for (sent, item) in request.sent.iter().zip(&items) {
         if item.failure_store.as_ref().is_some_and(|to| to.0 == "used") {
@@ -137,10 +147,13 @@ pub fn settle(
             Verdict::Delivered => {}
             Verdict::Suppressed => outcome.suppressed += 1,
             Verdict::Overwritten => outcome.overwritten += 1,
-            Verdict::Rejected => rejected.push(Rejected {
-                index: sent.index,
-                reason: words(),
-            }),
+            verdict @ (Verdict::Rejected | Verdict::Forbidden) => {
+                forbidden += usize::from(matches!(verdict, Verdict::Forbidden));
+                rejected.push(Rejected {
+                    index: sent.index,
+                    reason: words(),
+                });
+            }
             Verdict::Retry(reason) => {
                 retry.push(sent.index);
                 cause.get_or_insert_with(|| (reason, words()));
@@ -161,6 +174,14 @@ pub fn settle(
             }
         }
     }
+    let all = forbidden == items.len();
+    if all && forbidden >= FLOOD && has_several_indices(request, plan, batch) {
+        // Those that are no request at all stand before them.
+        let last = rejected.pop().map_or(String::new(), |event| event.reason);
+        return Err(Unsettled::Fatal(format!(
+            "all {forbidden} events of a request were refused, the last with {last}; {PRIVILEGES}"
+        )));
+    }
     rejected.sort_by_key(|rejected| rejected.index);
     let cause = cause.map(|(reason, first)| Cause {
         reason,
@@ -178,6 +199,13 @@ pub fn settle(
         ..Answer::default()
     };
     Ok(outcome)
+}
+
+fn has_several_indices(request: &Request, plan: &Plan, batch: &Batch) -> bool {
+    let index = |sent: &Sent| index_of(plan, &batch.event(sent.index));
+    let mut indices = request.sent.iter().map(index);
+    let first = indices.next();
+    indices.any(|other| Some(other) != first)
 }
 
 /// Parses the answer and matches it with the request: as many items, the same action, the same ids in the same order.
@@ -255,6 +283,7 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         429 => Verdict::Retry("http_429"),
         500..=599 => Verdict::Retry("http_5xx"),
         408 => Verdict::Retry("timeout"),
+        403 if plan.index.has_field() => Verdict::Forbidden,
         400..=499 => match misconfigured(item.status, kind, reason, plan) {
             Some(advice) => Verdict::Fatal(advice),
             None => Verdict::Rejected,
@@ -283,12 +312,10 @@ fn is_for_good(kind: &str, reason: &str, plan: &Plan) -> bool {
 
 /// What is wrong for every event alike, so that rejecting would send them all to the dead letters: what to do, or `None`.
 ///
-/// A missing index is one of these, unless the name comes from a field: then it is this event's own.
+/// A missing or forbidden index is one of these, unless the name comes from a field: then it is this event's own.
 fn misconfigured(status: u16, kind: &str, reason: &str, plan: &Plan) -> Option<&'static str> {
     if status == 401 || status == 403 {
-        return Some(
-            "give the user of sink.elasticsearch.username or sink.elasticsearch.api.key the privileges to write there, or change sink.elasticsearch.index",
-        );
+        return Some(PRIVILEGES);
     }
     if reason.starts_with("only write ops with an op_type of create are allowed in data streams") {
         return Some("the name is a data stream: set sink.elasticsearch.op.type=create");

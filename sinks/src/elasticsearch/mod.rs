@@ -10,12 +10,13 @@
 //! | an index whose name comes from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
 //! | `cluster_block_exception` (disk full, read-only), no room for another index | sent again: somebody at the cluster ends it |
 //! | 429, 5xx, 408 | sent again |
-//! | 401, 403 | the worker stops |
+//! | 403, the index name comes from a field of the event | rejected; the worker stops where that befalls all of many events of several indices |
+//! | 401, any other 403 | the worker stops |
 //! | missing or closed index, alias without write index, missing pipeline, `index` into a data stream | the worker stops |
 //! | any other 4xx | rejected with Elasticsearch's own words |
 //!
 //! The worker stops where every event would meet the same answer: as dead letters they would bury those that are really bad. A missing
-//! index is the event's own fault only where the index name comes from a field of the event.
+//! or forbidden index is the event's own fault only where the index name comes from a field of the event.
 //!
 //! An answer that does not match the request item by item (cut off, another number of items, ids out of order) delivers nothing: the
 //! whole batch is sent again. With ids of our own that makes no duplicate. Where all was taken under other ids, which a pipeline sets, the

@@ -186,6 +186,68 @@ fn a_missing_index_is_the_events_fault_only_where_a_field_names_it() {
     ));
 }
 
+/// What becomes of events with these values of `f`, with an answer of this status to each.
+fn each(
+    name: &str,
+    values: &[String],
+    status: impl Fn(usize) -> u16,
+) -> Result<Outcome, Unsettled> {
+    let plan = plan(name, "auto", Op::Create);
+    let events: Vec<String> = values
+        .iter()
+        .map(|value| json!({"f": value}).to_string())
+        .collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    let batch = texts(&events);
+    let request = encode(&batch, &plan);
+    let items: Vec<Value> = (0..values.len())
+        .map(|at| {
+            let status = status(at);
+            let error = (status > 201).then_some(("security_exception", "is unauthorized"));
+            item("create", "made", status, error)
+        })
+        .collect();
+    let body = json!({"items": items}).to_string();
+    settle(body.as_bytes(), &request, &plan, &batch)
+}
+
+fn values(count: usize, different: usize) -> Vec<String> {
+    (0..count)
+        .map(|at| format!("x{}", at % different))
+        .collect()
+}
+
+#[test]
+fn a_forbidden_index_is_the_events_fault_only_where_a_field_names_it() {
+    let one = values(1, 1);
+    let by_field = each("e-{f}", &one, |_| 403).unwrap();
+    assert_eq!(
+        by_field.answer.rejected[0].reason,
+        "elasticsearch answered 403 security_exception: is unauthorized (index e-x0)"
+    );
+    assert!(by_field.answer.retry.is_empty());
+    let fixed = each("e", &one, |_| 403);
+    assert!(
+        matches!(&fixed, Err(Unsettled::Fatal(text)) if text.ends_with(PRIVILEGES)),
+        "{fixed:?}"
+    );
+}
+
+#[test]
+fn a_flood_of_forbidden_events_stops_the_worker_instead() {
+    let flood = each("e-{f}", &values(FLOOD, 2), |_| 403);
+    let Err(Unsettled::Fatal(text)) = flood else {
+        panic!("{flood:?}")
+    };
+    assert_eq!(
+        text,
+        format!(
+            "all 100 events of a request were refused, the last with elasticsearch answered 403 security_exception: \
+             is unauthorized (index e-x1); {PRIVILEGES}"
+        )
+    );
+}
+
 #[test]
 fn an_index_that_was_put_away_holds_up_no_other() {
     let block = |words| Some(("cluster_block_exception", words));
@@ -379,6 +441,24 @@ proptest! {
         }
         prop_assert!(rejected.is_sorted() && outcome.answer.retry.is_sorted());
         prop_assert_eq!(outcome.answer.cause.is_some(), !outcome.answer.retry.is_empty());
+    }
+
+    /// Forbidden events stop nobody as long as they are few, go to one index, or another event was answered otherwise.
+    #[test]
+    fn forbidden_events_hold_up_no_other(
+        count in 1..2 * FLOOD,
+        different in 1..4_usize,
+        others in prop::collection::btree_map(0..2 * FLOOD, prop_oneof![Just(201_u16), Just(400), Just(503)], 0..3),
+    ) {
+        let status = |at: usize| others.get(&at).copied().unwrap_or(403);
+        let outcome = each("e-{f}", &values(count, different), status);
+        let is_flood = count >= FLOOD && different > 1 && (0..count).all(|at| status(at) == 403);
+        prop_assert_eq!(matches!(outcome, Err(Unsettled::Fatal(_))), is_flood);
+        if let Ok(Outcome { answer, .. }) = outcome {
+            let rejected: Vec<usize> = answer.rejected.iter().map(|event| event.index).collect();
+            let expected: Vec<usize> = (0..count).filter(|at| matches!(status(*at), 400 | 403)).collect();
+            prop_assert_eq!(rejected, expected);
+        }
     }
 
     #[test]
