@@ -152,7 +152,7 @@ impl Admin {
             "partitions": self.partitions(),
             "lanes": {"count": route.lanes, "paused": shared.paused_lanes.load(Ordering::Relaxed)},
             "batches": {"pending": shared.pending_batches.load(Ordering::Relaxed), "held": shared.held().len()},
-            "sink": {"type": route.sink_type, "problems": sink.problems, "facts": facts},
+            "sink": {"type": route.sink_type, "problems": sink.problems, "failures": sink.failures, "facts": facts},
             "dead_letters": {"topic": route.dead_letter_topic},
             "last_errors": errors,
         })

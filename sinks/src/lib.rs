@@ -123,8 +123,11 @@ pub enum SinkError {
 /// What a sink says of itself for `/status`, `/readyz` and the logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinkState {
-    /// Empty when all is well; else what is wrong and what to do, a line each. It does not stop delivery by itself.
+    /// Empty when all is well; else what is wrong and what to do, a line each. It does not stop delivery by itself, but the worker is not
+    /// ready meanwhile: a problem must also end where no event comes.
     pub problems: Vec<String>,
+    /// What failed when it was used last and is made up for, such as one of several nodes, a line each: for `/status` and `keystone check`.
+    pub failures: Vec<String>,
     /// Facts for a person: name and value, for example `open_files`, `metastore_pending_partitions`.
     pub facts: Vec<(&'static str, String)>,
 }

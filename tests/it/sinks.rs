@@ -218,6 +218,10 @@ fn elasticsearch_with_credentials_gzip_and_a_dead_node() -> Result<()> {
         let mut worker = Worker::spawn(&properties)?;
         all_committed(kafka, name, "auth-in", &mut [&mut worker])?;
         assert_ledger(&worker)?;
+        let failures = worker.status()?["sink"]["failures"].to_string();
+        assert!(failures.contains("can't be reached"), "{failures}");
+        let (ready, text) = worker.readyz()?;
+        assert!(ready, "{text}");
         let metrics = worker.metrics()?;
         bytes.push(metrics.sum("keystone_elasticsearch_request_bytes_total", &[]));
         drain(worker)?;

@@ -81,7 +81,9 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
         )),
     }
     if problems.is_empty() {
-        problems = sink.state().problems; // What does not keep events from being delivered, such as a metastore that is away.
+        // What does not keep events from being delivered, such as a metastore or one of several nodes that is away.
+        let state = sink.state();
+        problems = [state.problems, state.failures].concat();
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(problems)

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use keystone::state::lock;
 
 use crate::bench::{Bench, Entry, together};
-use crate::scripted::{Act, Scripted, reason};
+use crate::scripted::{Act, NODE_AWAY, Scripted, reason};
 
 #[test]
 fn delivered_rejected_and_sent_again() {
@@ -44,6 +44,7 @@ fn all_delivered() {
     let status = running.status();
     assert_eq!(status["ledger"]["delivered"], 503, "{status}");
     assert_eq!(status["ledger"]["in_flight"], 0, "{status}");
+    assert_eq!(status["sink"]["failures"][0], NODE_AWAY, "{status}");
     assert_eq!(running.get("/readyz"), (200, "ok\n".to_owned()));
     let ledger = running.stop().expect("drained");
     assert_eq!(

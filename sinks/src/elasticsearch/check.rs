@@ -15,7 +15,7 @@ use super::{Elasticsearch, Reply};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Elasticsearch {
-    /// Good where one node is there and lets us in; a node that fails beside it is a problem in the sink's state.
+    /// Good where one node is there and lets us in; a node that fails beside it is told of by the sink's state.
     pub(super) async fn check_nodes(&self) -> Result<(), String> {
         let nodes = 0..self.setup.nodes.len();
         let results = futures::future::join_all(nodes.map(|node| self.check_node(node))).await;
@@ -24,7 +24,7 @@ impl Elasticsearch {
         for (node, result) in results.into_iter().enumerate() {
             match result {
                 Ok(()) => {
-                    self.answered(node, None);
+                    self.answered(node);
                     good = good.or(Some(node));
                 }
                 Err(problem) => {

@@ -99,8 +99,6 @@ struct Health {
     nodes: Nodes,
     /// Why each node failed last; absent where it answered since.
     failures: Vec<Option<String>>,
-    /// Why events are sent again although the node is well.
-    problem: Option<String>,
     last: Option<Last>,
 }
 
@@ -139,7 +137,6 @@ impl Elasticsearch {
         let health = Mutex::new(Health {
             nodes: Nodes::new(setup.nodes.len(), setup.timeout),
             failures: vec![None; setup.nodes.len()],
-            problem: None,
             last: None,
         });
         Elasticsearch {
@@ -208,25 +205,23 @@ impl Elasticsearch {
             let verdict = self.refusal(node, reply).verdict();
             match &verdict {
                 SinkError::Retry(cause)
-                    if cause.reason == "http_429" || cause.reason == "blocked" =>
+                    if cause.reason != "http_429" && cause.reason != "blocked" =>
                 {
-                    self.answered(node, Some(&cause.detail));
+                    self.failed(node, &cause.detail);
                 }
-                SinkError::Retry(cause) => self.failed(node, &cause.detail),
-                _ => self.answered(node, None),
+                _ => self.answered(node),
             }
             return Err(verdict);
         }
         match answer::settle(&reply.body, request, &self.setup.plan, batch) {
             Ok(outcome) => {
                 count(&outcome);
-                let problem = outcome.answer.cause.as_ref();
-                self.answered(node, problem.map(|cause| cause.detail.as_str()));
+                self.answered(node);
                 Ok(outcome.answer)
             }
             Err(Unsettled::Fatal(text)) => {
                 count_request("refused");
-                self.answered(node, Some(&text));
+                self.answered(node);
                 Err(SinkError::Fatal(text))
             }
             Err(Unsettled::Unreadable(problem)) => {
@@ -312,12 +307,11 @@ impl Elasticsearch {
         }
     }
 
-    /// The node answered; `problem` says why events must wait nevertheless.
-    fn answered(&self, node: usize, problem: Option<&str>) {
+    /// The node is of use, whatever it said of the events.
+    fn answered(&self, node: usize) {
         let mut health = self.health();
         health.nodes.well(node);
         health.failures[node] = None;
-        health.problem = problem.map(str::to_owned);
         self.show(node, true);
     }
 
@@ -395,6 +389,8 @@ impl Sink for Elasticsearch {
         Box::pin(self.check_nodes())
     }
 
+    /// A node that failed is no problem, and neither is the last of them: the worker tells of events that wait, and where none waits, nobody
+    /// would ask again whether the nodes are back.
     fn state(&self) -> SinkState {
         let health = self.health();
         let names = self.setup.nodes.iter().map(|node| node.name.as_str());
@@ -410,10 +406,10 @@ impl Sink for Elasticsearch {
                 ),
             ));
         }
-        let failures = health.failures.iter().flatten();
         SinkState {
-            problems: failures.chain(&health.problem).cloned().collect(),
+            failures: health.failures.iter().flatten().cloned().collect(),
             facts,
+            ..SinkState::default()
         }
     }
 }

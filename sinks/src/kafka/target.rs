@@ -172,6 +172,7 @@ impl Target {
                 .into_iter()
                 .collect(),
             facts: vec![("topic", self.topic.clone())],
+            ..SinkState::default()
         }
     }
 }

@@ -122,7 +122,6 @@ impl Sink for ParquetSink {
     fn state(&self) -> SinkState {
         let facts = self.facts().clone();
         let mut state = SinkState {
-            problems: Vec::new(),
             facts: vec![
                 ("location", self.store.shown()),
                 ("open_files", facts.open_files.to_string()),
@@ -131,6 +130,7 @@ impl Sink for ParquetSink {
                 ("buffered_bytes", facts.buffered_bytes.to_string()),
                 ("files_published", facts.files_published.to_string()),
             ],
+            ..SinkState::default()
         };
         if let Some(hive) = &self.hive {
             state.problems.extend(hive.problems());
