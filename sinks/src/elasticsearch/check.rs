@@ -43,12 +43,16 @@ impl Elasticsearch {
         let reply = self.ask(node, Method::Get, "_cluster/health", None).await?;
         let words = || self.refusal(node, &reply).words();
         match reply.status {
-            // 408: the cluster is there and not well; Elasticsearch tells us by the events.
-            200..300 | 408 => Ok(()),
+            200..300 => {
+                self.health().trust.accepted();
+                Ok(())
+            }
+            // Told at once: a person asks, or a worker that starts and goes on all the same.
             401 => Err(format!("{}; {}", words(), self.setup.auth.advice())),
             // 403: the credentials hold, only not for the cluster's health, which writing events does not need.
+            // 408: the cluster is there and not well; Elasticsearch tells us by the events.
             // 410: Elasticsearch Serverless does not show its health.
-            403 | 410 => Ok(()),
+            403 | 408 | 410 => Ok(()),
             429 | 500..600 => Err(format!("{}; it is there, but not ready", words())),
             _ => Err(format!(
                 "{}; that is no Elasticsearch or OpenSearch: check sink.elasticsearch.urls",

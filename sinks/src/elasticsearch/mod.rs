@@ -48,6 +48,7 @@ mod check;
 mod nodes;
 mod options;
 mod refusal;
+mod trust;
 
 pub use options::{METRICS, OPTIONS, SECTION, build};
 
@@ -55,6 +56,7 @@ use answer::{Outcome, Unsettled};
 use bulk::{Plan, Request};
 use nodes::Nodes;
 use refusal::{Auth, Refusal};
+use trust::Trust;
 
 /// One address of `sink.elasticsearch.urls`.
 #[derive(Debug)]
@@ -99,6 +101,7 @@ struct Health {
     nodes: Nodes,
     /// Why each node failed last; absent where it answered since.
     failures: Vec<Option<String>>,
+    trust: Trust,
     last: Option<Last>,
 }
 
@@ -137,6 +140,7 @@ impl Elasticsearch {
         let health = Mutex::new(Health {
             nodes: Nodes::new(setup.nodes.len(), setup.timeout),
             failures: vec![None; setup.nodes.len()],
+            trust: Trust::default(),
             last: None,
         });
         Elasticsearch {
@@ -202,7 +206,8 @@ impl Elasticsearch {
     ) -> Result<Answer, SinkError> {
         if !(200..300).contains(&reply.status) {
             count_request("refused");
-            let verdict = self.refusal(node, reply).verdict();
+            let refusal = self.refusal(node, reply);
+            let verdict = refusal.verdict(&mut self.health().trust, Instant::now());
             match &verdict {
                 SinkError::Retry(cause)
                     if cause.reason != "http_429" && cause.reason != "blocked" =>
@@ -216,6 +221,7 @@ impl Elasticsearch {
         match answer::settle(&reply.body, request, &self.setup.plan, batch) {
             Ok(outcome) => {
                 count(&outcome);
+                self.health().trust.accepted();
                 self.answered(node);
                 Ok(outcome.answer)
             }

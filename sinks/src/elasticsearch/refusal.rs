@@ -1,12 +1,13 @@
 //! What an answer means that is not a success: the whole request was refused. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{is_blocked, member, push_error};
+use super::trust::Trust;
 use crate::{Cause, SinkError};
 
 /// The longest pause that a server may ask for.
@@ -60,8 +61,8 @@ pub(crate) struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
-    /// What the worker is to do.
-    pub(crate) fn verdict(&self) -> SinkError {
+    /// What the worker is to do. `trust` takes note of a 401 of this moment.
+    pub(crate) fn verdict(&self, trust: &mut Trust, moment: Instant) -> SinkError {
         let words = self.words();
         let error = self.error();
         let kind = error.as_ref().map_or("", |error| member(error, "type"));
@@ -73,7 +74,10 @@ impl Refusal<'_> {
             429 => self.retry("http_429", words),
             500..=599 => self.retry("http_5xx", words),
             408 | 425 => self.retry("timeout", words),
-            401 => SinkError::Fatal(format!("{words}; {}", self.auth.advice())),
+            401 => match trust.refused(moment) {
+                Some(left) => self.retry("http_401", self.doubtful(&words, left)),
+                None => SinkError::Fatal(format!("{words}; {}", self.auth.advice())),
+            },
             403 => SinkError::Fatal(format!("{words}; {}", self.auth.privilege_advice())),
             404 if kind == "index_not_found_exception" => SinkError::Fatal(format!(
                 "{words}; create it, or change sink.elasticsearch.index"
@@ -105,6 +109,15 @@ impl Refusal<'_> {
             }
         }
         words
+    }
+
+    /// What a person is told while it is not known whose fault a 401 is.
+    fn doubtful(&self, words: &str, left: Duration) -> String {
+        format!(
+            "{words}; {}, unless the cluster is restarting; the worker stops if this lasts {} s more",
+            self.auth.advice(),
+            left.as_secs_f64().ceil()
+        )
     }
 
     fn error(&self) -> Option<Value> {
@@ -156,6 +169,10 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, body: &str) -> SinkError {
+        refused(status, body, &mut Trust::default(), Instant::now())
+    }
+
+    fn refused(status: u16, body: &str, trust: &mut Trust, moment: Instant) -> SinkError {
         Refusal {
             status,
             body: body.as_bytes(),
@@ -164,7 +181,7 @@ mod tests {
             auth: Auth::Password,
             now: DateTime::UNIX_EPOCH,
         }
-        .verdict()
+        .verdict(trust, moment)
     }
 
     #[test]
@@ -198,7 +215,7 @@ mod tests {
             (403, blocked, "blocked"),
             (503, blocked, "blocked"),
             (400, "", "fatal"),
-            (401, "", "fatal"),
+            (401, "", "http_401"),
             (403, "", "fatal"),
             (404, "", "fatal"),
             (405, "", "fatal"),
@@ -210,17 +227,32 @@ mod tests {
     }
 
     #[test]
-    fn a_fatal_refusal_names_the_option_and_keeps_the_servers_words() {
-        let text = verdict(
-            401,
-            r#"{"error":{"type":"security_exception","reason":"unable to authenticate user [u]"},"status":401}"#,
-        )
-        .to_string();
+    fn a_401_is_waited_out_and_then_fatal() {
+        let body = r#"{"error":{"type":"security_exception","reason":"unable to authenticate user [u]"},"status":401}"#;
+        let start = Instant::now();
+        let mut trust = Trust::default();
+        let SinkError::Retry(cause) = refused(401, body, &mut trust, start) else {
+            panic!()
+        };
+        assert_eq!(cause.reason, "http_401");
         assert_eq!(
-            text,
+            cause.detail,
+            "elasticsearch at es1:9200 answered 401 security_exception: unable to authenticate user [u]; \
+             check sink.elasticsearch.username and sink.elasticsearch.password, unless the cluster is restarting; \
+             the worker stops if this lasts 60 s more"
+        );
+        let later = start + Duration::from_secs(60);
+        let fatal = refused(401, body, &mut trust, later);
+        assert!(matches!(fatal, SinkError::Fatal(_)));
+        assert_eq!(
+            fatal.to_string(),
             "elasticsearch at es1:9200 answered 401 security_exception: unable to authenticate user [u]; \
              check sink.elasticsearch.username and sink.elasticsearch.password"
         );
+    }
+
+    #[test]
+    fn a_fatal_refusal_names_the_option_and_keeps_the_servers_words() {
         let text = verdict(404, "<html>\n <h1>Not   found</h1>").to_string();
         assert!(
             text.starts_with(
