@@ -108,8 +108,8 @@ pub enum SinkError {
     /// Nothing is known to be delivered: send the same batch again, for as long as it takes.
     #[error("{}", .0.detail)]
     Retry(Cause),
-    /// The batch is too large for one request: the worker sends its halves.
-    #[error("the batch is too large for one request: {0}")]
+    /// The batch is too large for one request, or one of its events spoils all of it: the worker sends its halves.
+    #[error("the batch can't be one request: {0}")]
     TooLarge(String),
     /// What the sink holds is lost (a file could not be written to its end): the worker abandons it all and reads again from the last commit.
     /// A joint sink answers so until [`Sink::abandon`] is called.

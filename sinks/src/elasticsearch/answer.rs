@@ -116,6 +116,9 @@ enum Verdict {
     Forbidden,
     /// Heals by itself or by somebody at the cluster; the label for the metric.
     Retry(&'static str),
+    /// Something is wrong with the index, whose name is made from the event: with that event, where others of the request are taken, or with
+    /// all; what to do then.
+    Misdirected(&'static str),
     /// Wrong for every event; what to do.
     Fatal(&'static str),
     /// Not what Elasticsearch says.
@@ -134,6 +137,7 @@ pub fn settle(
     let mut rejected = request.rejected.clone();
     let mut retry = Vec::new();
     let mut forbidden = 0;
+    let mut misdirected = Vec::new();
     let mut cause: Option<(&'static str, String)> = None;
     for (sent, item) in request.sent.iter().zip(&items) {
         if item.failure_store.as_ref().is_some_and(|to| to.0 == "used") {
@@ -147,8 +151,12 @@ pub fn settle(
             Verdict::Delivered => {}
             Verdict::Suppressed => outcome.suppressed += 1,
             Verdict::Overwritten => outcome.overwritten += 1,
-            verdict @ (Verdict::Rejected | Verdict::Forbidden) => {
-                forbidden += usize::from(matches!(verdict, Verdict::Forbidden));
+            verdict @ (Verdict::Rejected | Verdict::Forbidden | Verdict::Misdirected(_)) => {
+                match verdict {
+                    Verdict::Forbidden => forbidden += 1,
+                    Verdict::Misdirected(advice) => misdirected.push(advice),
+                    _ => {}
+                }
                 rejected.push(Rejected {
                     index: sent.index,
                     reason: words(),
@@ -181,6 +189,10 @@ pub fn settle(
         return Err(Unsettled::Fatal(format!(
             "all {forbidden} events of a request were refused, the last with {last}; {PRIVILEGES}"
         )));
+    }
+    if let (true, Some(advice)) = (misdirected.len() == items.len(), misdirected.last()) {
+        let last = rejected.pop().map_or(String::new(), |event| event.reason);
+        return Err(Unsettled::Fatal(format!("{last}; {advice}")));
     }
     rejected.sort_by_key(|rejected| rejected.index);
     let cause = cause.map(|(reason, first)| Cause {
@@ -281,10 +293,13 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         _ if is_for_good(kind, reason, plan) => Verdict::Rejected,
         _ if is_blocked(kind, reason) => Verdict::Retry("blocked"),
         429 => Verdict::Retry("http_429"),
+        // A pipeline refuses the event, and says so as if the server had failed.
+        500 if kind == "fail_processor_exception" => Verdict::Rejected,
         500..=599 => Verdict::Retry("http_5xx"),
         408 => Verdict::Retry("timeout"),
         403 if plan.index.has_field() => Verdict::Forbidden,
         400..=499 => match misconfigured(item.status, kind, reason, plan) {
+            Some(advice) if plan.index.fixed().is_none() => Verdict::Misdirected(advice),
             Some(advice) => Verdict::Fatal(advice),
             None => Verdict::Rejected,
         },

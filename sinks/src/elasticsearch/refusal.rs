@@ -47,6 +47,15 @@ impl Auth {
     }
 }
 
+/// What is wrong with an event, not with a request.
+const PARSING: [&str; 5] = [
+    "x_content_parse_exception",
+    "json_parse_exception",
+    "document_parsing_exception",
+    "mapper_parsing_exception",
+    "parse_exception",
+];
+
 /// A refused `_bulk` request.
 #[derive(Debug)]
 pub(crate) struct Refusal<'a> {
@@ -69,6 +78,8 @@ impl Refusal<'_> {
         let reason = error.as_ref().map_or("", |error| member(error, "reason"));
         match self.status {
             413 => SinkError::TooLarge(words),
+            // One event that can't be parsed may cost all others of its request: elastic/elasticsearch#138445. Its halves tell which.
+            400 if PARSING.contains(&kind) => SinkError::TooLarge(words),
             429 if never_fits(kind, reason) => SinkError::TooLarge(words),
             _ if is_blocked(kind, reason) => self.retry("blocked", words),
             429 => self.retry("http_429", words),
@@ -196,6 +207,7 @@ mod tests {
             SinkError::Rewind(_) => "rewind",
         };
         let blocked = r#"{"error":{"type":"cluster_block_exception","reason":"blocked by: [FORBIDDEN/6/cluster read-only (api)]"},"status":403}"#;
+        let unparsed = r#"{"error":{"type":"x_content_parse_exception","reason":"[1:11] Duplicate field 'a'"},"status":400}"#;
         let pressure = |needed: u64| {
             format!(
                 "{{\"error\":{{\"type\":\"es_rejected_execution_exception\",\"reason\":\"rejected execution of coordinating \
@@ -215,6 +227,7 @@ mod tests {
             (403, blocked, "blocked"),
             (503, blocked, "blocked"),
             (400, "", "fatal"),
+            (400, unparsed, "too large"),
             (401, "", "http_401"),
             (403, "", "fatal"),
             (404, "", "fatal"),

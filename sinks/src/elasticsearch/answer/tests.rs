@@ -81,6 +81,7 @@ fn each_item_status_has_its_verdict() {
         ),
         (503, Some(("unavailable_shards_exception", "r")), "http_5xx"),
         (500, Some(("x", "r")), "http_5xx"),
+        (500, Some(("fail_processor_exception", "no")), "rejected"),
         (408, Some(("x", "r")), "timeout"),
         (403, Some(("security_exception", "r")), "fatal index"),
         (
@@ -246,6 +247,31 @@ fn a_flood_of_forbidden_events_stops_the_worker_instead() {
              is unauthorized (index e-x1); {PRIVILEGES}"
         )
     );
+}
+
+/// A bad clock makes an index that nobody has provided for; a wrong configuration makes none but those.
+#[test]
+fn an_index_named_by_a_time_is_the_events_fault_where_others_are_taken() {
+    let plan = plan("e-{t:%Y}", "auto", Op::Create);
+    let batch = texts(&[r#"{"t":"1970-01-01"}"#, r#"{"t":"2026-11-23"}"#]);
+    let request = encode(&batch, &plan);
+    let streams = "only write ops with an op_type of create are allowed in data streams";
+    for (status, error) in [
+        (404, ("index_not_found_exception", "no such index")),
+        (403, ("security_exception", "is unauthorized")),
+        (400, ("illegal_argument_exception", streams)),
+    ] {
+        let refused = || item("create", "made", status, Some(error));
+        let settled = |other: Value| {
+            let body = json!({"items": [refused(), other]}).to_string();
+            settle(body.as_bytes(), &request, &plan, &batch)
+        };
+        let outcome = settled(item("create", "made", 201, None)).unwrap();
+        let rejected: Vec<usize> = outcome.answer.rejected.iter().map(|r| r.index).collect();
+        assert_eq!(rejected, [0], "{error:?}");
+        let all = settled(refused());
+        assert!(matches!(all, Err(Unsettled::Fatal(_))), "{all:?}");
+    }
 }
 
 #[test]
