@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::iter;
 
 pub(crate) fn is_integer(text: &str) -> bool {
     !text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
@@ -93,15 +94,109 @@ pub(crate) fn abs<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
     }
 }
 
-/// `ceil` or `floor`. Integers, and fractions too large to have a fractional part, are returned as they came.
-pub(crate) fn round<'a>(text: &Cow<'a, str>, round: fn(f64) -> f64) -> Cow<'a, str> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let value = to_f64(text);
-    if is_integer(text) || value.abs() >= EXACT {
+/// The digits that `ceil` and `floor` write at most of a number with an exponent, so that ten characters don't become a million.
+const MAX_WRITTEN_OUT: usize = 40;
+
+/// The least integer that is not less. A number with an exponent stays as it came where the integer would be longer than
+/// [`MAX_WRITTEN_OUT`].
+pub(crate) fn ceil<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
+    rounded(text, |negative| !negative)
+}
+
+/// The greatest integer that is not greater, as [`ceil`].
+pub(crate) fn floor<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
+    rounded(text, |negative| negative)
+}
+
+fn rounded<'a>(text: &Cow<'a, str>, away_from_zero: fn(bool) -> bool) -> Cow<'a, str> {
+    if is_integer(text) {
         return text.clone();
     }
-    // Below 2^53 the cast is exact.
-    Cow::Owned((round(value) as i64).to_string())
+    let most = match text.contains(['e', 'E']) {
+        true => MAX_WRITTEN_OUT,
+        false => text.len(),
+    };
+    let Some(Whole {
+        negative,
+        mut digits,
+        is_cut,
+    }) = whole(text, 0, most)
+    else {
+        return text.clone();
+    };
+    if is_cut && away_from_zero(negative) {
+        add_one(&mut digits);
+    }
+    if digits.is_empty() {
+        return Cow::Borrowed("0");
+    }
+    if negative {
+        digits.insert(0, '-');
+    }
+    Cow::Owned(digits)
+}
+
+fn add_one(digits: &mut String) {
+    let nines = digits.len() - digits.trim_end_matches('9').len();
+    digits.truncate(digits.len() - nines);
+    let last = digits.pop().and_then(|digit| digit.to_digit(10));
+    // At most 9: another digit than 9, or none.
+    digits.push_str(&(last.unwrap_or(0) + 1).to_string());
+    digits.extend(iter::repeat_n('0', nines));
+}
+
+/// A number without its fraction.
+pub(crate) struct Whole {
+    pub(crate) negative: bool,
+    /// Without leading zeros; empty for zero.
+    pub(crate) digits: String,
+    /// Whether the fraction was not zero.
+    pub(crate) is_cut: bool,
+}
+
+/// The number times 10^`shift`, exactly, without its fraction: the point is moved in the text. `None` where it has more than
+/// `most` digits.
+pub(crate) fn whole(text: &str, shift: i64, most: usize) -> Option<Whole> {
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        // What does not fit is beyond all that matters here.
+        Some((mantissa, exponent)) => (
+            mantissa,
+            exponent.parse().unwrap_or(match exponent.starts_with('-') {
+                true => i64::MIN,
+                false => i64::MAX,
+            }),
+        ),
+        None => (text, 0),
+    };
+    let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [before, after].concat();
+    let significant = all.trim_start_matches('0');
+    if significant.is_empty() {
+        return Some(Whole {
+            negative,
+            digits: String::new(),
+            is_cut: false,
+        });
+    }
+    // How many of the significant digits stand before the point, zeros that are not written counted.
+    let leading = (all.len() - significant.len()) as i64;
+    let point = exponent
+        .saturating_add(shift)
+        .saturating_add(before.len() as i64 - leading)
+        .max(0) as usize;
+    if point > most {
+        return None;
+    }
+    let (kept, cut) = significant.split_at(point.min(significant.len()));
+    Some(Whole {
+        negative,
+        digits: format!("{kept:0<point$}"),
+        is_cut: cut.bytes().any(|digit| digit != b'0'),
+    })
 }
 
 /// The sum, as an integer where all are integers, else as a float. `None` if it is beyond a float's range.
@@ -118,3 +213,6 @@ pub(crate) fn mean<'t>(all: impl ExactSizeIterator<Item = &'t str>) -> Option<St
     let count = all.len();
     from_f64(all.map(to_f64).sum::<f64>() / count as f64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,14 +27,14 @@ pub(super) const FUNCTIONS: &[Function] = {
         }),
         function("avg", &[Numbers], avg),
         function("ceil", &[Number], |a| {
-            Ok(Value::Number(number::round(number(&a[0]), f64::ceil)))
+            Ok(Value::Number(number::ceil(number(&a[0]))))
         }),
         function("contains", &[ArrayOrString, Any], contains),
         function("ends_with", &[String, String], |a| {
             Ok(Value::Bool(text(&a[0]).ends_with(text(&a[1]).as_ref())))
         }),
         function("floor", &[Number], |a| {
-            Ok(Value::Number(number::round(number(&a[0]), f64::floor)))
+            Ok(Value::Number(number::floor(number(&a[0]))))
         }),
         function("join", &[String, Strings], join),
         function("keys", &[Object], keys),

@@ -23,7 +23,7 @@ pub(super) const FUNCTIONS: &[Function] = &[Function::new(
 /// A way of writing a time.
 #[derive(Debug, Clone)]
 pub(crate) enum Format {
-    /// A number of units since 1970, each of so many nanoseconds.
+    /// A number of units since 1970, each of so many nanoseconds, a power of ten.
     Epoch(i128),
     Rfc3339,
     /// As `strftime` has it.
@@ -181,23 +181,17 @@ fn parse(value: &Value<'_>, from: &Format) -> Result<DateTime<Utc>, String> {
     }
 }
 
-/// Exact where the number has no exponent; what is below a nanosecond is cut off.
+/// Exact however the number is written; what is below a nanosecond is cut off.
 fn since_epoch(text: &str, unit: i128) -> Option<DateTime<Utc>> {
-    let nanos = if text.contains(['e', 'E']) {
-        let nanos = (number::to_f64(text) * unit as f64).floor();
-        // Far beyond any time, and far within an i128.
-        if nanos.abs() > 1e30 {
-            return None;
-        }
-        nanos as i128
-    } else {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let whole: i128 = whole.parse::<i64>().ok()?.into();
-        let fraction: i128 = format!("{fraction:0<9.9}").parse().ok()?;
-        let fraction = fraction * unit / NANOS;
-        let sign = if text.starts_with('-') { -1 } else { 1 };
-        whole * unit + sign * fraction
+    /// Far more than the nanoseconds of any time have, and fewer than an i128 holds.
+    const MAX_DIGITS: usize = 30;
+    let shift = i64::from(unit.ilog10());
+    let nanos = number::whole(text, shift, MAX_DIGITS)?;
+    let amount: i128 = match nanos.digits.as_str() {
+        "" => 0,
+        digits => digits.parse().ok()?,
     };
+    let nanos = if nanos.negative { -amount } else { amount };
     let seconds = i64::try_from(nanos.div_euclid(NANOS)).ok()?;
     DateTime::from_timestamp(seconds, nanos.rem_euclid(NANOS) as u32)
 }

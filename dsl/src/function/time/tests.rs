@@ -35,6 +35,13 @@ fn what_is_read() {
         ("-1.5", "seconds", "-1500000000"),
         ("-0.5", "seconds", "-500000000"),
         ("1.5e3", "millis", "1500000000"),
+        // As Java writes a double.
+        ("1.795431907001E12", "millis", "1795431907001000000"),
+        ("1.795431906123456789E+9", "seconds", "1795431906123456789"),
+        ("17954319060000e-4", "seconds", "1795431906000000000"),
+        ("-15e-1", "seconds", "-1500000000"),
+        ("1e-400", "seconds", "0"),
+        ("0e99999999999999999999", "seconds", "0"),
         ("0", "nanos", "0"),
         (
             "\"2026-11-23T12:05:06+01:00\"",
@@ -249,7 +256,7 @@ fn a_time_that_can_not_be_is_not_midnight() {
 
 #[test]
 fn what_is_no_time_is_a_dead_letter_that_does_not_tell_it() {
-    let event = r#"{"t": "yesterday", "n": 5, "far": 1e300, "long": 99999999999999999999, "b": true, "late": 99999999999999}"#;
+    let event = r#"{"t": "yesterday", "n": 5, "far": 1e300, "farther": 1e99999999999999999999, "long": 99999999999999999999, "b": true, "late": 99999999999999}"#;
     let millis = |arguments: &str| format!("convert_time({arguments}, 'millis')");
     fails(
         &millis("t, 'rfc3339'"),
@@ -276,7 +283,7 @@ fn what_is_no_time_is_a_dead_letter_that_does_not_tell_it() {
         event,
         "convert_time: argument 1 is a boolean, expected a number or a string",
     );
-    for far in ["far", "long", "late"] {
+    for far in ["far", "farther", "long", "late"] {
         fails(
             &millis(&format!("{far}, 'seconds'")),
             event,
@@ -290,7 +297,56 @@ fn what_is_no_time_is_a_dead_letter_that_does_not_tell_it() {
     );
 }
 
+/// Ways to write a whole number of at least two digits in JSON.
+fn spellings(number: i64) -> Vec<String> {
+    let sign = if number < 0 { "-" } else { "" };
+    let digits = number.unsigned_abs().to_string();
+    let (first, rest) = digits.split_at(1);
+    let power = rest.len();
+    vec![
+        format!("{sign}{digits}"),
+        format!("{sign}{digits}.000"),
+        format!("{sign}{digits}e0"),
+        format!("{sign}{digits}000E-3"),
+        format!("{sign}{first}.{rest}E{power}"),
+        format!("{sign}{first}.{rest}e+{power}"),
+        format!("{sign}{first}.{rest}00e0{power}"),
+        format!("{sign}0.{digits}e{}", power + 1),
+        format!("{sign}0.000{digits}E+{}", power + 4),
+    ]
+}
+
 proptest! {
+    /// A number says the same time however it is written.
+    #[test]
+    fn every_spelling_of_a_number_is_the_same_time(millis in -99_999_999_999_999_i64..100_000_000_000_000, digits in 1_u32..12) {
+        let millis = millis / 10_i64.pow(digits - 1);
+        prop_assume!(millis.abs() > 9);
+        for spelling in spellings(millis) {
+            let found = ask("[convert_time(@, 'millis', 'millis'), convert_time(@, 'millis', 'nanos'), convert_time(@, 'seconds', 'seconds')]", &spelling);
+            let written = ask("convert_time(@, 'millis', 'rfc3339')", &spelling);
+            match found {
+                Ok(found) => prop_assert_eq!(found, json!([millis, i128::from(millis) * 1_000_000, millis]).to_string(), "{}", spelling),
+                // Milliseconds that are taken for seconds may be beyond the range of times.
+                Err(_) => prop_assert!(millis.abs() > 8_000_000_000_000, "{}", spelling),
+            }
+            prop_assert_eq!(written, ask("convert_time(@, 'millis', 'rfc3339')", &millis.to_string()), "{}", spelling);
+        }
+    }
+
+    /// The first digit after the point of the milliseconds is the first of the microseconds, with an exponent as without.
+    #[test]
+    fn a_fraction_is_kept_whatever_the_exponent(micros in 1_000_000_000_000_000_i64..2_000_000_000_000_000) {
+        let digits = micros.to_string();
+        for spelling in [
+            format!("{}.{}", &digits[..13], &digits[13..]),
+            format!("{}.{}E12", &digits[..1], &digits[1..]),
+            format!("{digits}e-3"),
+        ] {
+            prop_assert_eq!(ask("convert_time(@, 'millis', 'micros')", &spelling), Ok(digits.clone()), "{}", spelling);
+        }
+    }
+
     /// A time that is written in full is read as it was.
     #[test]
     fn written_and_read_again(nanos: i64) {
