@@ -50,6 +50,10 @@ pub fn parse_text(text: &str) -> Option<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.to_utc());
     }
+    // chrono's %Y takes other years, with a sign and of any length; no date column does.
+    if !has_year(text) {
+        return None;
+    }
     for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"] {
         if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
             return Some(time.and_utc());
@@ -76,6 +80,12 @@ fn from_utc(text: &str) -> Option<DateTime<Utc>> {
     let (hour, minute) = (number(&whole[11..13])?, number(&whole[14..16])?);
     let time = date.and_hms_nano_opt(hour, minute, number(&whole[17..])?, nanos)?;
     Some(time.and_utc())
+}
+
+/// Whether it begins with a year of four digits.
+fn has_year(text: &str) -> bool {
+    let digits = text.split_once('-').map(|(year, _)| year.as_bytes());
+    digits.is_some_and(|year| year.len() == 4 && year.iter().all(u8::is_ascii_digit))
 }
 
 /// A date written `YYYY-MM-DD`, and in no other way: chrono's `%Y-%m-%d` also takes `2026-1-3` and `+2026-01-03`.
@@ -137,6 +147,19 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_year_has_four_digits(year in "[-+ ]?[0-9]{1,6}", rest in "-01-03([T ]11:05:06(\\.5)?(Z|\\+01:00)?)?") {
+            let known = parse_text(&format!("{year}{rest}"));
+            let strict = year.len() == 4 && year.bytes().all(|c| c.is_ascii_digit());
+            // An offset after a space is no form that is taken where the date is no RFC 3339.
+            prop_assert!(strict || known.is_none(), "{year}{rest}");
+            if strict && !rest.contains(' ') {
+                prop_assert!(known.is_some(), "{year}{rest}");
+            }
+        }
+    }
+
     #[test]
     fn the_quick_way_knows_the_common_form() {
         for text in [
@@ -175,6 +198,15 @@ mod tests {
             json!(true),
             json!("yesterday"),
             json!(""),
+            json!("+12345-01-01"),
+            json!("+2026-01-01"),
+            json!("-0001-01-01"),
+            json!("12345-01-01"),
+            json!("926-01-01"),
+            json!(" 2026-01-01"),
+            json!("+12345-01-01T00:00:00"),
+            json!("+12345-01-01T00:00:00Z"),
+            json!("-0001-01-01 00:00:00"),
             json!([1]),
             json!(1e300),
         ] {

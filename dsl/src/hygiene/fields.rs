@@ -115,9 +115,16 @@ fn is_epoch(text: &str) -> bool {
 /// RFC 3339, the same without a zone and with `T` or a space, or a date alone: what the sinks take.
 fn is_time(text: &str) -> bool {
     DateTime::parse_from_rfc3339(text).is_ok()
-        || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").is_ok()
-        || NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").is_ok()
-        || NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
+        || has_year(text)
+            && (NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").is_ok()
+                || NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").is_ok()
+                || NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok())
+}
+
+/// Whether it begins with a year of four digits: chrono's %Y takes others, with a sign and of any length.
+fn has_year(text: &str) -> bool {
+    let digits = text.split_once('-').map(|(year, _)| year.as_bytes());
+    digits.is_some_and(|year| year.len() == 4 && year.iter().all(u8::is_ascii_digit))
 }
 
 const QUOTES: &str =
