@@ -127,7 +127,8 @@ impl Template {
     }
 }
 
-/// Appends a text, a number digit for digit, or `true` or `false`.
+/// Appends a text, a number with all its digits, or `true` or `false`. An exponent is spelt with a sign, as `serde_json` reads it:
+/// `1e5` and `1E5` become `1e+5`.
 pub fn push_scalar(path: &str, value: Option<&Value>, out: &mut String) -> Result<(), String> {
     match value {
         None | Some(Value::Null) => return Err(format!("it has no field {path:?}")),
@@ -203,11 +204,12 @@ mod tests {
     #[test]
     fn fields_and_times_are_put_in() {
         let payload = r#"{"tenant":{"id":"acme","no":12345678901234567890},"ok":true,
-            "ts":"2026-11-23T23:30:00-01:00","ms":1795431906000}"#;
+            "ts":"2026-11-23T23:30:00-01:00","ms":1795431906000,"f":1.50,"e":1E5,"m":1.0e-7}"#;
         for (text, expected) in [
             ("events", "events"),
             ("events-{tenant.id}", "events-acme"),
             ("{tenant.no}-{ok}", "12345678901234567890-true"),
+            ("{f}-{e}-{m}", "1.50-1e+5-1.0e-7"),
             ("e-{ts:%Y.%m.%d}", "e-2026.11.24"),
             ("e-{ms:%Y-%m-%d-%H:%M}-x", "e-2026-11-23-11:05-x"),
             ("{tenant.id}{ts:%G-w%V}", "acme2026-w48"),
