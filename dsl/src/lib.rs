@@ -115,7 +115,7 @@ impl Program {
         let mut errors = Vec::new();
         let mut parse = |which, text: Option<&str>| {
             text.and_then(|text| {
-                parse::parse(which, text, &settings)
+                parse::parse_for_route(which, text, &settings)
                     .map_err(|e| errors.push(e))
                     .ok()
             })

@@ -8,10 +8,11 @@ use std::mem;
 
 use crate::error::{ExpressionError, position};
 use crate::function;
-use crate::node::Node;
+use crate::function::argument::with_article;
+use crate::node::{Node, Operator};
 use crate::settings::Settings;
 use crate::token::{Fault, Token, tokens};
-use crate::value::Text;
+use crate::value::{Text, Value};
 
 /// The deepest nesting of an expression. Evaluation recurses this deep.
 const MAX_NESTING: usize = 100;
@@ -24,15 +25,35 @@ const PROJECTION_STOP: u8 = 10;
 const EACH_BINDING: u8 = 20;
 const NOT_BINDING: u8 = 45;
 
+/// An expression as JMESPath has it.
 pub(crate) fn parse(
     which: &'static str,
     expression: &str,
     settings: &Settings,
 ) -> Result<Node, ExpressionError> {
+    parse_as(which, expression, settings, false)
+}
+
+/// A route's filter or projection: what JMESPath allows and can only be a mistake is refused besides.
+pub(crate) fn parse_for_route(
+    which: &'static str,
+    expression: &str,
+    settings: &Settings,
+) -> Result<Node, ExpressionError> {
+    parse_as(which, expression, settings, true)
+}
+
+fn parse_as(
+    which: &'static str,
+    expression: &str,
+    settings: &Settings,
+    strict: bool,
+) -> Result<Node, ExpressionError> {
     let tree = tokens(expression).and_then(|tokens| {
         let mut parser = Parser {
             expression,
             settings,
+            strict,
             tokens,
             next: 0,
             depth: 0,
@@ -56,6 +77,8 @@ pub(crate) fn parse(
 struct Parser<'e> {
     expression: &'e str,
     settings: &'e Settings,
+    /// Whether what no event makes true is refused, see [`check_operand`].
+    strict: bool,
     tokens: Vec<(usize, Token)>,
     next: usize,
     /// Calls of [`Parser::expression`] inside each other.
@@ -96,6 +119,16 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// The next token where it is a value's name in most languages, and a field's in this one.
+    fn word(&self) -> Option<&'static str> {
+        match self.peek() {
+            Token::Name(name) => ["true", "false", "null"]
+                .into_iter()
+                .find(|word| name == word),
+            _ => None,
+        }
+    }
+
     fn check_nesting(&self, levels: usize) -> Result<(), Fault> {
         if levels < MAX_NESTING {
             return Ok(());
@@ -121,8 +154,15 @@ impl Parser<'_> {
         self.check_nesting(self.depth)?;
         self.depth += 1;
         let outer = mem::take(&mut self.height);
+        let start = self.at();
+        let word = self.word();
         let mut left = self.first()?;
         while binding < self.peek().binding() {
+            if let Token::Compare(operator) = *self.peek()
+                && self.strict
+            {
+                check_operand(operator, &left, start, word)?;
+            }
             let flat = matches!(
                 (&left, self.peek()),
                 (
@@ -245,11 +285,15 @@ impl Parser<'_> {
                 left => Node::And(vec![left, self.expression(binding)?]),
             },
             Token::Compare(operator) => {
-                let right = Box::new(self.expression(binding)?);
+                let (start, word) = (self.at(), self.word());
+                let right = self.expression(binding)?;
+                if self.strict {
+                    check_operand(operator, &right, start, word)?;
+                }
                 Node::Compare {
                     operator,
                     left: Box::new(left),
-                    right,
+                    right: Box::new(right),
                 }
             }
             Token::Flatten => self.each(Node::Flatten(Box::new(left)), binding)?,
@@ -419,7 +463,12 @@ impl Parser<'_> {
         } else {
             loop {
                 places.push(self.at());
-                arguments.push(self.argument()?);
+                let (start, word) = (self.at(), self.word());
+                let argument = self.argument()?;
+                if self.strict {
+                    check_word(&argument, start, word)?;
+                }
+                arguments.push(argument);
                 match self.peek() {
                     Token::Comma => self.advance(),
                     Token::RightParenthesis => {
@@ -452,6 +501,52 @@ impl Parser<'_> {
         let reference = Node::Reference(Box::new(self.expression(0)?));
         self.height += 1;
         Ok(reference)
+    }
+}
+
+/// Refuses what makes a comparison null, or a comparison with a field that hardly any event has, whatever the event: such a
+/// filter would keep nothing and say nothing. `word` is what the operand began with.
+fn check_operand(
+    operator: Operator,
+    operand: &Node,
+    start: usize,
+    word: Option<&'static str>,
+) -> Result<(), Fault> {
+    check_word(operand, start, word)?;
+    let literal = match operand {
+        Node::Literal(Value::Number(_)) => return Ok(()),
+        Node::Literal(literal) if !matches!(operator, Operator::Equal | Operator::NotEqual) => {
+            literal
+        }
+        _ => return Ok(()),
+    };
+    let fault = Fault::new(
+        start,
+        format!(
+            "{} takes numbers, and with {} it is always null, which is false",
+            Token::Compare(operator).shown(),
+            with_article(literal.type_name())
+        ),
+    );
+    Err(match literal {
+        Value::String(_) => fault.hint(
+            "between(field, 'low', 'high') compares texts; convert_time(field, 'rfc3339', 'millis') makes a number of a time, to_number(field) of digits; a number itself is written in backticks: `250`",
+        ),
+        _ => fault.hint("a number is written in backticks: `250`"),
+    })
+}
+
+/// Refuses a bare `true`, `false` or `null` where a value was meant. `word` is what the operand began with.
+fn check_word(operand: &Node, start: usize, word: Option<&'static str>) -> Result<(), Fault> {
+    match (operand, word) {
+        // Else the word was the beginning of more, a path or a call.
+        (Node::Field(_), Some(word)) => {
+            let message = format!("'{word}' is the name of a field here");
+            Err(Fault::new(start, message).hint(format!(
+                "write `{word}` in backticks; a field of this name is written \"{word}\", in double quotes"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

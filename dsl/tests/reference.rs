@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use jmespath::ast::{Ast, KeyValuePair};
 use jmespath::{ErrorReason, JmespathError, Rcvar, Runtime, Variable};
-use keystone_dsl::{Expression, Limits, Program, Record, Verdict};
+use keystone_dsl::{Expression, ExpressionError, Limits, Program, Record, Verdict};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -260,6 +260,12 @@ fn agree(text: &str, event_text: &str) -> Result<(), TestCaseError> {
 
 /// The same expression as a filter and as a projection.
 fn applied(text: &str, event: &str, expected: &Value, written: &[u8]) -> Result<(), TestCaseError> {
+    // A route refuses comparisons that no event makes true.
+    if let Err(errors) = Program::compile(Some(text), None, Limits::default()) {
+        let odd = |error: &ExpressionError| !error.message.contains("it is always null");
+        prop_assert!(!errors.iter().any(odd), "{:?}", errors);
+        return Ok(());
+    }
     let apply = |filter, projection| {
         let mut out = b"before".to_vec();
         let program = Program::compile(filter, projection, Limits::default()).unwrap();

@@ -181,7 +181,7 @@ fn a_projection_keeps_digits_and_takes_the_last_of_duplicate_keys() -> Result<()
     records.push(Outgoing::new(r#"{"id":"x","a":{"b":1}}"#));
     records.push(Outgoing::new("7"));
     send(kafka, "odd-in", &records)?;
-    let more = "filter = n == null || abs(n) > `0`\nprojection = {id: id, n: n, e: e, m: m, a: a && sum(to_array(a))}\n\
+    let more = "filter = n == `null` || abs(n) > `0`\nprojection = {id: id, n: n, e: e, m: m, a: a && sum(to_array(a))}\n\
                 sink.type = kafka\nsink.kafka.topic = odd-out";
     let mut worker = Worker::spawn(&route(kafka, "odd", "odd-in", more))?;
     all_committed(kafka, "odd", "odd-in", &mut [&mut worker])?;

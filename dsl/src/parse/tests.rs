@@ -1,7 +1,7 @@
 use super::*;
 
 fn error(expression: &str) -> ExpressionError {
-    match parse("filter", expression, &Settings::default()) {
+    match parse_for_route("filter", expression, &Settings::default()) {
         Ok(node) => panic!("{expression} was accepted as {node:?}"),
         Err(error) => error,
     }
@@ -203,5 +203,105 @@ fn what_a_chain_makes_is_not_nested_without_limit() {
             error.message,
             "the result may be nested 250 deeper than the event"
         );
+    }
+}
+
+#[test]
+fn a_comparison_that_no_event_makes_true_is_refused() {
+    for (expression, column, message) in [
+        (
+            "ts > '2026-01-01'",
+            6,
+            "'>' takes numbers, and with a string it is always null",
+        ),
+        (
+            "'2026-01-01' <= ts",
+            1,
+            "'<=' takes numbers, and with a string",
+        ),
+        (
+            "a || ts < (('x'))",
+            11,
+            "'<' takes numbers, and with a string",
+        ),
+        (
+            "ts >= `\"2026\"`",
+            7,
+            "'>=' takes numbers, and with a string",
+        ),
+        ("a < `null`", 5, "'<' takes numbers, and with null"),
+        ("`[1]` > a", 1, "'>' takes numbers, and with an array"),
+        ("a[?b > 'x'].c", 8, "'>' takes numbers"),
+        ("{late: ts > '2026'}", 13, "'>' takes numbers"),
+        ("max_by(a, &(b < 'x'))", 17, "'<' takes numbers"),
+        ("deleted == true", 12, "'true' is the name of a field here"),
+        ("false != deleted", 1, "'false' is the name of a field here"),
+        ("a && null == b", 6, "'null' is the name of a field here"),
+        ("a[?b == false]", 9, "'false' is the name of a field here"),
+        ("a == true && b", 6, "'true' is the name of a field here"),
+        (
+            "if(a, true, `false`)",
+            7,
+            "'true' is the name of a field here",
+        ),
+        (
+            "one_of(a, `1`, null)",
+            16,
+            "'null' is the name of a field here",
+        ),
+    ] {
+        let error = error(expression);
+        // JMESPath has a meaning for it.
+        assert!(parse("expression", expression, &Settings::default()).is_ok());
+        assert_eq!(error.position, (1, column), "{error}");
+        assert!(error.message.starts_with(message), "{error}");
+    }
+    assert_eq!(
+        error("deleted == true").hint.unwrap(),
+        "write `true` in backticks; a field of this name is written \"true\", in double quotes"
+    );
+    let hint = error("ts > '2026'").hint.unwrap();
+    assert!(
+        hint.contains("convert_time(field, 'rfc3339', 'millis')"),
+        "{hint}"
+    );
+    for call in [
+        "between(ts, '2026-01-01', '2027')",
+        "convert_time(ts, 'rfc3339', 'millis') > `1`",
+        "to_number(ts) < `5`",
+    ] {
+        assert!(
+            parse_for_route("filter", call, &Settings::default()).is_ok(),
+            "{call}"
+        );
+    }
+}
+
+#[test]
+fn fields_of_any_name_and_comparisons_that_can_be_true_are_accepted() {
+    for expression in [
+        "deleted == \"true\"",
+        "\"null\" != a",
+        "\"false\" < `1`",
+        "one_of(a, \"null\")",
+        "not_null(true.a, b)",
+        "deleted == `true`",
+        "a.true == b",
+        "true.a == b",
+        "b == null.a",
+        "a == trues",
+        "true",
+        "true && !false",
+        "{true: true, null: null}",
+        "a == 'true'",
+        "a != 'x'",
+        "a < b",
+        "a < `1` && b == 'x'",
+        "'x' == a || `2` > b",
+        "'2' | to_number(@) < `3`",
+        "a == `null`",
+    ] {
+        let parsed = parse_for_route("filter", expression, &Settings::default());
+        assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
     }
 }

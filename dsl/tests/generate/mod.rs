@@ -91,6 +91,27 @@ pub(crate) fn event() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Of two operands. One that is written out and no number has no order, which is an error of the expression: it is wrapped.
+fn comparison(operand: impl Strategy<Value = String> + Clone) -> impl Strategy<Value = String> {
+    fn ordered(operand: String) -> String {
+        let is_number = |json: &str| json.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        match operand.strip_prefix('`') {
+            Some(json) if is_number(json) => operand,
+            None if !operand.starts_with('\'') => operand,
+            _ => format!("not_null({operand})"),
+        }
+    }
+    prop_oneof![
+        (operand.clone(), "(==|!=)", operand.clone())
+            .prop_map(|(a, operator, b)| format!("({a}) {operator} ({b})")),
+        (operand.clone(), "(<|<=|>|>=)", operand).prop_map(|(a, operator, b)| format!(
+            "({}) {operator} ({})",
+            ordered(a),
+            ordered(b)
+        )),
+    ]
+}
+
 pub(crate) fn expression() -> impl Strategy<Value = String> {
     let path = prop::sample::select(vec![
         "@",
@@ -123,7 +144,7 @@ pub(crate) fn expression() -> impl Strategy<Value = String> {
             pair().prop_map(|(a, b)| format!("({a}) || {b}")),
             pair().prop_map(|(a, b)| format!("{a} && ({b})")),
             inner.clone().prop_map(|a| format!("!{a}")),
-            (inner.clone(), "(==|!=|<|<=|>|>=)", inner.clone()).prop_map(|(a, operator, b)| format!("({a}) {operator} ({b})")),
+            comparison(inner.clone()),
             pair().prop_map(|(a, b)| format!("({a}) | {b}")),
             pair().prop_map(|(a, b)| format!("[{a}, {b}]")),
             pair().prop_map(|(a, b)| format!("{{z: {a}, a: {b}}}")),
@@ -268,8 +289,7 @@ pub(crate) fn path_expression() -> impl Strategy<Value = String> {
             pair().prop_map(|(a, b)| format!("({a}) || {b}")),
             pair().prop_map(|(a, b)| format!("{a} && ({b})")),
             inner.clone().prop_map(|a| format!("!({a})")),
-            (inner.clone(), "(==|!=|<|<=|>|>=)", inner.clone())
-                .prop_map(|(a, operator, b)| format!("({a}) {operator} ({b})")),
+            comparison(inner.clone()),
             pair().prop_map(|(a, b)| format!("({a}) | ({b})")),
             pair().prop_map(|(a, b)| format!("({a}) | [{b}, a, {b}]")),
             pair().prop_map(|(a, b)| format!("{{z: {a}, \"a b\": {b}, m: [{a}]}}")),
