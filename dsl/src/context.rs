@@ -10,12 +10,19 @@ use crate::value::{Member, Value};
 /// What may be made on the way, in times of what may be delivered.
 const WORKING_FACTOR: usize = 4;
 
-/// The record, and what may still be made of it.
+/// What may be gone through of any event at least, and besides for each of its bytes, so that no event is too long for one pass.
+const PASSED: usize = 64 << 20;
+const PASSED_PER_BYTE: usize = 64;
+
+/// The record, and what may still be made of it and gone through.
 pub(crate) struct Context<'a> {
     pub(crate) record: Record<'a>,
     limits: Limits,
     /// Bytes that may still be made. Nothing is given back: it is a bound on memory and on work.
     left: Cell<usize>,
+    /// The same for what is only looked at, which may be the same part again and again: `[?[?…]]` keeps nothing of it.
+    /// An item of a list counts as the bytes of a value, a member or a byte of a text as one.
+    unpassed: Cell<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -24,6 +31,7 @@ impl<'a> Context<'a> {
             record: *record,
             limits,
             left: Cell::new(limits.max_output_bytes.saturating_mul(WORKING_FACTOR)),
+            unpassed: Cell::new(most_passed(record, limits)),
         }
     }
 
@@ -45,8 +53,51 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Counts what is about to be gone through, where that is not what is made.
+    fn pass(&self, amount: usize) -> Result<(), String> {
+        match self.unpassed.get().checked_sub(amount) {
+            Some(left) => {
+                self.unpassed.set(left);
+                Ok(())
+            }
+            None => Err(format!(
+                "the expression goes through the same parts of the event too often: more than {} bytes, each counted as often as it is looked at",
+                most_passed(&self.record, self.limits)
+            )),
+        }
+    }
+
+    /// Counts the items of a list that are about to be gone through.
+    pub(crate) fn pass_items(&self, items: usize) -> Result<(), String> {
+        self.pass(items.saturating_mul(size_of::<Value<'_>>()))
+    }
+
+    /// Counts what a function may look at of an argument, parts of its parts aside.
+    pub(crate) fn pass_value(&self, value: &Value<'_>) -> Result<(), String> {
+        match value {
+            Value::Array(items) => self.pass_items(items.len()),
+            Value::Object(members) => {
+                self.pass(members.len().saturating_mul(size_of::<Member<'_>>()))
+            }
+            Value::String(text) => self.pass(text.bytes()),
+            Value::Number(text) => self.pass(text.len()),
+            Value::Null | Value::Bool(_) | Value::Reference(_) => Ok(()),
+        }
+    }
+
+    /// [`Value::field`], counted.
+    pub(crate) fn field(&self, value: &Value<'a>, name: &str) -> Result<Value<'a>, String> {
+        if let Value::Object(members) = value {
+            self.pass(members.len())?;
+        }
+        Ok(value.field(name))
+    }
+
     /// [`Value::equals`], counted: small values can hold one part so many times that a comparison never ends.
     pub(crate) fn equal(&self, a: &Value<'_>, b: &Value<'_>) -> Result<bool, String> {
+        if let (Value::String(a), Value::String(b)) = (a, b) {
+            self.pass(a.bytes().min(b.bytes()))?;
+        }
         if matches!(a, Value::Array(_) | Value::Object(_)) && a.type_name() == b.type_name() {
             // As if each value visited were a byte made.
             let mut left = self.left.get();
@@ -60,6 +111,7 @@ impl<'a> Context<'a> {
 
     /// Whether one of the items equals the value.
     pub(crate) fn is_among(&self, value: &Value<'_>, items: &[Value<'_>]) -> Result<bool, String> {
+        self.pass_items(items.len())?;
         for item in items {
             if self.equal(value, item)? {
                 return Ok(true);
@@ -90,4 +142,11 @@ impl<'a> Context<'a> {
         self.spend(text.len())?;
         Ok(Value::text(text))
     }
+}
+
+/// What is made may be gone through as well.
+fn most_passed(record: &Record<'_>, limits: Limits) -> usize {
+    let made = limits.max_output_bytes.saturating_mul(WORKING_FACTOR);
+    let event = record.payload.len().saturating_mul(PASSED_PER_BYTE);
+    PASSED.max(made).saturating_add(event)
 }

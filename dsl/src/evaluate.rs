@@ -14,10 +14,12 @@ pub(crate) fn evaluate<'a>(
     current: &Value<'a>,
     context: &Context<'a>,
 ) -> Result<Value<'a>, String> {
+    #[cfg(test)]
+    tests::count();
     Ok(match node {
         Node::Current => current.clone(),
         Node::Literal(value) => value.borrowed(),
-        Node::Field(name) => current.field(name),
+        Node::Field(name) => context.field(current, name)?,
         Node::Index(index) => match current {
             Value::Array(items) => item(items, *index),
             _ => Value::Null,
@@ -35,6 +37,7 @@ pub(crate) fn evaluate<'a>(
         }
         Node::Each { list, each } => match evaluate(list, current, context)? {
             Value::Array(items) => {
+                context.pass_items(items.len())?;
                 let mut results = Vec::new();
                 for item in items.iter() {
                     match evaluate(each, item, context)? {
@@ -154,6 +157,8 @@ fn item<'a>(items: &[Value<'a>], index: i32) -> Value<'a> {
 }
 
 fn flatten<'a>(items: &[Value<'a>], context: &Context<'a>) -> Result<Value<'a>, String> {
+    // A list of empty lists leaves nothing, and is gone through all the same.
+    context.pass_items(items.len())?;
     let size = |item: &Value<'a>| match item {
         Value::Array(inner) => inner.len(),
         _ => 1,

@@ -254,6 +254,10 @@ impl Function {
             .iter()
             .map(|argument| evaluate(argument, current, context))
             .collect::<Result<Vec<_>, _>>()?;
+        // Called for each item of a list, it may look at one large value again and again.
+        arguments
+            .iter()
+            .try_for_each(|argument| context.pass_value(argument))?;
         self.run_with(run, &arguments, prepared, context)
             .map_err(|reason| located(self.name, position, &reason))
     }

@@ -276,6 +276,14 @@ impl Text<'_> {
         }
     }
 
+    /// As it is kept, which may be with escapes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Text::Escaped(inside) => inside.len(),
+            Text::Plain(text) => text.len(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Text::Escaped(_) => false,

@@ -1,4 +1,24 @@
+use std::cell::Cell;
+
+use proptest::prelude::*;
+
 use crate::{EventError, Expression, Limits, Program, Record, Stage, Verdict};
+
+thread_local! {
+    static EVALUATED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Called for each node that is evaluated.
+pub(super) fn count() {
+    EVALUATED.with(|count| count.set(count.get() + 1));
+}
+
+/// How many nodes are evaluated, and why there is no result.
+fn work(expression: &str, event: &str) -> (usize, Option<String>) {
+    EVALUATED.with(|count| count.set(0));
+    let failed = search(expression, event).err().map(|error| error.reason);
+    (EVALUATED.with(Cell::get), failed)
+}
 
 fn search(expression: &str, event: &str) -> Result<String, EventError> {
     let mut out = Vec::new();
@@ -343,4 +363,88 @@ fn large_and_deep_events_are_handled_on_a_small_stack() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+/// Loops inside loops over what is shared, of which nothing is kept.
+#[test]
+fn going_through_a_shared_part_again_and_again_is_limited() {
+    let shared = |depth: usize| format!("@{}", " | [@, @]".repeat(depth));
+    let nested = |open: &str, inner: &str, close: &str, depth| {
+        open.repeat(depth) + inner + &close.repeat(depth)
+    };
+    for depth in [22, 26, 30] {
+        for loops in [
+            nested("@[?", "@.nosuch", "]", depth),
+            nested("@[*].[", "nosuch", "][?nosuch]", depth / 2),
+            nested("map(&", "nosuch", ", @)", depth),
+            nested("sort_by(@, &length(", "to_array(nosuch)", "))", 20),
+            nested("max_by(@, &length(to_array(", "nosuch", ")))", 20),
+            nested("@[?length(", "to_array(nosuch)", ") < `0`]", depth),
+        ] {
+            let expression = format!("{} | {loops}", shared(depth));
+            let (evaluated, failed) = work(&expression, "{}");
+            assert!(
+                evaluated < 12_000_000,
+                "{evaluated} of {expression}: {failed:?}"
+            );
+        }
+    }
+    let (_, failed) = work(
+        &format!("{} | {}", shared(26), nested("@[?", "nosuch", "]", 26)),
+        "{}",
+    );
+    assert!(
+        failed
+            .as_deref()
+            .is_some_and(|why| why.contains("too often: more than 67108992 bytes")),
+        "{failed:?}"
+    );
+}
+
+/// What is paid for is what is gone through, also where one look at an item is a look at much.
+#[test]
+fn a_large_part_that_is_looked_at_for_each_item_is_paid_for() {
+    let many: Vec<_> = (0..5_000).map(|n| format!("\"k{n}\":null")).collect();
+    let object = format!("{{{}}}", many.join(","));
+    let event = format!(
+        "{{\"o\":{object},\"t\":\"{}\",\"e\":[{}]}}",
+        "x".repeat(50_000),
+        vec!["[]"; 20_000].join(",")
+    );
+    let thousands = " | [@, @, @, @, @, @, @, @, @, @][]".repeat(5);
+    for step in [
+        "[?nosuch]",
+        "[?length(@) < `0`]",
+        "[?drop_nulls([@])[0].nosuch]",
+        "[?@ == 'x'].nosuch",
+        "[?contains(@, 'y')]",
+        "[?type(@) == 'array' && @[] && `false`]",
+    ] {
+        for part in ["o", "t", "e"] {
+            let expression = format!("[{part}] | [[0], [0]]{thousands} | {step}");
+            let passed = work(&expression, &event);
+            assert!(passed.0 < 3_000_000, "{expression}: {passed:?}");
+        }
+    }
+    let (_, failed) = work(&format!("[o]{thousands} | [?nosuch]"), &event);
+    assert!(failed.is_some_and(|why| why.contains("too often")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// One pass is never too much, however long the event and however many fields are asked for.
+    #[test]
+    fn a_long_event_is_gone_through_with_every_field(items in 1_usize..3_000, fields in 1_usize..30) {
+        let members: Vec<_> = (0..fields).map(|n| format!("\"f{n}\":{n}")).collect();
+        let item = format!("{{{}}}", members.join(","));
+        let event = format!("[{}]", vec![item.as_str(); items].join(","));
+        let taken: Vec<_> = (0..fields).map(|n| format!("f{n}: f{n}")).collect();
+        let limits = Limits { max_output_bytes: usize::MAX >> 4, ..Limits::default() };
+        let expression = format!("[?f0 == `0` && length(@) > `0`].{{{}}}", taken.join(", "));
+        let compiled = Expression::compile_with(&expression, limits).unwrap();
+        let mut out = Vec::new();
+        compiled.search(&Record::of(event.as_bytes()), &mut out).unwrap();
+        prop_assert_eq!(String::from_utf8(out).unwrap(), event);
+    }
 }

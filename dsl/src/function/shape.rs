@@ -159,6 +159,8 @@ fn drop_nulls<'a>(value: &Value<'a>, context: &Context<'a>) -> Outcome<'a> {
             context.list(kept)
         }
         Value::Object(members) => {
+            // Members that are null are gone through, and leave nothing.
+            context.pass_value(value)?;
             let mut kept = Vec::with_capacity(members.len());
             for (key, value) in members.iter() {
                 if !matches!(value, Value::Null) {

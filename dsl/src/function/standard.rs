@@ -139,10 +139,11 @@ fn length<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 
 fn map<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
     let node = expression(&arguments[0]);
+    arguments.context.spend_items(items(&arguments[1]).len())?;
     let results = items(&arguments[1])
         .iter()
         .map(|item| evaluate(node, item, arguments.context));
-    arguments.context.list(results.collect::<Result<_, _>>()?)
+    Ok(Value::array(results.collect::<Result<_, _>>()?))
 }
 
 fn merge<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
@@ -243,6 +244,7 @@ fn min<'a>(arguments: &Call<'_, 'a>) -> Outcome<'a> {
 /// Each item with what it is to be compared by.
 fn keyed<'a>(arguments: &Call<'_, 'a>) -> Result<Vec<(Value<'a>, Value<'a>)>, String> {
     let node = expression(&arguments[1]);
+    arguments.context.pass_items(items(&arguments[0]).len())?;
     let mut keyed: Vec<(Value<'a>, Value<'a>)> = Vec::new();
     for (index, item) in items(&arguments[0]).iter().enumerate() {
         let key = evaluate(node, item, arguments.context)?;
