@@ -119,12 +119,11 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// The next token where it is a value's name in most languages, and a field's in this one.
+    /// The next token where it is a value's name in most languages, and a field's in this one. (`null` is a field, too, and null where no
+    /// event has it: what was meant.)
     fn word(&self) -> Option<&'static str> {
         match self.peek() {
-            Token::Name(name) => ["true", "false", "null"]
-                .into_iter()
-                .find(|word| name == word),
+            Token::Name(name) => ["true", "false"].into_iter().find(|word| name == word),
             _ => None,
         }
     }
@@ -536,7 +535,7 @@ fn check_operand(
     })
 }
 
-/// Refuses a bare `true`, `false` or `null` where a value was meant. `word` is what the operand began with.
+/// Refuses a bare `true` or `false` where a value was meant. `word` is what the operand began with.
 fn check_word(operand: &Node, start: usize, word: Option<&'static str>) -> Result<(), Fault> {
     match (operand, word) {
         // Else the word was the beginning of more, a path or a call.

@@ -236,7 +236,7 @@ fn a_comparison_that_no_event_makes_true_is_refused() {
         ("max_by(a, &(b < 'x'))", 17, "'<' takes numbers"),
         ("deleted == true", 12, "'true' is the name of a field here"),
         ("false != deleted", 1, "'false' is the name of a field here"),
-        ("a && null == b", 6, "'null' is the name of a field here"),
+        ("a && true == b", 6, "'true' is the name of a field here"),
         ("a[?b == false]", 9, "'false' is the name of a field here"),
         ("a == true && b", 6, "'true' is the name of a field here"),
         (
@@ -245,9 +245,9 @@ fn a_comparison_that_no_event_makes_true_is_refused() {
             "'true' is the name of a field here",
         ),
         (
-            "one_of(a, `1`, null)",
+            "one_of(a, `1`, false)",
             16,
-            "'null' is the name of a field here",
+            "'false' is the name of a field here",
         ),
     ] {
         let error = error(expression);
@@ -300,6 +300,8 @@ fn fields_of_any_name_and_comparisons_that_can_be_true_are_accepted() {
         "'x' == a || `2` > b",
         "'2' | to_number(@) < `3`",
         "a == `null`",
+        // Null, unless an event has a field of that name.
+        "a != null",
     ] {
         let parsed = parse_for_route("filter", expression, &Settings::default());
         assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
