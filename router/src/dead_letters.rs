@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use keystone_config::Settings;
 use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, is_refusal, properties};
+use keystone_sinks::kafka::complaints::told;
 use keystone_sinks::kafka::producer::{Failure, Outgoing, Producer};
 use keystone_sinks::kafka::{producer_config, refuses_with_others};
 use keystone_sinks::{Batch, Cause, Event, Stage};
@@ -232,7 +233,10 @@ impl DeadLetters {
         let admin: AdminClient<DefaultClientContext> = match config.create() {
             Ok(admin) => admin,
             Err(error) => {
-                warn!("no client to create the dead-letter topic with: {error}");
+                warn!(
+                    "no client to create the dead-letter topic with: {}",
+                    told(&error)
+                );
                 return;
             }
         };

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use keystone_config::{
-    Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
+    Origin, Problem, Problems, Settings, Sources, resolve_partly, resolve_without_secrets,
 };
 use keystone_dsl::{ExpressionError, Hygiene, Limits, Program, Rules, Secrets, Validation};
 use keystone_sinks::kafka::client::{self, Role};
+use keystone_sinks::kafka::{self, complaints, sasl};
 use keystone_sinks::{Context, Sink};
 
 use crate::dead_letters;
@@ -97,7 +98,10 @@ impl Route {
 pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn Sink>), Problems> {
     let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
     let whole = problems.is_empty();
-    problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
+    let properties = kafka_problems(&settings, whole);
+    // Of wrong properties no client is made: librdkafka would repeat in its words what is known already.
+    let clients_can_be_made = whole && properties.is_empty();
+    problems.extend(properties);
     problems.extend(topics::problems(&settings));
     let steps = steps(&settings, &mut problems);
     let mut sink = None;
@@ -107,14 +111,17 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
             route: settings.get("route.name").to_owned(),
             worker: context_worker.to_owned(),
         };
-        match build_sink(&settings, &context) {
-            Ok(built) => sink = Some(built),
-            Err(more) => problems.extend(more),
+        if settings.get("sink.type") == "kafka" && !clients_can_be_made {
+            problems.extend(kafka::problems(&settings));
+        } else {
+            match build_sink(&settings, &context) {
+                Ok(built) => sink = Some(built),
+                Err(more) => problems.extend(more),
+            }
         }
     }
-    // Else librdkafka would repeat in its words what is known already.
-    if problems.is_empty() {
-        problems.extend(clients(&settings));
+    if clients_can_be_made {
+        add_new(&mut problems, clients(&settings));
     }
     match (steps, sink) {
         (Some(steps), Some(sink)) if problems.is_empty() => {
@@ -146,6 +153,9 @@ pub fn load_source(sources: &Sources) -> Result<(Steps, Settings), Problems> {
     let (steps, settings) = load_steps(sources)?;
     let mut problems = problems_below(client::SOURCE_PREFIX, sources);
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
+    if problems.is_empty() {
+        problems.extend(sasl::problems(&settings, &[client::SOURCE_PREFIX]));
+    }
     match problems.is_empty() {
         true => Ok((steps, settings)),
         false => Err(Problems(problems)),
@@ -159,8 +169,31 @@ fn problems_below(prefix: &str, sources: &Sources) -> Vec<Problem> {
     problems
 }
 
+/// What is wrong with the properties of Kafka clients, each by itself. What is absent counts only where the settings are whole.
+fn kafka_problems(settings: &Settings, whole: bool) -> Vec<Problem> {
+    let mut problems = client::problems(settings, client::SOURCE_PREFIX);
+    problems.extend(client::problems(settings, client::SINK_PREFIX));
+    if whole {
+        let (source, sink) = (client::SOURCE_PREFIX, client::SINK_PREFIX);
+        add_new(&mut problems, sasl::problems(settings, &[source]));
+        if settings.get("sink.type") == "kafka" {
+            add_new(&mut problems, sasl::problems(settings, &[source, sink]));
+        }
+    }
+    problems
+}
+
+/// Clients share properties, and so what is wrong with them.
+fn add_new(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+    for problem in more {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+}
+
 fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
-    use keystone_sinks::{blackhole, elasticsearch, kafka, parquet, stdout};
+    use keystone_sinks::{blackhole, elasticsearch, parquet, stdout};
     match settings.get("sink.type") {
         "elasticsearch" => elasticsearch::build(settings, context),
         "parquet" => parquet::build(settings, context),
@@ -172,27 +205,19 @@ fn build_sink(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, V
 
 /// `kafka.*` properties that librdkafka takes one by one and refuses together.
 fn clients(settings: &Settings) -> Vec<Problem> {
-    let mut complaints = vec![client::refusal(&consumer_config(settings), Role::Consumer)];
+    let mut refused = vec![complaints::refusal(
+        &consumer_config(settings),
+        Role::Consumer,
+    )];
     if settings.get("dead.letter.policy") == "topic" {
-        complaints.push(client::refusal(
+        refused.push(complaints::refusal(
             &dead_letters::client_config(settings),
             Role::Producer,
         ));
     }
-    let complaints = complaints.into_iter().flatten();
-    complaints
-        .map(|complaint| {
-            let set = settings.passthrough(client::SOURCE_PREFIX).into_iter();
-            let named = set
-                .map(|(name, _)| name)
-                .find(|name| complaint.contains(name));
-            let key = format!("kafka.{}", named.as_deref().unwrap_or("*"));
-            settings.problem(
-                &key,
-                format!("no Kafka client can be made; librdkafka says: {complaint}"),
-                "see librdkafka's CONFIGURATION.md for what goes together",
-            )
-        })
+    let refused = refused.into_iter().flatten();
+    refused
+        .map(|complaint| complaints::problem(settings, &[client::SOURCE_PREFIX], &complaint))
         .collect()
 }
 

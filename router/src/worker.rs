@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keystone_config::Settings;
 use keystone_sinks::kafka::client::{REQUEST_TIMEOUT, Role, SOURCE_PREFIX, millis, properties};
+use keystone_sinks::kafka::complaints::told;
 use keystone_sinks::{Batch, Sink};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
@@ -124,7 +125,7 @@ impl Worker {
         let _watched = watchdog::start(shared.clone());
         self.start_pulse();
         let dead_letters = DeadLetters::new(&shared.route)
-            .map_err(|error| format!("the dead-letter producer can't be made: {error}"))?;
+            .map_err(|error| format!("the dead-letter producer can't be made: {}", told(&error)))?;
         self.look_at_sink();
         let deliveries = self.start_deliveries(Arc::new(dead_letters));
         let ticks = self.start_ticks();
@@ -302,7 +303,10 @@ impl Worker {
             longest_commit(&config),
         );
         let consumer = GroupConsumer::from_config_and_context(&config, group).map_err(|error| {
-            format!("the consumer can't be made: {error}; see the kafka.* properties")
+            format!(
+                "the consumer can't be made: {}; see the kafka.* properties",
+                told(&error)
+            )
         })?;
         let topics: Vec<&str> = route.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|error| {

@@ -7,29 +7,28 @@ use std::time::{Duration, Instant};
 
 use keystone_config::{Passthrough, Problem, Settings};
 use rdkafka::ClientContext;
-use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaType;
 use tracing::{debug, error, info, warn};
 
+use super::complaints::told;
 use super::progress::Progress;
+pub use super::servers::{check_servers, without_credentials};
 
 /// `kafka.*`: the source cluster, also the default for the dead-letter topic and the Kafka sink.
 pub const SOURCE_PREFIX: &str = "kafka.";
 /// `sink.kafka.*`: the Kafka sink's own producer properties, laid over `kafka.*`.
 pub const SINK_PREFIX: &str = "sink.kafka.";
 
-/// librdkafka properties that hold secrets.
+/// librdkafka properties that hold secrets, and names that it does not know and that look as if: those of Java's clients, and slips.
 pub fn is_secret(name: &str) -> bool {
-    name.contains("password")
-        || name.contains("secret")
-        || matches!(
-            name,
-            "ssl.key.pem" | "sasl.oauthbearer.config" | "sasl.jaas.config"
-        )
-        || (name.contains("private.key") && !name.ends_with(".file"))
-        || name.ends_with("passphrase")
+    let name = name.to_ascii_lowercase().replace(['_', '-'], ".");
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let ends = |words: &[&str]| words.iter().any(|word| name.ends_with(word));
+    has(&["pass", "pwd", "secret", "credential", "jaas", "api.key"])
+        || (has(&["private.key", "token"]) && !ends(&[".file", ".location", ".url"]))
+        || ends(&[".key", ".pem", "oauthbearer.config"]) && !has(&["certificate", "ssl.ca."])
 }
 
 /// rdkafka sets its own. These would only make the check of the properties start librdkafka's background thread.
@@ -159,7 +158,7 @@ const ALIASES: &[(&str, &str)] = &[
 const OPTIONS: [&str; 2] = ["kafka.bootstrap.servers", "sink.kafka.linger.ms"];
 
 /// The one name of a property.
-fn one_name(name: &str) -> &str {
+pub(super) fn one_name(name: &str) -> &str {
     let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
     alias.map_or(name, |(_, one)| one)
 }
@@ -233,25 +232,6 @@ fn address(text: &str) -> String {
     }
 }
 
-/// Refuses addresses of brokers that hold credentials: they would stand in logs and errors.
-pub fn check_servers(text: &str) -> Result<(), String> {
-    match text.contains('@') {
-        false => Ok(()),
-        true => Err(format!(
-            "`{}` holds credentials, which belong into kafka.sasl.username and kafka.sasl.password (the sink's own into sink.kafka.sasl.*)",
-            without_credentials(text)
-        )),
-    }
-}
-
-/// An address for an error: nothing of what stands before the last `@`.
-pub fn without_credentials(text: &str) -> String {
-    match text.rsplit_once('@') {
-        Some((_, after)) => format!("…@{after}"),
-        None => text.to_owned(),
-    }
-}
-
 /// librdkafka's default of `socket.timeout.ms`: how long one request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -284,8 +264,7 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
             alone.set(name, value);
             let complaint = match alone.create_native_config() {
                 Ok(_) => return None,
-                Err(KafkaError::ClientConfig(_, complaint, _, _)) => complaint,
-                Err(other) => other.to_string(),
+                Err(error) => told(&error),
             };
             let complaint = if is_secret(name) {
                 "librdkafka refuses this value".to_owned()
@@ -301,6 +280,9 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
         .collect()
 }
 
+const MECHANISMS: &str =
+    "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or certificates (kafka.security.protocol = SSL)";
+
 /// What librdkafka takes and can't be meant.
 fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
     let number = || value.trim().parse::<u64>();
@@ -312,7 +294,11 @@ fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
         )),
         "sasl.mechanism" if value.trim().eq_ignore_ascii_case("OAUTHBEARER") => Err((
             "this program can't fetch tokens, and would wait for one for ever".to_owned(),
-            "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or certificates (kafka.security.protocol = SSL)",
+            MECHANISMS,
+        )),
+        "sasl.mechanism" if value.trim().eq_ignore_ascii_case("GSSAPI") => Err((
+            "this program is built without Kerberos".to_owned(),
+            MECHANISMS,
         )),
         "statistics.interval.ms" if !number().is_ok_and(|ms| (1..=60_000).contains(&ms)) => Err((
             "lag, expired events and the end of an outage are learned from the statistics"
@@ -320,25 +306,6 @@ fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
             "1 to 60000, or leave the option out: 2000",
         )),
         _ => Ok(()),
-    }
-}
-
-/// What librdkafka says against these properties together, each of which is right by itself. No server is asked.
-pub fn refusal(config: &ClientConfig, role: Role) -> Option<String> {
-    let mut config = config.clone();
-    // A client without addresses connects to nothing.
-    config.remove(SERVERS);
-    let kind = match role {
-        Role::Consumer => RDKafkaType::RD_KAFKA_CONSUMER,
-        Role::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
-    };
-    let made = config
-        .create_native_config()
-        .and_then(|native| Client::new(&config, native, kind, DefaultClientContext));
-    match made {
-        Ok(_) => None,
-        Err(KafkaError::ClientCreation(complaint)) => Some(complaint),
-        Err(other) => Some(other.to_string()),
     }
 }
 
@@ -393,6 +360,16 @@ impl Reporter {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// That all brokers are down says less than why the last one is, which librdkafka has told just before.
+    fn remember(&self, error: &KafkaError, text: String) {
+        let follows = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let mut state = self.lock();
+        let told = |(at, _): &(Instant, String)| at.elapsed() < ECHO;
+        if !(follows && state.last.as_ref().is_some_and(told)) {
+            state.last = Some((Instant::now(), text));
+        }
+    }
+
     fn due(&self, kind: &str) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
@@ -433,15 +410,7 @@ impl ClientContext for Reporter {
         let kind = error
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
-        let now = Instant::now();
-        let is_echo = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
-        let mut state = self.lock();
-        let is_recent = |(at, _): &(Instant, String)| now.duration_since(*at) < ECHO;
-        // That all are down follows an error which says why.
-        if !is_echo || !state.last.as_ref().is_some_and(is_recent) {
-            state.last = Some((now, format!("{kind}: {reason}")));
-        }
-        drop(state);
+        self.remember(&error, format!("{kind}: {reason}"));
         if self.due(&kind) {
             warn!(
                 client = self.client,
@@ -450,6 +419,9 @@ impl ClientContext for Reporter {
         }
     }
 }
+
+/// Of a consumer that is in no group.
+impl ConsumerContext for Reporter {}
 
 /// Whether Kafka refuses us for who we are: trying again will not help.
 pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
@@ -489,12 +461,25 @@ mod tests {
             "sasl.oauthbearer.config",
             "sasl.oauthbearer.assertion.private.key.pem",
             "sasl.oauthbearer.assertion.private.key.passphrase",
+            // Names that librdkafka does not know.
+            "sasl.passwd",
+            "SASL.PASSWORD",
+            "ssl_key_pem",
+            "sasl_password",
+            "ssl.keystore.key",
+            "sasl.jaas.config",
+            "sasl.token",
         ] {
             assert!(is_secret(secret), "{secret}");
         }
         for plain in [
             "sasl.oauthbearer.assertion.private.key.file",
             "ssl.key.location",
+            "ssl.keystore.location",
+            "ssl.certificate.pem",
+            "ssl.ca.pem",
+            "sasl.oauthbearer.token.endpoint.url",
+            "sasl.kerberos.keytab",
             "sasl.username",
         ] {
             assert!(!is_secret(plain), "{plain}");
@@ -502,28 +487,27 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_addresses_are_refused_and_not_repeated() {
-        assert_eq!(check_servers("a:9092, SSL://b"), Ok(()));
-        let error = check_servers("a:9092,user:p@ss@b:9092").unwrap_err();
-        assert!(
-            error.contains("`…@b:9092`") && error.contains("kafka.sasl.password"),
-            "{error}"
-        );
-        assert!(
-            !error.contains("user:") && !error.contains("p@ss"),
-            "{error}"
-        );
-        for name in [SERVERS, "metadata.broker.list"] {
-            assert!(unfit(name, "u:p@b").is_err() && unfit(name, "b").is_ok());
-        }
+    fn an_error_that_follows_from_another_does_not_hide_it() {
+        let reporter = Reporter::new("test");
+        let say = |code: RDKafkaErrorCode, reason| reporter.error(KafkaError::Global(code), reason);
+        let last = || reporter.recent_error(LOG_INTERVAL).unwrap_or_default();
+        say(RDKafkaErrorCode::AllBrokersDown, "all are down");
+        assert!(last().ends_with("all are down"), "{}", last());
+        say(RDKafkaErrorCode::Authentication, "wrong password");
+        say(RDKafkaErrorCode::AllBrokersDown, "all are down");
+        assert!(last().ends_with("wrong password"), "{}", last());
     }
 
     #[test]
     fn what_can_not_be_meant_is_refused() {
         assert!(unfit("group.id", " ").is_err());
         assert!(unfit("group.id", "g").is_ok() && unfit("client.rack", "").is_ok());
+        for name in [SERVERS, "metadata.broker.list"] {
+            assert!(unfit(name, "u:p@b").is_err() && unfit(name, "b").is_ok());
+        }
         for name in ["sasl.mechanism", "sasl.mechanisms"] {
-            assert!(unfit(name, "OAuthBearer").is_err() && unfit(name, "PLAIN").is_ok());
+            assert!(unfit(name, "OAuthBearer").is_err() && unfit(name, "GSSAPI").is_err());
+            assert!(unfit(name, "PLAIN").is_ok());
         }
         for value in ["0", "60001", "x"] {
             assert!(unfit("statistics.interval.ms", value).is_err());
@@ -551,22 +535,5 @@ mod tests {
             };
             assert_eq!(told(alias), told(one), "{alias} and {one}");
         }
-    }
-
-    #[test]
-    fn librdkafka_is_asked_about_properties_together() {
-        let mut config = ClientConfig::new();
-        config
-            .set("group.id", "g")
-            .set("bootstrap.servers", "127.0.0.1:1");
-        assert_eq!(refusal(&config, Role::Consumer), None);
-        config.set("session.timeout.ms", "400000");
-        let complaint = refusal(&config, Role::Consumer).unwrap();
-        assert!(complaint.contains("max.poll.interval.ms"), "{complaint}");
-        let mut config = ClientConfig::new();
-        config.set("enable.idempotence", "true");
-        assert_eq!(refusal(&config, Role::Producer), None);
-        config.set("max.in.flight", "10");
-        assert!(refusal(&config, Role::Producer).is_some());
     }
 }

@@ -3,9 +3,12 @@
 //! With `sink.kafka.transactions = true` the events and the offsets that they were read from are one transaction (`transaction`).
 
 pub mod client;
+pub mod complaints;
 mod groups;
 pub mod producer;
 mod progress;
+pub mod sasl;
+mod servers;
 mod target;
 mod transaction;
 
@@ -148,13 +151,18 @@ fn make_room(config: &mut ClientConfig) {
     }
 }
 
-/// Builds the sink from `sink.kafka.*` and `kafka.*`.
+/// Options of the sink that are right by themselves and wrong together.
+pub fn problems(settings: &Settings) -> Vec<Problem> {
+    match settings.flag("sink.kafka.transactions") {
+        true => transaction::problems(settings),
+        false => Vec::new(),
+    }
+}
+
+/// Builds the sink from `sink.kafka.*` and `kafka.*`, of which `client::problems` has found nothing wrong.
 pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
     let transactions = settings.flag("sink.kafka.transactions");
-    let mut problems = client::problems(settings, SINK_PREFIX);
-    if transactions {
-        problems.extend(transaction::problems(settings));
-    }
+    let problems = problems(settings);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -177,10 +185,11 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
     let longest_step = longest_step(&config);
     let timeout = client::millis(&config, "transaction.timeout.ms", Duration::from_secs(60));
     let producer = Producer::new(config, "sink").map_err(|error| {
-        vec![settings.problem(
-            "sink.type",
-            format!("the Kafka sink's producer can't be made: {error}"),
-            "see the kafka.* and sink.kafka.* properties of the route",
+        let complaint = complaints::told(&error);
+        vec![complaints::problem(
+            settings,
+            &[SOURCE_PREFIX, SINK_PREFIX],
+            &complaint,
         )]
     })?;
     let target = Target {

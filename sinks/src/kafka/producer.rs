@@ -13,6 +13,7 @@ use rdkafka::statistics::Statistics;
 use tracing::warn;
 
 use super::client::Reporter;
+use super::complaints::told;
 use super::groups::{Groups, Ticket};
 
 pub use super::groups::Failure;
@@ -159,7 +160,7 @@ impl Producer {
                 // Where it is the last reference, what it still held fails now, which may take its time.
                 drop(old);
             }
-            Err(error) => warn!("the kafka producer could not be replaced: {error}"),
+            Err(error) => warn!("the kafka producer could not be replaced: {}", told(&error)),
         }
     }
 }
