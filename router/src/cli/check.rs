@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystone_sinks::Sink;
-use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::asking::{self, PATIENCE};
 use super::{Failure, RouteArgs, worker_id};
 use crate::cli::output::{complain, say};
 use crate::route::{self, Route, topics};
 use crate::worker::consumer_config;
-
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn check(args: &RouteArgs, offline: bool) -> Result<(), Failure> {
     let sources = args.sources()?;
@@ -91,26 +87,11 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
 
 fn source_problems(route: &Route) -> Vec<String> {
     let config = consumer_config(&route.settings);
-    let consumer = match BaseConsumer::from_config(&config) {
-        Ok(consumer) => consumer,
-        Err(error) => {
-            return vec![format!(
-                "source: no client can be made: {error}; see the kafka.* properties"
-            )];
-        }
-    };
-    let consumer: BaseConsumer = consumer;
-    let metadata = match consumer.fetch_metadata(None, PATIENCE) {
+    let asked =
+        asking::client(&config).and_then(|client| asking::metadata(&client, &route.settings));
+    let metadata = match asked {
         Ok(metadata) => metadata,
-        Err(error) => {
-            return vec![format!(
-                "source: no Kafka broker answers at kafka.bootstrap.servers = {}: {error}",
-                route
-                    .settings
-                    .text("kafka.bootstrap.servers")
-                    .unwrap_or_default()
-            )];
-        }
+        Err(problem) => return vec![format!("source: {problem}")],
     };
     say!("\nsource: {} brokers answer", metadata.brokers().len());
     let mut problems = Vec::new();

@@ -1,6 +1,7 @@
 //! The commands and their exit codes: 0 done or drained, 64 bad configuration or expression, 1 failed, with the reason on the last line of
 //! standard error.
 
+mod asking;
 mod check;
 mod demo;
 mod eval;

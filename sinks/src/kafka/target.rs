@@ -156,10 +156,17 @@ impl Target {
                 Code::from(code)
             )),
             Ok(Err(error)) => Err(format!(
-                "the Kafka sink's brokers don't answer: {error}; see sink.kafka.bootstrap.servers or kafka.bootstrap.servers"
+                "the Kafka sink's brokers don't answer: {error}{}; see bootstrap.servers, security.protocol and sasl.* of sink.kafka.* or kafka.*",
+                self.reason()
             )),
             Err(error) => Err(format!("the check of the Kafka sink broke off: {error}")),
         }
+    }
+
+    /// What librdkafka has met meanwhile.
+    fn reason(&self) -> String {
+        let met = self.producer.reporter().recent_error(2 * CHECK);
+        met.map(|reason| format!(" ({reason})")).unwrap_or_default()
     }
 
     pub(super) fn state(&self) -> SinkState {

@@ -5,20 +5,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use keystone_config::Settings;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::cli::Failure;
+use crate::cli::asking::{self, Asking, PATIENCE};
 use crate::cli::trial::{NamedValues, OwnedRecord};
 use crate::records::headers;
 use crate::route::topics as names;
 use crate::worker::consumer_config;
 
-/// How long a broker may take to answer one question.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long reading may take; what is there by then is used.
 const TIME: Duration = Duration::from_secs(60);
 /// How many events are looked at, at the most, to find the latest among all partitions.
@@ -39,14 +38,8 @@ pub(super) fn latest(settings: &Settings, count: usize) -> Result<Latest, Failur
     // Static membership belongs to the workers; the end of a partition is where reading stops.
     config.remove("group.instance.id");
     config.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config
-        .create()
-        .map_err(|error| failed("no client can be made with the kafka.* properties", error))?;
-    let metadata = consumer.fetch_metadata(None, PATIENCE).map_err(|error| {
-        let servers = settings.text("kafka.bootstrap.servers").unwrap_or_default();
-        let what = format!("no Kafka broker answers at kafka.bootstrap.servers = {servers}");
-        failed(&what, error)
-    })?;
+    let consumer = asking::client(&config).map_err(Failure::Failed)?;
+    let metadata = asking::metadata(&consumer, settings).map_err(Failure::Failed)?;
     let (wanted, whole) = (settings.list("source.topics"), names::whole_names(settings));
     let topics = topics(&wanted, whole, &metadata).map_err(Failure::Failed)?;
     let partitions: usize = topics.values().map(Vec::len).sum();
@@ -111,7 +104,7 @@ fn topics(
 /// Reads the end of each partition, `tail` offsets long. One topic at a time: the end of a partition is reported without its
 /// topic. `false` where the time is over.
 fn read_topic(
-    consumer: &BaseConsumer,
+    consumer: &Asking,
     topic: &str,
     partitions: &[i32],
     tail: i64,
