@@ -35,13 +35,13 @@ pub(super) struct DemoArgs {
     /// How many events to make
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     events: u64,
-    /// Where to write the Parquet files; a new directory under the temporary one if absent
+    /// Where to write the Parquet files, a directory that is new or empty; one under the temporary directory if absent
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
-    let out = output_directory(args)?;
+    let out = output_directory(args.out.as_deref())?;
     let cluster = MockCluster::new(1).map_err(failed("the embedded broker can't be started"))?;
     for (topic, partitions) in [(TOPIC, PARTITIONS), ("demo.dead-letters", 1)] {
         cluster
@@ -97,9 +97,10 @@ fn failed(what: &'static str) -> impl Fn(KafkaError) -> Failure {
     move |error| Failure::Failed(format!("{what}: {error}"))
 }
 
-fn output_directory(args: &DemoArgs) -> Result<PathBuf, Failure> {
-    let out = match &args.out {
-        Some(out) => out.clone(),
+/// A directory without files: at the end all that are there are counted.
+fn output_directory(out: Option<&Path>) -> Result<PathBuf, Failure> {
+    let out = match out {
+        Some(out) => out.to_owned(),
         None => tempfile::Builder::new()
             .prefix("keystone-demo-")
             .tempdir()
@@ -108,9 +109,15 @@ fn output_directory(args: &DemoArgs) -> Result<PathBuf, Failure> {
             })?
             .keep(),
     };
-    std::fs::create_dir_all(&out)
-        .and_then(|()| out.canonicalize())
-        .map_err(|error| Failure::Failed(format!("{} can't be used: {error}", out.display())))
+    let cannot = |error| Failure::Failed(format!("{} can't be used: {error}", out.display()));
+    std::fs::create_dir_all(&out).map_err(cannot)?;
+    if std::fs::read_dir(&out).map_err(cannot)?.next().is_some() {
+        return Err(Failure::Usage(format!(
+            "--out {}: the directory is not empty, and the demo counts all that is in it; name another, or empty it",
+            out.display()
+        )));
+    }
+    out.canonicalize().map_err(cannot)
 }
 
 fn route_properties(servers: &str, out: &Path) -> String {
