@@ -11,6 +11,7 @@ mod run;
 mod test;
 mod trial;
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,13 +89,31 @@ impl RouteArgs {
         Ok(Sources {
             defaults: self.defaults.as_ref().map(read).transpose()?,
             file: self.config.as_ref().map(read).transpose()?,
-            env: std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect(),
+            env: environment(std::env::vars_os())?,
             sets: self.sets.clone(),
         })
+    }
+}
+
+/// The variables as text. One of ours that is no text is told of: to leave it out would run the route without it.
+fn environment(
+    all: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let (mut env, mut unfit) = (Vec::new(), Vec::new());
+    for (name, value) in all {
+        let shown = name.to_string_lossy().into_owned();
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => env.push((name, value)),
+            _ if shown.starts_with("KEYSTONE_") => unfit.push(format!(
+                "{shown}: the variable is not valid UTF-8; set it to text in UTF-8"
+            )),
+            _ => {}
+        }
+    }
+    unfit.sort();
+    match unfit.is_empty() {
+        true => Ok(env),
+        false => Err(Failure::Usage(unfit.join("\n"))),
     }
 }
 
