@@ -120,9 +120,9 @@ fn size(bytes: u64) -> String {
     bytes.to_string()
 }
 
-/// A value for an error: control characters escaped, at most 80 characters, no user and password of a URL.
+/// A value for an error: control characters escaped, at most 80 characters, no user, password and query of a URL.
 pub(crate) fn quoted(value: &str) -> String {
-    let shown = crate::secret::without_userinfo(value);
+    let shown = crate::secret::without_url_secrets(value);
     let mut text: String = shown
         .chars()
         .take(80)

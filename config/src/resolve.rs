@@ -7,7 +7,7 @@ use crate::layers::{self, Raw, Sources};
 use crate::option::{Default, OptionSpec, Passthrough, Section, Table, Tradeoff3};
 use crate::problem::{Origin, Problem, Problems};
 use crate::reference::{self, Expanded};
-use crate::secret::{HIDDEN, without_userinfo};
+use crate::secret::{HIDDEN, without_url_secrets, without_userinfo};
 use crate::settings::{Entry, Settings};
 
 const TRADEOFF: &str = "delivery.tradeoff";
@@ -235,7 +235,7 @@ fn value(spec: &OptionSpec, raw: &Raw) -> Result<Expanded, Problem> {
                 spec.secret || expanded.has_content(),
             ) {
                 (false, true) => "the value is not allowed (it is a secret and not shown)".into(),
-                _ => without_userinfo(&problem),
+                _ => without_url_secrets(&problem),
             };
             Err(wrong(
                 problem,

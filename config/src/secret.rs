@@ -56,11 +56,50 @@ pub(crate) fn without_userinfo(text: &str) -> String {
     out
 }
 
+/// Hides the query of each URL, too, which may hold a key: for errors, which may quote a value that is refused for its query.
+pub(crate) fn without_url_secrets(text: &str) -> String {
+    let text = without_userinfo(text);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        out.push_str(head);
+        let ends = |c: char| matches!(c, ',' | '"' | '`' | '\'') || c.is_whitespace();
+        let (url, after) = tail.split_at(tail.find(ends).unwrap_or(tail.len()));
+        match url.split_once('?') {
+            Some((before, query)) if !query.is_empty() => {
+                out.push_str(before);
+                out.push('?');
+                out.push_str(HIDDEN);
+            }
+            _ => out.push_str(url),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Secret, without_userinfo};
+    use super::{Secret, without_url_secrets, without_userinfo};
+
+    #[test]
+    fn the_query_of_a_url_is_hidden_in_errors() {
+        let cases = [
+            (
+                "\"http://u:p@h:1/x?key=k&b=c\" has a query",
+                "\"http://***@h:1/x?***\" has a query",
+            ),
+            ("http://a?k=1,http://b", "http://a?***,http://b"),
+            ("is http://a? or b?c", "is http://a? or b?c"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_url_secrets(text), expected);
+        }
+    }
 
     #[test]
     fn a_secret_prints_stars() {

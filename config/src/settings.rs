@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kind;
 use crate::problem::{Origin, Problem};
-use crate::secret::{HIDDEN, Secret, without_userinfo};
+use crate::secret::{HIDDEN, Secret, without_url_secrets};
 
 /// One line of the effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +142,12 @@ impl Settings {
         self.entry(key).is_some_and(|entry| entry.origin.is_user())
     }
 
+    /// Whether the value, or a part of it, must not be printed: the option is secret, or what a file holds went into it.
+    pub fn is_hidden(&self, key: &str) -> bool {
+        self.entry(key)
+            .is_some_and(|entry| !entry.secrets.is_empty())
+    }
+
     /// Where the value comes from; `Origin::Default` where there is none.
     pub fn origin(&self, key: &str) -> Origin {
         self.entry(key)
@@ -192,7 +198,7 @@ impl Settings {
             }
         }
         // After the secrets, which may look like URLs themselves.
-        without_userinfo(&text)
+        without_url_secrets(&text)
     }
 
     /// What is worth knowing but wrong with nothing: options without effect.

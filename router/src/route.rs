@@ -276,9 +276,16 @@ fn steps(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Steps> {
     };
     let mut report = |errors: Vec<ExpressionError>| {
         problems.extend(errors.into_iter().map(|error| {
+            let (line, column) = error.position;
+            let problem = match settings.is_hidden(error.which) {
+                true => format!(
+                    "it is wrong at line {line}, column {column} (it comes from a file, and is not shown)"
+                ),
+                false => error.unnamed().to_string(),
+            };
             settings.problem(
                 error.which,
-                error.unnamed().to_string(),
+                problem,
                 "the language is described in docs/dsl.md; try it with `keystone eval`",
             )
         }));
