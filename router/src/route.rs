@@ -90,6 +90,18 @@ impl Route {
                 self.sink_type
             ));
         }
+        let unused = matches!(
+            self.dead_letter_policy,
+            DeadLetterPolicy::Stop | DeadLetterPolicy::Discard
+        );
+        let origin = self.settings.origin("dead.letter.topic");
+        let managed = matches!(origin, Origin::Default | Origin::Defaults { .. });
+        if unused && !managed {
+            warnings.push(format!(
+                "{origin}: dead.letter.topic has no effect: dead.letter.policy is {}",
+                self.settings.get("dead.letter.policy")
+            ));
+        }
         warnings
     }
 }
@@ -259,6 +271,65 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
             "source.null.payload",
             format!("tombstones can't be delivered to the sink {sink}"),
             "set it to dead-letter or discard",
+        ));
+    }
+    problems.extend(times(settings));
+    let managed = matches!(settings.origin("sink.hive.table"), Origin::Defaults { .. });
+    if sink == "parquet"
+        && settings.is_set("sink.hive.table")
+        && settings.text("sink.hive.metastore.uri").is_none()
+        && !managed
+    {
+        problems.push(settings.problem(
+            "sink.hive.table",
+            "nothing registers it: sink.hive.metastore.uri is not set",
+            "set that, or leave both out",
+        ));
+    }
+    problems
+}
+
+/// librdkafka's default.
+const MAX_POLL_INTERVAL: &str = "300000";
+
+/// Times of which one must be shorter than another.
+fn times(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let (first, longest) = ("delivery.retry.backoff.ms", "delivery.retry.backoff.max.ms");
+    if settings.millis(first) > settings.millis(longest) {
+        let key = if settings.is_set(first) {
+            first
+        } else {
+            longest
+        };
+        problems.push(settings.problem(
+            key,
+            format!(
+                "the first pause ({first} = {}) is longer than the longest ({longest} = {})",
+                settings.get(first),
+                settings.get(longest)
+            ),
+            "make the first the shorter one",
+        ));
+    }
+    let (drain, interval) = (
+        "delivery.rebalance.drain.max.ms",
+        "kafka.max.poll.interval.ms",
+    );
+    let own = settings.passthrough(client::SOURCE_PREFIX);
+    let set = own
+        .iter()
+        .find(|(name, _)| interval.strip_prefix(client::SOURCE_PREFIX) == Some(name));
+    let silent = set.map_or(MAX_POLL_INTERVAL, |(_, value)| value);
+    let most = silent.trim().parse().map(Duration::from_millis);
+    if most.is_ok_and(|most| settings.millis(drain) >= most) {
+        problems.push(settings.problem(
+            if settings.is_set(drain) { drain } else { interval },
+            format!(
+                "a drain ({drain} = {}) that takes as long as a member of the group may be silent ({interval} = {silent}) costs the worker its partitions",
+                settings.get(drain)
+            ),
+            "make the drain the shorter one",
         ));
     }
     problems
