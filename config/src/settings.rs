@@ -216,10 +216,12 @@ impl Settings {
         self.entries.iter().map(show).collect()
     }
 
-    /// Twelve hexadecimal digits that differ between different effective configurations. Of a secret only enters that it is set.
-    pub fn hash(&self) -> String {
+    /// Twelve hexadecimal digits that differ between different effective configurations, whatever the options in `but` are. Of a secret
+    /// only enters that it is set.
+    pub fn hash(&self, but: &[&str]) -> String {
         let mut sha = Sha256::new();
-        for entry in &self.entries {
+        let counted = |entry: &&Entry| !but.contains(&entry.key.as_str());
+        for entry in self.entries.iter().filter(counted) {
             for part in [&entry.key, &entry.shown] {
                 sha.update((part.len() as u64).to_be_bytes());
                 sha.update(part.as_bytes());

@@ -223,7 +223,7 @@ pub const METRICS: &[Metric] = &[
         "keystone_build_info",
         Gauge,
         &["version", "config_hash", "sink", "tradeoff"],
-        "Always 1; the labels tell which build and configuration run.",
+        "Always 1; the labels tell which build and configuration run. `config_hash` leaves out what may differ between workers: `admin.listen`, `kafka.client.id`, `kafka.client.rack`, `kafka.group.instance.id` and `sink.kafka.client.id`.",
     ),
 ];
 

@@ -207,6 +207,15 @@ const SECRETS: Passthrough = Passthrough {
     reserved: &[],
 };
 
+/// What differs between the workers of one route: the hash of the configuration leaves it out, as it tells whether they run the same.
+pub const PER_WORKER: &[&str] = &[
+    "admin.listen",
+    "kafka.client.id",
+    "kafka.client.rack",
+    "kafka.group.instance.id",
+    "sink.kafka.client.id",
+];
+
 /// Secrets of the language are set below this.
 pub const SECRET_PREFIX: &str = "dsl.secret.";
 

@@ -449,7 +449,7 @@ fn assemble(settings: Settings, steps: Steps) -> Route {
             _ => DeadLetterPolicy::Topic,
         },
         dead_letter_topic: topics::dead_letter_topic(&settings).unwrap_or_default(),
-        config_hash: settings.hash(),
+        config_hash: settings.hash(options::PER_WORKER),
         settings,
     }
 }

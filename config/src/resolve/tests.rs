@@ -330,7 +330,7 @@ proptest! {
             sets,
         };
         match resolve(&table(), &sources) {
-            Ok(settings) => { settings.hash(); }
+            Ok(settings) => { settings.hash(&[]); }
             Err(problems) => prop_assert!(!problems.to_string().is_empty()),
         }
     }
@@ -356,7 +356,7 @@ proptest! {
         let used = secret.replace("$${", "${");
         match resolve(&table(), &sources) {
             Ok(settings) => {
-                output.push_str(&format!("{settings:?} {:#?} {:?} {}", settings.effective(), settings.warnings(), settings.hash()));
+                output.push_str(&format!("{settings:?} {:#?} {:?} {}", settings.effective(), settings.warnings(), settings.hash(&[])));
                 output.push_str(&settings.problem(key, format!("the library says {used}"), used.clone()).to_string());
                 if key.starts_with("admin") {
                     output.push_str(&format!("{0} {0:?}", settings.secret(key).unwrap()));
