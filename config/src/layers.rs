@@ -200,8 +200,15 @@ fn unknown_key(table: &Table, key: String, origin: Origin) -> Problem {
     let near = nearest(&key, declared(table).map(|spec| spec.key)).map(str::to_owned);
     let hint = match near.or_else(|| nearest_handed_on(table, &key)) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if prefixes(table)
+            .any(|p| p.prefix.trim_end_matches('.') == key.trim_end_matches('.')) =>
+        {
+            format!("a name follows: `{}.<name>`", key.trim_end_matches('.'))
+        }
         None => {
+            // Where every name is a secret's, the names are the user's own, and no slip makes one of them.
             let prefixes: Vec<String> = prefixes(table)
+                .filter(|p| !(p.secret)(""))
                 .map(|p| format!("`{}{key}`", p.prefix))
                 .collect();
             match prefixes.is_empty() {

@@ -1,4 +1,4 @@
-//! `${file:/run/secrets/name}` in a value: replaced by what the file holds. `$${` stands for `${`.
+//! `${file:/etc/keystone-secrets/name}` in a value: replaced by what the file holds. `$${` stands for `${`.
 
 use std::fs::File;
 use std::io::Read;

@@ -29,11 +29,12 @@ character that it does nothing for is an error, as it would be dropped: `\\d` wo
 `\\r`, `\\f`, `\\u` and four hexadecimal digits, `:`, `=`, `#`, `!`, `'`, `\"`, a space and a tab. White space around a value is dropped, except in a
 secret. A key may stand only once in a file.
 
-**Environment**: `source.topics` is `KEYSTONE_SOURCE_TOPICS`: upper-case, with an underscore for each dot and dash. An empty variable counts as
-not set. A variable that begins with `KEYSTONE_` and sets no option is an error; the variables that Kubernetes makes for a Service named
+**Environment**: `source.topics` is `KEYSTONE_SOURCE_TOPICS`: upper-case, with an underscore for each dot and dash. Of a name that is free, as
+below `kafka.` and `dsl.secret.`, each underscore is read as a dot: `KEYSTONE_DSL_SECRET_MY_USERS` is `dsl.secret.my.users`. An empty variable
+counts as not set. A variable that begins with `KEYSTONE_` and sets no option is an error; the variables that Kubernetes makes for a Service named
 `keystone` or `keystone-…` are ignored.
 
-**Values in files**: `${file:/run/secrets/name}` in a value, from any layer, is replaced by what the file holds, without its trailing line
+**Values in files**: `${file:/etc/keystone-secrets/name}` in a value, from any layer, is replaced by what the file holds, without its trailing line
 break. Such a value is treated as a secret: only the reference is shown. A literal `${` is written `$${`.
 
 **Secrets** are never printed: not in logs, errors, metrics or by `keystone check`.
@@ -92,7 +93,7 @@ fn handed_on(section: &Section) -> String {
     let prefix = passthrough.prefix;
     let mut out = format!("\n### `{prefix}<name>`\n\n{}\n\n", passthrough.doc.trim());
     out.push_str(&format!(
-        "- Environment: `{}<NAME>`, with an underscore for each dot\n",
+        "- Environment: `{}<NAME>`, with an underscore for each dot; a name with a dash, an underscore or an upper-case letter can't be set so\n",
         environment_name(prefix)
     ));
     if !passthrough.reserved.is_empty() {

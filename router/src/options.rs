@@ -201,8 +201,9 @@ const HYGIENE: &[OptionSpec] = &[
 /// The keys of `hmac_sha256`.
 const SECRETS: Passthrough = Passthrough {
     prefix: SECRET_PREFIX,
-    doc: "The key that `hmac_sha256(text, '<name>')` uses: any text, best one in a file: `dsl.secret.users=${file:/run/secrets/users}`. \
-          Who knows the key can tell whose hash it is, so make it long and random: `openssl rand -hex 32`.",
+    doc: "The key that `hmac_sha256(text, '<name>')` uses: any text, best one in a file: `dsl.secret.users=${file:/etc/keystone-secrets/users}`. \
+          Who knows the key can tell whose hash it is, so make it long and random: `openssl rand -hex 32`. \
+          A name that a variable sets has lower-case letters, digits and dots only.",
     secret: |_| true,
     reserved: &[],
 };

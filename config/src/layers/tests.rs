@@ -175,6 +175,28 @@ fn an_unknown_key_is_a_problem_with_the_nearest() {
         problem.contains("write `kafka.bootstrap.servers` or `sink.kafka.bootstrap.servers`"),
         "{problem}"
     );
+    for line in ["kafka.=x", "kafka=x"] {
+        let problem = bad(&file(line));
+        assert!(
+            problem.ends_with("a name follows: `kafka.<name>`"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn a_prefix_for_names_of_the_users_own_is_not_suggested() {
+    let mut table = table();
+    table.sections[1].passthrough = Some(Passthrough {
+        prefix: "dsl.secret.",
+        secret: |_| true,
+        ..table.sections[0].passthrough.unwrap()
+    });
+    let problem = unknown_key(&table, "bootstrap.servers".into(), Origin::Set).to_string();
+    assert!(
+        problem.contains("write `kafka.bootstrap.servers`") && !problem.contains("dsl.secret"),
+        "{problem}"
+    );
 }
 
 #[test]

@@ -179,7 +179,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: Default::Absent,
         secret: true,
         doc: "The secret of the access key.",
-        example: "${file:/run/secrets/s3-secret-key}",
+        example: "${file:/etc/keystone-secrets/s3-secret-key}",
     },
     OptionSpec {
         key: "sink.parquet.s3.session.token",
