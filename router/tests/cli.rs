@@ -2,9 +2,12 @@
 
 mod command;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use command::keystone;
+use command::{keystone, keystone_with};
+use rdkafka::mocking::MockCluster;
 
 /// A file under a directory, and the directories on the way.
 fn file(directory: &Path, name: &str, text: &str) -> String {
@@ -358,4 +361,89 @@ fn a_keyed_hash_is_tried_with_a_key_of_its_own() {
         projection,
     ];
     assert_eq!(keystone(&args, event).out, answer.out);
+}
+
+#[test]
+fn the_value_of_a_misspelt_secret_is_printed_nowhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = ROUTE.replace(
+        "sink.type = stdout",
+        "sink.type = kafka\nsink.kafka.topic = out",
+    );
+    let route = file(directory.path(), "r.properties", &text);
+    let env = [("KEYSTONE_KAFKA_SASL_PASSWD", OsStr::new("R3ALPASSWORD"))];
+    for args in [
+        &["run", "--config", &route][..],
+        &["check", "--config", &route],
+        &["check", "--offline", "--config", &route],
+        &["eval", "--from-topic", "1", "--config", &route],
+    ] {
+        let answer = keystone_with(&env, args, b"");
+        assert_eq!(answer.code, Some(64), "{}", answer.err);
+        assert_says(
+            &answer.err,
+            &["KEYSTONE_KAFKA_SASL_PASSWD: kafka.sasl.passwd: librdkafka says: No such"],
+        );
+        let said = answer.out + &answer.err;
+        assert!(!said.contains("R3ALPASSWORD"), "{said}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_told_of() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let route = file(directory.path(), "r.properties", ROUTE);
+    let env = [
+        ("KEYSTONE_FILTER", OsStr::from_bytes(b"hidden\xff")),
+        ("OTHER", OsStr::from_bytes(b"\xff")),
+    ];
+    let answer = keystone_with(&env, &["check", "--offline", "--config", &route], b"");
+    assert_eq!(answer.code, Some(64), "{}", answer.out);
+    assert_eq!(
+        answer.err,
+        "KEYSTONE_FILTER: the variable is not valid UTF-8; set it to text in UTF-8\n"
+    );
+}
+
+#[test]
+fn the_demo_wants_an_empty_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    file(directory.path(), "left", "");
+    let out = directory.path().display().to_string();
+    let answer = keystone(&["demo", "--events", "1", "--out", &out], b"");
+    assert_eq!(answer.code, Some(64), "{}{}", answer.out, answer.err);
+    assert_says(&answer.err, &["the directory is not empty", &out]);
+}
+
+/// A broker of librdkafka's own speaks neither TLS nor SASL.
+#[test]
+fn why_no_broker_answers_is_told() {
+    let cluster = MockCluster::new(1).expect("a broker");
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = ROUTE.replace("localhost:9092", &cluster.bootstrap_servers());
+    let route = file(directory.path(), "r.properties", &text);
+    let args = [
+        "check",
+        "--config",
+        &route,
+        "--set",
+        "kafka.security.protocol=SSL",
+    ];
+    let answer = keystone(&args, b"");
+    assert_eq!(answer.code, Some(1), "{}", answer.err);
+    assert_says(
+        &answer.err,
+        &[
+            "source: no Kafka broker answers at kafka.bootstrap.servers = 127.0.0.1:",
+            "Ssl",
+            "kafka.security.protocol",
+        ],
+    );
+    // Too long for a name, so that nobody is asked for it.
+    let host = "x".repeat(70);
+    let text = ROUTE.replace("localhost", &host);
+    let route = file(directory.path(), "r.properties", &text);
+    let answer = keystone(&["eval", "--config", &route, "--from-topic", "3"], b"");
+    assert_eq!(answer.code, Some(1), "{}", answer.err);
+    assert_says(&answer.err, &[&host, "resolve"]);
 }

@@ -1,5 +1,6 @@
 //! Runs the binary as a person would.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,11 @@ pub(crate) struct Answer {
 
 /// Runs the binary that belongs to this test.
 pub(crate) fn keystone(args: &[&str], input: &[u8]) -> Answer {
+    keystone_with(&[], args, input)
+}
+
+/// The same with variables in its environment.
+pub(crate) fn keystone_with(env: &[(&str, &OsStr)], args: &[&str], input: &[u8]) -> Answer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keystone"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KEYSTONE_") {
@@ -20,6 +26,7 @@ pub(crate) fn keystone(args: &[&str], input: &[u8]) -> Answer {
         }
     }
     let mut child = command
+        .envs(env.iter().copied())
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
