@@ -12,9 +12,10 @@ pub mod client;
 mod options;
 mod pending;
 mod table;
+mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -27,6 +28,7 @@ pub use options::{OPTIONS, SECTION, place};
 pub use pending::MAX_PENDING;
 use pending::{Next, Pending};
 pub use table::{ColumnsError, differences, table_columns};
+use trouble::Trouble;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -79,6 +81,9 @@ struct State {
     problem: Option<String>,
     /// What the last round that came to its end was refused.
     refusal: Option<String>,
+    /// What the log was told of either.
+    told_problem: Trouble,
+    told_refusal: Trouble,
 }
 
 impl Hive {
@@ -171,7 +176,7 @@ impl Hive {
         ))
     }
 
-    /// Notes that the metastore can't be reached before the task has found out.
+    /// Notes that the metastore can't be reached before the task has found out. The task tells the log: it begins at once.
     pub fn note(&self, problem: String) {
         self.shared.lock().problem = Some(problem);
     }
@@ -182,6 +187,9 @@ impl Drop for Hive {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = task.take() {
             task.abort();
+            if let Some(left) = self.shared.lock().left() {
+                tracing::warn!(database = %self.shared.place.database, table = %self.shared.place.table, "{left}");
+            }
         }
     }
 }
@@ -228,19 +236,44 @@ impl State {
         news
     }
 
-    /// Notes why a round has failed. Answers with it where it is news.
-    fn note(&mut self, error: RoundError) -> Option<String> {
-        let (text, place) = match error {
-            RoundError::Call(error) => (error.to_string(), &mut self.problem),
-            RoundError::Other(text) => (text, &mut self.problem),
+    /// Notes how a round has ended. Answers with what the log is told: that trouble is over, and what trouble there is.
+    fn end_round(&mut self, error: Option<RoundError>, now: Instant) -> (bool, Option<String>) {
+        let Some(error) = error else {
+            (self.problem, self.refusal) = (None, None);
+            // Both are to be ended.
+            let over = [self.told_problem.end(), self.told_refusal.end()];
+            return (over.contains(&true), None);
+        };
+        let reason = error.reason();
+        match error {
             RoundError::Refused(text) => {
                 // It came to its end: the metastore is there, and the table fits.
                 self.problem = None;
-                (text, &mut self.refusal)
+                self.refusal = Some(text.clone());
+                let over = self.told_problem.end();
+                (over, self.told_refusal.is_due(reason, now).then_some(text))
             }
-        };
-        let before = place.replace(text.clone());
-        (before.as_ref() != Some(&text)).then_some(text)
+            RoundError::Other(text) => (false, self.note(reason, text, now)),
+            RoundError::Call(error) => (false, self.note(reason, error.to_string(), now)),
+        }
+    }
+
+    fn note(&mut self, reason: &'static str, text: String, now: Instant) -> Option<String> {
+        self.problem = Some(text.clone());
+        self.told_problem.is_due(reason, now).then_some(text)
+    }
+
+    /// What the log is told when the process ends before all is registered.
+    fn left(&self) -> Option<String> {
+        let problem = self.problem.as_ref().or(self.refusal.as_ref());
+        let why = problem.map(|problem| format!(" ({problem})"));
+        (self.pending.len() > 0).then(|| {
+            format!(
+                "{} partition(s) were not registered{}: queries miss them until the next worker of the route starts, which lists the location and registers them",
+                self.pending.len(),
+                why.unwrap_or_default()
+            )
+        })
     }
 
     fn report(&self) {
@@ -257,22 +290,41 @@ impl Shared {
     async fn run(&self, layout: &SharedLayout) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.round(layout).await {
-                Ok(()) => {
+            let error = self.round(layout).await.err();
+            let reason = error.as_ref().map(RoundError::reason);
+            self.tell(error);
+            match reason {
+                None => {
                     pause = FIRST_PAUSE;
                     self.wake.notified().await;
                 }
-                Err(error) => {
-                    let reason = error.reason();
+                Some(reason) => {
                     metrics::counter!("keystone_hive_errors_total", "reason" => reason)
                         .increment(1);
-                    if let Some(text) = self.lock().note(error) {
-                        tracing::warn!(problem = %text, "partitions can't be registered; trying again");
-                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
+        }
+    }
+
+    /// Tells the log how a round has ended, where that is news or was told long ago.
+    fn tell(&self, error: Option<RoundError>) {
+        let mut state = self.lock();
+        let (over, problem) = state.end_round(error, Instant::now());
+        let waiting = state.pending.len();
+        drop(state);
+        let table = format!("{}.{}", self.place.database, self.place.table);
+        if over {
+            tracing::info!(table, waiting, "partitions are registered again");
+        }
+        if let Some(problem) = problem {
+            tracing::warn!(
+                table,
+                waiting,
+                problem,
+                "partitions can't be registered; trying again"
+            );
         }
     }
 
@@ -289,14 +341,11 @@ impl Shared {
                 Next::End => break,
             }
         }
-        let mut state = self.lock();
+        let state = self.lock();
         state.report();
         match state.pending.refusal() {
             Some(refusal) => Err(RoundError::Refused(refusal)),
-            None => {
-                (state.problem, state.refusal) = (None, None);
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 

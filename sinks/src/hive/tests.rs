@@ -106,27 +106,54 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
 /// A worker that is unready for it would let no roll-out pass, and the fix with it.
 #[test]
 fn a_refused_partition_is_no_problem_but_a_metastore_that_is_away_is_one() {
-    let mut state = State::default();
-    let away = || RoundError::Call(CallError::Unreachable("away".to_owned()));
-    let refused = || RoundError::Refused("no".to_owned());
-    assert_eq!(state.note(away()).as_deref(), Some("away"));
-    assert_eq!(state.note(away()), None, "told once");
-    assert_eq!(state.note(refused()).as_deref(), Some("no"));
+    let (mut state, now) = (State::default(), Instant::now());
+    let away = || Some(RoundError::Call(CallError::Unreachable("away".to_owned())));
+    let refused = || Some(RoundError::Refused("no".to_owned()));
+    // The check at the start has found out before: the log is told all the same.
+    state.problem = Some("away".to_owned());
+    let told = |text: &str| Some(text.to_owned());
+    assert_eq!(state.end_round(away(), now), (false, told("away")));
+    assert_eq!(state.end_round(away(), now), (false, None), "just told");
+    let later = now + Duration::from_secs(30);
+    assert_eq!(state.end_round(away(), later), (false, told("away")));
+    assert_eq!(state.end_round(refused(), later), (true, told("no")));
     assert_eq!(
         (&state.problem, state.refusal.as_deref()),
         (&None, Some("no"))
     );
-    assert_eq!(state.note(refused()), None, "told once");
+    assert_eq!(state.end_round(refused(), later), (false, None));
     // A table that can't be used is a problem, though the metastore answers.
     let denied = CallError::Refused("get_table: denied".to_owned());
     for error in [
         RoundError::Call(denied),
         RoundError::Other("does not fit".to_owned()),
     ] {
-        assert!(state.note(error).is_some());
+        assert!(state.end_round(Some(error), later).1.is_some());
         assert!(state.problem.is_some());
     }
     assert_eq!(state.refusal.as_deref(), Some("no"), "it is refused still");
+    assert_eq!(state.end_round(None, later), (true, None));
+    assert_eq!((&state.problem, &state.refusal), (&None, &None));
+    assert_eq!(state.end_round(None, later), (false, None), "told once");
+}
+
+#[test]
+fn at_the_end_it_is_told_what_was_not_registered() {
+    let mut state = State::default();
+    assert_eq!(state.left(), None);
+    state.publish("dt=1");
+    state.publish("dt=2");
+    let left = state.left().unwrap();
+    assert!(
+        left.starts_with("2 partition(s) were not registered: "),
+        "{left}"
+    );
+    state.problem = Some("away".to_owned());
+    let left = state.left().unwrap();
+    assert!(
+        left.contains("not registered (away)") && left.contains("the next worker"),
+        "{left}"
+    );
 }
 
 /// Partitions whose names begin so, numbered.
