@@ -128,13 +128,12 @@ impl Hive {
                 false => Err(CheckError::Mismatch(place.no_database())),
             };
         };
-        let keys: Vec<String> = layout.partitioning.names().map(str::to_owned).collect();
-        let problems = differences(&found, &layout.columns, &keys);
+        let problems = differences(&found, &layout.columns, &layout.partitioning);
         if problems.is_empty() {
             return Ok(());
         }
         Err(CheckError::Mismatch(format!(
-            "table {}.{} does not fit the route: {}; change sink.parquet.schema, or name another sink.hive.table",
+            "table {}.{} does not fit the route: {}; change the table, or sink.parquet.schema and sink.parquet.partition.by, or name another sink.hive.table",
             place.database,
             place.table,
             problems.join("; ")
@@ -437,7 +436,7 @@ impl Shared {
                 })?
             }
         };
-        let problems = differences(&found, &layout.columns, &keys);
+        let problems = differences(&found, &layout.columns, &layout.partitioning);
         if !problems.is_empty() {
             return Err(RoundError::Other(format!(
                 "table {}.{} does not fit the route: {}",

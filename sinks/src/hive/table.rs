@@ -1,6 +1,7 @@
 //! The table as the metastore has it, against the table as the route wants it.
 
 use super::client::{self, CallError, Client, Found, Place};
+use crate::parquet::partition::Partitioning;
 use crate::parquet::schema::{Column, parse_type};
 
 /// The columns of a table that exists, for a route without `sink.parquet.schema`.
@@ -45,7 +46,7 @@ pub enum ColumnsError {
 }
 
 /// What is wrong with a table that exists, naming the column; empty where it fits.
-pub fn differences(found: &Found, columns: &[Column], keys: &[String]) -> Vec<String> {
+pub fn differences(found: &Found, columns: &[Column], partitioning: &Partitioning) -> Vec<String> {
     let mut problems = Vec::new();
     let wanted = client::hive_columns(columns);
     for (name, kind) in &wanted {
@@ -63,13 +64,17 @@ pub fn differences(found: &Found, columns: &[Column], keys: &[String]) -> Vec<St
         .iter()
         .map(|(name, _)| name.clone())
         .collect();
-    let wanted: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
+    let wanted: Vec<String> = partitioning.names().map(str::to_lowercase).collect();
     if there != wanted {
         problems.push(format!(
             "the table is partitioned by ({}), but sink.parquet.partition.by gives ({})",
             there.join(", "),
             wanted.join(", ")
         ));
+    } else {
+        let typed = found.partition_keys.iter().enumerate();
+        let unfit = typed.filter(|(index, (_, kind))| !partitioning.always_gives(*index, kind));
+        problems.extend(unfit.map(|(_, (name, kind))| no_such_value(name, kind)));
     }
     if !found.input_format.contains("Parquet") {
         problems.push(format!(
@@ -78,6 +83,20 @@ pub fn differences(found: &Found, columns: &[Column], keys: &[String]) -> Vec<St
         ));
     }
     problems
+}
+
+/// A partition is registered by its text, whatever that is: engines fail at one that the type does not hold, or read null.
+fn no_such_value(name: &str, kind: &str) -> String {
+    let instead = match kind {
+        "date" => format!(", or make it of a time, as `{name}={{ts:%Y-%m-%d}}` does"),
+        "tinyint" | "smallint" | "int" | "bigint" => format!(
+            ", or make it of a part of a time without leading zeros, as `{name}={{ts:%-H}}` does (the hour) or `{{ts:%Y}}`"
+        ),
+        _ => String::new(),
+    };
+    format!(
+        "partition column {name} is {kind} in the table, and what sink.parquet.partition.by gives for it may be none: declare it as string (ALTER TABLE … PARTITION COLUMN ({name} string)){instead}"
+    )
 }
 
 /// The same type, however it is written.

@@ -6,6 +6,7 @@ use super::client::Found;
 use super::options::{address, check_uris};
 use super::pending::{CHUNK, MOST_REFUSED};
 use super::*;
+use crate::parquet::partition::Partitioning;
 use crate::parquet::schema::parse_columns;
 
 fn found(columns: &[(&str, &str)], keys: &[&str]) -> Found {
@@ -24,7 +25,7 @@ fn found(columns: &[(&str, &str)], keys: &[&str]) -> Found {
 #[test]
 fn a_table_that_does_not_fit_is_explained_by_column() {
     let columns = parse_columns("Id string, n bigint, s struct<A:int>").unwrap();
-    let keys = ["dt".to_owned()];
+    let keys = Partitioning::parse("Dt={ts:%Y}").unwrap();
     let fits = found(
         &[
             ("n", "bigint"),
@@ -42,6 +43,52 @@ fn a_table_that_does_not_fit_is_explained_by_column() {
             "column id is int in the table, but string in sink.parquet.schema",
             "column n is not in the table",
             "the table is partitioned by (hour), but sink.parquet.partition.by gives (dt)",
+        ]
+    );
+}
+
+#[test]
+fn a_partition_column_that_may_get_other_values_is_a_problem() {
+    let problems = |key: &str, kind: &str| {
+        let mut table = found(&[], &["k"]);
+        table.partition_keys[0].1 = kind.to_owned();
+        differences(&table, &[], &Partitioning::parse(key).unwrap())
+    };
+    for (key, kind) in [
+        ("k", "string"),
+        ("k", "varchar(10)"),
+        ("k=a-{k}", "char(3)"),
+        ("k={ts:%Y-%m-%d}", "date"),
+        ("k={ts:%F}", "date"),
+        ("k={ts:%Y}", "int"),
+        ("k={ts:%Y}", "smallint"),
+        ("k={ts:%-H}", "tinyint"),
+        ("k={ts:%-d}", "int"),
+        ("k={ts:%-m}", "bigint"),
+        ("k={ts:%s}", "bigint"),
+    ] {
+        assert_eq!(problems(key, kind), Vec::<String>::new(), "{key} {kind}");
+    }
+    for (key, kind) in [
+        ("k", "date"),
+        ("k", "int"),
+        ("k", "boolean"),
+        ("k", "decimal(5,2)"),
+        ("k={ts:%Y-%m}", "date"),
+        ("k={ts:%Y-%m-%d}", "timestamp"),
+        ("k=x{ts:%Y-%m-%d}", "date"),
+        ("k={ts:%Y}{ts:%m}", "int"),
+        // Hive's own name of such a partition is k=7, not k=07.
+        ("k={ts:%H}", "int"),
+        ("k={ts:%Y}", "tinyint"),
+        ("k={ts:%s}", "int"),
+    ] {
+        assert_eq!(problems(key, kind).len(), 1, "{key} {kind}");
+    }
+    assert_eq!(
+        problems("k", "date"),
+        [
+            "partition column k is date in the table, and what sink.parquet.partition.by gives for it may be none: declare it as string (ALTER TABLE … PARTITION COLUMN (k string)), or make it of a time, as `k={ts:%Y-%m-%d}` does"
         ]
     );
 }
@@ -81,7 +128,7 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
     let store = Store::Local {
         root: root.path().to_owned(),
     };
-    let partitioning = crate::parquet::partition::Partitioning::parse("dt={ts:%Y}").unwrap();
+    let partitioning = Partitioning::parse("dt={ts:%Y}").unwrap();
     let columns = parse_columns("id string").unwrap();
     let layout = Arc::new(crate::parquet::rows::Layout::new(columns, partitioning));
     let hive = Hive::new(place, store);

@@ -29,6 +29,10 @@ pub const FORM: &str = "a list like `dt={ts:%Y-%m-%d}, hour={ts:%H}, country`";
 /// File systems take 255 bytes for a name; some room is left.
 const MAX_SEGMENT: usize = 240;
 
+/// Formats of numbers below 100. Without leading zeros: a partition `hour=07` of an int column is not the `hour=7` that Hive looks for when
+/// it drops or writes one.
+const SHORT_NUMBERS: [&str; 5] = ["%-m", "%-d", "%-H", "%-M", "%-S"];
+
 /// How a table is partitioned. Without keys, everything lies in the table's own directory.
 #[derive(Debug, Clone, Default)]
 pub struct Partitioning {
@@ -139,6 +143,22 @@ impl Partitioning {
     /// Names of the partition columns, in order.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.keys.iter().map(|key| key.name.as_str())
+    }
+
+    /// Whether each value of the key at this place is one of this type of Hive's, and written as Hive writes it. Of a field nobody knows.
+    pub fn always_gives(&self, index: usize, kind: &str) -> bool {
+        let format = match self.keys[index].parts.as_slice() {
+            [Part::Time(time)] => time.format.as_str(),
+            _ => "",
+        };
+        match kind.split('(').next().unwrap_or_default().trim() {
+            "string" | "varchar" | "char" => true,
+            "date" => matches!(format, "%Y-%m-%d" | "%F"),
+            "tinyint" => SHORT_NUMBERS.contains(&format),
+            "smallint" | "int" => SHORT_NUMBERS.contains(&format) || format == "%Y",
+            "bigint" => SHORT_NUMBERS.contains(&format) || matches!(format, "%Y" | "%s"),
+            _ => false,
+        }
     }
 
     /// Top-level fields of an event that [`Partitioning::render`] wants, in this order.
@@ -371,7 +391,11 @@ impl Time {
         let mut hourly = true;
         while let Some(c) = chars.next() {
             if c == '%' {
-                hourly &= chars.next().is_some_and(|spec| HOURLY.contains(spec));
+                let spec = match chars.next() {
+                    Some('-' | '_' | '0') => chars.next(), // How it is padded.
+                    spec => spec,
+                };
+                hourly &= spec.is_some_and(|spec| HOURLY.contains(spec));
             }
         }
         Ok(Time {
