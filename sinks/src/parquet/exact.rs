@@ -12,7 +12,7 @@
 //! | date | a string `YYYY-MM-DD` |
 //! | array, map, struct | an array; an object; an object, whose fields may be missing (null) and whose others are ignored |
 //!
-//! `null` fits every type. Nothing else is converted: the string `"12"` is not a bigint.
+//! `null` fits every type. Keys of a map of numbers are written in their shortest form (`"7"`, not `"007"`). Nothing else is converted: the string `"12"` is not a bigint.
 
 use std::num::{IntErrorKind, ParseIntError};
 
@@ -130,16 +130,23 @@ fn push_entries(
     for (key, value) in entries {
         let key_value = match keys.kind() {
             HiveType::String => Value::String(key.clone()),
-            // A key of a JSON object is a text; the number it stands for must be written plainly.
-            _ => match key.parse::<i64>() {
-                Ok(number) => Value::Number(Number::from(number)),
-                Err(_) => Value::String(key.clone()),
-            },
+            kind => number_of_key(key).ok_or_else(|| {
+                let because = "a key is a whole number of at most 64 bits in its shortest form: 7, not 007 or +7";
+                Mismatch::new(&Value::String(key.clone()), kind, because)
+                    .below(&format!(" key {key:?}"))
+            })?,
         };
         push(keys, &key_value).map_err(|error| error.below(&format!(" key {key:?}")))?;
         push(values, value).map_err(|error| error.below(&format!("[{key:?}]")))?;
     }
     Ok(())
+}
+
+/// A key of a JSON object is a text. Only one that is exactly how its number is written stands for it: else two keys of an object would be
+/// the same key of a map, which has each once.
+fn number_of_key(key: &str) -> Option<Value> {
+    let number: i64 = key.parse().ok()?;
+    (number.to_string() == key).then(|| Value::Number(Number::from(number)))
 }
 
 /// Appends a text to the bytes of its column.

@@ -66,8 +66,8 @@ fn what_fits_and_what_does_not() {
         ),
         (
             "map<int,string>",
-            r#"{"1":"a"}"#,
-            r#"{"one":"a"} {"2147483648":"a"}"#,
+            r#"{"1":"a"} {"0":"a","-7":"b"} {"-2147483648":null}"#,
+            r#"{"one":"a"} {"2147483648":"a"} {"007":"a"} {"7":"a","07":"b"} {"+5":"a"} {"-0":"a"} {"1.0":"a"} {"":"a"}"#,
         ),
         (
             "struct<a:int,b:string>",
@@ -128,6 +128,11 @@ fn a_mismatch_names_the_place_the_value_and_the_type() {
             "array<struct<a:int>>",
             r#"[{"a":1},{"a":true}]"#,
             "column c[1].a expects int, got the boolean true",
+        ),
+        (
+            "map<int,string>",
+            r#"{"007":"a"}"#,
+            r#"column c key "007" expects int, got the string "007": a key is a whole number of at most 64 bits in its shortest form: 7, not 007 or +7"#,
         ),
         (
             "map<string,array<date>>",
