@@ -11,8 +11,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
 
 use super::column::{Buffers, Data};
-use super::exact;
 use super::schema::HiveType;
+use super::{exact, reserved};
 use crate::event_time;
 
 /// Not decided here.
@@ -238,6 +238,7 @@ impl Token<'_> {
             Token::Bool(value) => Value::Bool(*value),
             Token::Number(text) => Value::Number(text.parse::<Number>().map_err(|_| Doubt)?),
             Token::Text(text) => Value::String(text.clone().into_owned()),
+            Token::Other(text) if reserved::is_in(text.as_bytes()) => return Err(Doubt),
             Token::Other(text) => serde_json::from_str(text).map_err(|_| Doubt)?,
         })
     }

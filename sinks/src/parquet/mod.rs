@@ -26,6 +26,7 @@ mod members;
 mod mismatch;
 mod options;
 pub mod partition;
+mod reserved;
 pub mod rows;
 pub mod s3;
 pub mod schema;

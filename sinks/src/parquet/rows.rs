@@ -16,11 +16,11 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::column::Buffers;
-use super::exact;
 use super::members::{Doubt, Members, Next};
 use super::mismatch::short;
 use super::partition::{Cache, Partitioning, Rendered};
 use super::schema::{Column, to_arrow};
+use super::{exact, reserved};
 use crate::batch::{Event, Rejected};
 
 /// The columns and partitions of a table, and where events keep the values for them.
@@ -246,6 +246,10 @@ impl<'l> Table<'l> {
     }
 
     fn push_exact(&mut self, payload: &[u8]) -> Result<(), String> {
+        if reserved::is_in(payload) {
+            let problem = "the payload holds the name `$serde_json::private::…`, which stands for something else in the worker: rename the field in the projection, or where it is made";
+            return Err(problem.to_owned());
+        }
         let mut json = serde_json::Deserializer::from_slice(payload);
         let mut fields = Fields {
             layout: self.layout,

@@ -446,3 +446,30 @@ fn each_use_of_a_field_prefers_its_exact_name() {
         assert_eq!(found, json!("column"));
     }
 }
+
+#[test]
+fn a_name_that_is_serde_jsons_own_makes_no_number_of_an_object() {
+    let layout = layout("id string, price decimal(5,2), tags array<int>", "");
+    let decoded = decode(
+        &layout,
+        &[
+            r#"{"id":"a","price":12.5}"#,
+            r#"{"id":"b","price":{"$serde_json::private::Number":"12.5"}}"#,
+            r#"{"id":"c","tags":[{"\u0024serde_json::private::Number":"12"}]}"#,
+            r#"{"id":"d","price":{"$other":"12.5"}}"#,
+            r#"{"id":"$serde_json::private::Number"}"#,
+        ],
+    );
+    let rejected: Vec<(usize, bool)> = decoded
+        .rejected
+        .iter()
+        .map(|event| {
+            (
+                event.index,
+                event.reason.contains("`$serde_json::private::…`"),
+            )
+        })
+        .collect();
+    assert_eq!(rejected, [(1, true), (2, true), (3, false)]);
+    assert_eq!(decoded.groups[0].rows.num_rows(), 2);
+}
