@@ -31,6 +31,7 @@ mod settings;
 mod table;
 
 pub use layers::{Sources, environment_name, read_file};
+pub use nearest::nearest;
 pub use option::*;
 pub use problem::{Origin, Problem, Problems};
 pub use resolve::{resolve, resolve_partly, resolve_without_secrets};

@@ -2,10 +2,7 @@
 
 /// The nearest of some names, or none where none is near: one that ends in the wrong name after a dot (a forgotten prefix), else
 /// the one with the fewest typing errors, at most a third of the length.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let wanted = name.to_ascii_lowercase();
     let ending = |candidate: &&str| {
         candidate

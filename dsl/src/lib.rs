@@ -140,6 +140,11 @@ impl Program {
         self.plan.has_projection()
     }
 
+    /// The keys that every event has after the projection, where it is written as `{a: …, b: …}` and they are known therefore.
+    pub fn projected_keys(&self) -> Option<Vec<String>> {
+        self.plan.projected_keys()
+    }
+
     /// What a lane keeps: the program with scratch space of its own.
     pub fn evaluator(&self) -> Evaluator<'_> {
         Evaluator {

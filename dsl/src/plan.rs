@@ -272,6 +272,23 @@ impl Plan {
         self.projection.is_some()
     }
 
+    pub(crate) fn projected_keys(&self) -> Option<Vec<String>> {
+        match self.projection.as_ref()? {
+            Op::Object { members, .. } => {
+                let keys = members.iter().map(|member| member.key.clone());
+                Some(keys.collect())
+            }
+            Op::Interpret { steps, .. } => match steps.last()? {
+                Node::Object(members) => {
+                    let keys = members.iter().map(|(key, _)| key.as_str().into_owned());
+                    Some(keys.collect())
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(crate) fn scratch(&self) -> Scratch {
         Scratch {
             known: Known::default(),

@@ -1,5 +1,6 @@
 //! A route as the worker runs it: checked values, the compiled program, the sink.
 
+mod fields;
 pub(crate) mod topics;
 
 use std::net::SocketAddr;
@@ -102,6 +103,7 @@ impl Route {
                 self.settings.get("dead.letter.policy")
             ));
         }
+        warnings.extend(fields::warnings(&self.settings, &self.steps.program));
         warnings
     }
 }
@@ -119,6 +121,9 @@ pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn S
     let mut sink = None;
     if whole {
         problems.extend(combinations(&settings));
+        if let Some(steps) = &steps {
+            problems.extend(fields::problems(&settings, &steps.program));
+        }
         let context = Context {
             route: settings.get("route.name").to_owned(),
             worker: context_worker.to_owned(),

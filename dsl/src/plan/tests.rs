@@ -32,6 +32,33 @@ fn an_explanation_names_what_is_read_and_what_is_interpreted() {
     );
 }
 
+#[test]
+fn the_keys_of_a_projection_are_known_where_it_makes_an_object_by_them() {
+    let keys = |projection: &str| {
+        let program = Program::compile(None, Some(projection), Limits::default()).unwrap();
+        program.projected_keys()
+    };
+    for (projection, expected) in [
+        (r#"{a: b, "c d": {e: f}}"#, &["a", "c d"][..]),
+        ("user.{id: id}", &["id"]),
+        ("spans[?ok] | {all: @, n: length(@)}", &["all", "n"]),
+        ("{a: b, a: c}", &["a", "a"]),
+    ] {
+        assert_eq!(keys(projection).unwrap(), expected, "{projection}");
+    }
+    for projection in [
+        "@",
+        "user",
+        "{a: b}.a",
+        "{a: b} || c",
+        "spans[*].{a: b}",
+        "merge(@, {a: b})",
+        "[{a: b}]",
+    ] {
+        assert_eq!(keys(projection), None, "{projection}");
+    }
+}
+
 fn lazily(filter: Option<&str>, projection: Option<&str>, event: &str) -> Result<Verdict, Stage> {
     let limits = Limits {
         validation: Validation::Lazy,

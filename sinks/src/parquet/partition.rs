@@ -166,6 +166,12 @@ impl Partitioning {
         &self.sources
     }
 
+    /// Those of them that must hold a time: an event without it is a dead letter.
+    pub fn time_sources(&self) -> impl Iterator<Item = &str> {
+        let clocks = self.clocks.iter();
+        clocks.map(|clock| self.sources[clock.place.source].as_str())
+    }
+
     /// The partition of an event. An error says what is wrong with the event.
     pub fn render<'c>(
         &self,

@@ -46,6 +46,11 @@ impl Fields {
         &self.paths[slot]
     }
 
+    /// All that is asked for, in the order of the slots.
+    pub fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
     /// Whether nothing is asked for: the payload then need not be read.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
