@@ -266,7 +266,8 @@ pub fn problems(settings: &Settings, prefix: &str) -> Vec<Problem> {
                 Ok(_) => return None,
                 Err(error) => told(&error),
             };
-            let complaint = if is_secret(name) {
+            // That a name is unknown says nothing of its value.
+            let complaint = if is_secret(name) && !complaint.starts_with("No such") {
                 "librdkafka refuses this value".to_owned()
             } else {
                 format!("librdkafka says: {complaint}")

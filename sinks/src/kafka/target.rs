@@ -165,7 +165,10 @@ impl Target {
 
     /// What librdkafka has met meanwhile.
     fn reason(&self) -> String {
-        let met = self.producer.reporter().recent_error(2 * CHECK);
+        let met = self
+            .producer
+            .reporter()
+            .recent_error(Duration::from_secs(60));
         met.map(|reason| format!(" ({reason})")).unwrap_or_default()
     }
 
