@@ -435,7 +435,7 @@ fn why_no_broker_answers_is_told() {
         &answer.err,
         &[
             "source: no Kafka broker answers at kafka.bootstrap.servers = 127.0.0.1:",
-            "Ssl",
+            "SSL handshake failed",
             "kafka.security.protocol",
         ],
     );
