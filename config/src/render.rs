@@ -134,7 +134,12 @@ pub fn sample(table: &Table) -> String {
             } else {
                 "#"
             };
-            let value = escape_value(&text_of(spec).replace("${", "$${"));
+            // A default is a text; an example is what one writes, references included.
+            let value = match spec.default {
+                Default::Value(_) | Default::ByTradeoff(_) => text_of(spec).replace("${", "$${"),
+                _ => text_of(spec).to_owned(),
+            };
+            let value = escape_value(&value);
             out.push_str(&format!("{mark}{}={value}\n", spec.key));
         }
         if let Some(passthrough) = section.passthrough {

@@ -107,7 +107,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: Default::Absent,
         secret: true,
         doc: "Password for basic authentication.",
-        example: "${file:/run/secrets/elasticsearch-password}",
+        example: "${file:/etc/keystone-secrets/elasticsearch-password}",
     },
     OptionSpec {
         key: API_KEY,
@@ -115,7 +115,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: Default::Absent,
         secret: true,
         doc: "API key instead of a user: the encoded form that Elasticsearch and Kibana show, or `id:key`. It needs the index privilege `create_doc` (for `sink.elasticsearch.op.type=index`: `index`), and `auto_configure` where indices are made by writing to them.",
-        example: "${file:/run/secrets/elasticsearch-api-key}",
+        example: "${file:/etc/keystone-secrets/elasticsearch-api-key}",
     },
     OptionSpec {
         key: CA_FILE,
