@@ -8,6 +8,7 @@
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
 //! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
+//! - [`limits`]: what a Kafka cluster does not let a route do.
 //! - [`source`]: topics, starts, groups.
 //! - [`sinks`]: what each sink can do beyond the main job.
 //! - [`cli`], [`check`]: the commands.
@@ -20,6 +21,7 @@ mod cli;
 mod dead_letters;
 mod faults;
 mod leftovers;
+mod limits;
 mod main_job;
 mod overload;
 mod scenario;

@@ -1,5 +1,7 @@
 //! A real Kafka broker: one node, KRaft.
 
+mod acl;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -252,6 +254,12 @@ impl Kafka {
             .args(change)
             .args(["--entity-type", "clients", "--entity-name", client_id]);
         process::run("Kafka's config command", &mut command, FORMAT)
+    }
+
+    /// Takes the right to write to a topic from everybody, on a broker with an authorizer; to read it stays allowed.
+    pub fn deny_writing(&self, topic: &str) -> Result<()> {
+        acl::create(&self.bootstrap(), topic)
+            .doing(format!("denying everybody to write to {topic}"))
     }
 
     /// Creates a topic with one replica. `config` is the topic's own, for example `("max.message.bytes", "30000000")`.

@@ -7,6 +7,7 @@ pub mod complaints;
 mod groups;
 pub mod producer;
 mod progress;
+mod refusal;
 pub mod sasl;
 mod servers;
 mod target;
@@ -273,23 +274,4 @@ impl Sink for KafkaSink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_queue_holds_the_largest_record() {
-        let room = |queue: &str, largest: Option<&str>| {
-            let mut config = ClientConfig::new();
-            config.set("queue.buffering.max.kbytes", queue);
-            if let Some(largest) = largest {
-                config.set("message.max.bytes", largest);
-            }
-            make_room(&mut config);
-            config.get("queue.buffering.max.kbytes").map(str::to_owned)
-        };
-        assert_eq!(room("16384", None).unwrap(), "16384");
-        assert_eq!(room("16384", Some("30000000")).unwrap(), "30321");
-        assert_eq!(room("65536", Some("30000000")).unwrap(), "65536");
-        assert_eq!(room("1", None).unwrap(), "2001");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! An idempotent producer that answers for a group of records together: who failed, and why. Used by the Kafka sink and by the
 //! dead-letter topic.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -15,6 +15,7 @@ use tracing::warn;
 use super::client::Reporter;
 use super::complaints::told;
 use super::groups::{Groups, Ticket};
+use super::refusal::{is_consequence, remedy};
 
 pub use super::groups::Failure;
 
@@ -107,33 +108,31 @@ impl Producer {
 
     /// The client, for metadata requests.
     pub fn client(&self) -> Arc<Client> {
-        self.client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.client).clone()
     }
 
     /// Produces all records and waits until each is acknowledged by all in-sync replicas or has failed.
     /// Returns the failures in ascending order of index; what is not among them is durable.
     pub async fn send_all<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Vec<Failure> {
+        let entered = self.entrance.lock().await;
         let (mut entry, answered) = self.groups.open();
-        {
-            let _entered = self.entrance.lock().await;
-            let client = self.client();
-            for record in records {
-                match enter(&client, entry.ticket(), record).await {
-                    Ok(()) => entry.taken(),
-                    Err(code) => entry.refused(code),
-                }
+        let client = self.client();
+        for record in records {
+            match enter(&client, entry.ticket(), record).await {
+                Ok(()) => entry.taken(),
+                Err(code) => entry.refused(code),
             }
         }
         drop(entry);
-        let failures = answered.await.expect("a group answers before it is gone");
-        if failures
-            .iter()
-            .any(|failure| failure.code == RDKafkaErrorCode::Fatal)
+        drop(entered);
+        // One that is replaced meanwhile hands back what it still holds when nobody has it any more.
+        let sent_by = Arc::downgrade(&client);
+        drop(client);
+        let mut failures = answered.await.expect("a group answers before it is gone");
+        if failures.iter().any(|failure| is_consequence(failure.code))
+            && let Some(client) = sent_by.upgrade()
         {
-            self.renew();
+            self.look_for_end(&client, &mut failures);
         }
         if failures.is_empty() {
             self.reporter.all_is_well();
@@ -141,10 +140,18 @@ impl Producer {
         failures
     }
 
-    /// A fatal error ends an idempotent producer (its sequence is broken): a new one takes over, the caller sends again.
-    fn renew(&self) {
-        let fatal = self.client().client().fatal_error();
-        if let Some((code, reason)) = fatal {
+    /// A fatal error ends an idempotent producer (its sequence is broken): a new one takes over, the caller sends again. Where a new one
+    /// would meet the same answer, the failures say so instead.
+    fn look_for_end(&self, client: &Arc<Client>, failures: &mut [Failure]) {
+        let Some((code, reason)) = client.client().fatal_error() else {
+            return;
+        };
+        if remedy(code).is_some() {
+            let consequences = failures.iter_mut();
+            for failure in consequences.filter(|failure| is_consequence(failure.code)) {
+                failure.code = code;
+            }
+        } else if Arc::ptr_eq(client, &self.client()) {
             warn!("the kafka producer met a fatal error and is replaced: {code}: {reason}");
             self.replace();
         }
@@ -154,15 +161,17 @@ impl Producer {
     pub(super) fn replace(&self) {
         match connect(&self.config, &self.reporter, &self.groups) {
             Ok(new) => {
-                let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-                let old = std::mem::replace(&mut *client, new);
-                drop(client);
+                let old = std::mem::replace(&mut *lock(&self.client), new);
                 // Where it is the last reference, what it still held fails now, which may take its time.
                 drop(old);
             }
             Err(error) => warn!("the kafka producer could not be replaced: {}", told(&error)),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long the thread that serves a producer's callbacks waits for one at a time, and how long it outlives the producer's last user.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::Producer as _;
 
-use super::client;
 use super::producer::{self, Failure, Outgoing, Producer};
+use super::refusal::remedy;
 use crate::{Batch, Cause, Event, Rejected, SinkError, SinkState};
 
 /// How long the check waits for the brokers.
@@ -97,17 +97,22 @@ impl Target {
                 sorted.rejected.push(Rejected { index, reason });
                 continue;
             }
-            if client::is_refusal(code) {
-                return Err(SinkError::Fatal(format!(
-                    "kafka does not let the route write to topic {} (sink.kafka.topic): {code}; give its user the right to write, \
-                     or change sink.kafka.sasl.* / kafka.sasl.*",
-                    self.topic
-                )));
+            if let Some(refusal) = self.refusal(code, &code.to_string()) {
+                return Err(refusal);
             }
             sorted.retry.push(index);
             sorted.cause = Some(self.cause(code));
         }
         Ok(sorted)
+    }
+
+    /// The end of the route where every event would meet the same answer.
+    pub(super) fn refusal(&self, code: Code, detail: &str) -> Option<SinkError> {
+        let remedy = remedy(code)?;
+        Some(SinkError::Fatal(format!(
+            "kafka does not let the route write to topic {} (sink.kafka.topic): {detail}; {remedy}",
+            self.topic
+        )))
     }
 
     pub(super) fn cause(&self, code: Code) -> Cause {

@@ -21,8 +21,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
-use super::client;
 use super::producer::Failure;
+use super::refusal::is_consequence;
 use super::target::{Target, refuses_with_others};
 use crate::{
     Answer, Batch, BatchId, BoxFuture, Cause, Event, Joint, JointCommit, Rejected, Sink, SinkError,
@@ -133,10 +133,10 @@ impl TransactionalSink {
         };
         match classify(error) {
             Failed::Again(error) => SinkError::Retry(cause("transaction", &error)),
-            Failed::Refused(error) => SinkError::Fatal(format!(
-                "kafka does not let the route write in transactions: {error}; give its user the right to the transactional ids that begin \
-                 with route.name, or set sink.kafka.transactions = false"
-            )),
+            Failed::Refused(code, error) => self
+                .target
+                .refusal(code, &error.to_string())
+                .unwrap_or_else(|| SinkError::Retry(cause("transaction", &error))),
             Failed::Ended(error) => {
                 if stage.commit == Commit::Asked {
                     return SinkError::Fatal(unknown(&error.to_string()));
@@ -219,17 +219,36 @@ impl TransactionalSink {
         })
     }
 
-    /// A record has failed, and with it the transaction: finds out which events Kafka will never take.
-    async fn break_up(&self, batch: &Batch, failures: Vec<Failure>) -> SinkError {
-        let first = failures[0].code;
-        let cause = self.target.cause(first);
-        {
-            let mut stage = self.stage().await;
-            stage.broken.get_or_insert(cause.clone());
+    /// The error behind the failures, which broke the transaction.
+    async fn why(
+        &self,
+        failures: &[Failure],
+    ) -> Result<(OwnedMutexGuard<Stage>, RDKafkaErrorCode), SinkError> {
+        let stage = self.stage().await;
+        let mut codes = failures.iter().map(|failure| failure.code);
+        if let Some(own) = codes.find(|code| !is_consequence(*code)) {
+            return Ok((stage, own));
         }
-        if client::is_refusal(first) {
-            let sorted = self.target.sort(batch, failures);
-            return sorted.err().unwrap_or(SinkError::Rewind(cause));
+        // All were handed back: another one is to blame, or the topic was refused before anything was sent.
+        let asked = blocking(move || {
+            let code = stage.broken_by();
+            (stage, code)
+        });
+        let (stage, code) = asked.await?;
+        Ok((stage, code.unwrap_or(failures[0].code)))
+    }
+
+    /// A record has failed, and with it the transaction: finds out why, and which events Kafka will never take.
+    async fn break_up(&self, batch: &Batch, failures: Vec<Failure>) -> SinkError {
+        let (mut stage, code) = match self.why(&failures).await {
+            Ok(found) => found,
+            Err(error) => return error,
+        };
+        let cause = self.target.cause(code);
+        stage.broken.get_or_insert(cause.clone());
+        drop(stage);
+        if let Some(refusal) = self.target.refusal(code, &code.to_string()) {
+            return refusal;
         }
         let suspects: Vec<usize> = failures
             .iter()
@@ -438,8 +457,14 @@ impl Sink for TransactionalSink {
             let mut stage = self.stage().await;
             if stage.client.is_none() {
                 let client = self.target.producer.client();
-                // Where it fails, the next tick goes on with it; a delivery says why.
-                let _done = blocking(move || stage.initialise(&client, TICK)).await?;
+                let done = blocking(move || stage.initialise(&client, TICK)).await?;
+                // Where it fails, the next tick goes on with it, and a delivery says why. What needs no delivery to be known ends the worker.
+                if let Err(error) = done
+                    && let Failed::Refused(code, error) = classify(error)
+                    && let Some(refusal) = self.target.refusal(code, &error.to_string())
+                {
+                    return Err(refusal);
+                }
             }
             Ok(Vec::new())
         })

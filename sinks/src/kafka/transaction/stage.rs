@@ -7,8 +7,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 
 use super::PATIENCE;
-use crate::kafka::client;
 use crate::kafka::producer::Client;
+use crate::kafka::refusal::remedy;
 use crate::{Cause, JointCommit, SinkError};
 
 /// How far the commit of the open transaction is.
@@ -43,7 +43,8 @@ pub(super) enum Failed {
     Abort(KafkaError),
     /// The producer is at its end.
     Ended(KafkaError),
-    Refused(KafkaError),
+    /// Nor would another producer get further.
+    Refused(RDKafkaErrorCode, KafkaError),
 }
 
 pub(super) fn classify(error: KafkaError) -> Failed {
@@ -53,10 +54,8 @@ pub(super) fn classify(error: KafkaError) -> Failed {
             _ => Failed::Abort(error),
         };
     };
-    if client::is_refusal(detail.code())
-        || detail.code() == RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-    {
-        Failed::Refused(error)
+    if remedy(detail.code()).is_some() {
+        Failed::Refused(detail.code(), error)
     } else if detail.is_fatal() {
         Failed::Ended(error)
     } else if detail.txn_requires_abort() {
@@ -130,6 +129,20 @@ impl Stage {
         self.commit = Commit::Not;
         self.open = false;
         Ok(())
+    }
+
+    /// Why librdkafka has broken the open transaction off, where it has. It says so only to who calls, and to begin another one in it does
+    /// nothing but fail: with that error, or with another one while the transaction is sound.
+    pub(super) fn broken_by(&self) -> Option<RDKafkaErrorCode> {
+        let client = self.client.as_ref().filter(|_| self.open)?;
+        match client.begin_transaction() {
+            Err(KafkaError::Transaction(detail))
+                if detail.txn_requires_abort() || detail.is_fatal() =>
+            {
+                Some(detail.code())
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn abort(&mut self) -> KafkaResult<()> {

@@ -1,0 +1,176 @@
+//! The sink against librdkafka's mock brokers, which answer with the errors that a test asks for.
+
+use std::sync::Arc;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
+
+use super::*;
+use crate::{BatchBuilder, BatchId, RecordMeta};
+
+const TOPIC: &str = "to";
+const EVENTS: usize = 40;
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+/// Brokers with the topic, of one partition.
+fn cluster() -> Cluster {
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    cluster.create_topic(TOPIC, 1, 1).expect("a topic");
+    cluster
+}
+
+fn target(cluster: &Cluster, more: &[(&str, &str)]) -> Target {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("enable.idempotence", "true")
+        .set("batch.size", "262144")
+        // The events of a batch are one request.
+        .set("linger.ms", "50");
+    for (name, value) in more {
+        config.set(*name, *value);
+    }
+    Target {
+        topic: TOPIC.to_owned(),
+        producer: Producer::new(config, "sink").expect("a producer"),
+        longest_step: LOOK,
+    }
+}
+
+fn plain(cluster: &Cluster) -> KafkaSink {
+    KafkaSink {
+        target: target(cluster, &[]),
+    }
+}
+
+fn transactional(cluster: &Cluster) -> TransactionalSink {
+    let bounds = Bounds {
+        max_events: 1_000,
+        max_age: LOOK,
+        timeout: LOOK,
+    };
+    TransactionalSink::new(target(cluster, &[("transactional.id", "r-w")]), bounds)
+}
+
+/// Both kinds of the sink.
+fn sinks(cluster: &Cluster) -> [(&'static str, Box<dyn Sink>); 2] {
+    [
+        ("plain", Box::new(plain(cluster))),
+        ("in transactions", Box::new(transactional(cluster))),
+    ]
+}
+
+fn batch() -> Batch {
+    let mut builder = BatchBuilder::default();
+    let topic: Arc<str> = "from".into();
+    for offset in 0..EVENTS as i64 {
+        let claim = builder.claim(&topic, 0, 1, offset);
+        let meta = RecordMeta {
+            offset,
+            timestamp: None,
+            key: None,
+        };
+        builder.keep(claim, meta, Some(b"{}"), [].into_iter());
+    }
+    builder.finish(BatchId::new(1))
+}
+
+/// The text with which the sink ends the worker.
+fn fatal(what: &str, answer: Result<Answer, SinkError>) -> String {
+    match answer {
+        Err(SinkError::Fatal(text)) => text,
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_may_not_write_to_the_topic_ends_the_worker() {
+    let cluster = cluster();
+    let refused = Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(Api::AddPartitionsToTxn, &[refused; 10]);
+    let answer = transactional(&cluster).deliver(&batch()).await;
+    let text = fatal("topic", answer);
+    assert!(
+        text.contains("topic to (sink.kafka.topic)") && text.contains("the right to write"),
+        "{text}"
+    );
+}
+
+/// It is not replaced for ever, and the error says what to do.
+#[tokio::test]
+async fn a_producer_that_kafka_refuses_ends_the_worker() {
+    for (code, words) in [
+        (
+            Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+            "IdempotentWrite",
+        ),
+        (
+            Code::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT,
+            "sink.kafka.transaction.timeout.ms",
+        ),
+        (
+            Code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "begin with route.name",
+        ),
+    ] {
+        let cluster = cluster();
+        cluster.request_errors(Api::InitProducerId, &[code; 20]);
+        for (kind, sink) in sinks(&cluster) {
+            let text = fatal(kind, sink.deliver(&batch()).await);
+            assert!(text.contains(words), "{kind}: {text}");
+            let again = fatal(kind, sink.deliver(&batch()).await);
+            assert!(again.contains(words), "{kind}: {again}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn brokers_without_idempotent_producers_end_the_worker() {
+    let cluster = cluster();
+    cluster
+        .apiversion(Api::InitProducerId, None, None)
+        .expect("the mock brokers forget it");
+    for (kind, sink) in sinks(&cluster) {
+        let text = fatal(kind, sink.deliver(&batch()).await);
+        assert!(text.contains("Kafka 0.11 or later"), "{kind}: {text}");
+    }
+}
+
+/// What is wrong with the producer of a worker without events is told all the same.
+#[tokio::test]
+async fn a_tick_ends_a_worker_whose_transactions_are_refused() {
+    let cluster = cluster();
+    let refused = Code::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT;
+    cluster.request_errors(Api::InitProducerId, &[refused; 20]);
+    let sink = transactional(&cluster);
+    for _ in 0..20 {
+        match sink.tick().await {
+            Ok(_) => {} // The brokers have not answered yet.
+            Err(SinkError::Fatal(text)) => {
+                assert!(text.contains("transaction.max.timeout.ms"), "{text}");
+                return;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("no tick has failed");
+}
+
+#[test]
+fn the_queue_holds_the_largest_record() {
+    let room = |queue: &str, largest: Option<&str>| {
+        let mut config = ClientConfig::new();
+        config.set("queue.buffering.max.kbytes", queue);
+        if let Some(largest) = largest {
+            config.set("message.max.bytes", largest);
+        }
+        make_room(&mut config);
+        config.get("queue.buffering.max.kbytes").map(str::to_owned)
+    };
+    assert_eq!(room("16384", None).unwrap(), "16384");
+    assert_eq!(room("16384", Some("30000000")).unwrap(), "30321");
+    assert_eq!(room("65536", Some("30000000")).unwrap(), "65536");
+    assert_eq!(room("1", None).unwrap(), "2001");
+}

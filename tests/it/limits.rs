@@ -1,0 +1,61 @@
+//! What a Kafka cluster does not let a route do: rights that it lacks, limits of the brokers.
+
+use keystone_tests::{Kafka, Result, Worker};
+
+use crate::scenario::{END, Outgoing, last_line, send, values};
+
+/// The tradeoffs with and without transactions.
+const TRADEOFFS: [&str; 2] = ["no-duplicates", "balanced"];
+
+fn route(kafka: &Kafka, name: &str, from: &str, to: &str, tradeoff: &str) -> String {
+    format!(
+        "route.name = {name}\nsource.topics = {from}\nkafka.bootstrap.servers = {}\nsink.type = kafka\n\
+         sink.kafka.topic = {to}\ndelivery.tradeoff = {tradeoff}\n\
+         delivery.retry.backoff.ms = 50\ndelivery.retry.backoff.max.ms = 200\n",
+        kafka.bootstrap()
+    )
+}
+
+/// The worker ends with these words on its last line.
+fn ends(properties: &str, words: &[&str]) -> Result<()> {
+    let mut worker = Worker::spawn(properties)?;
+    let (status, _) = worker.wait_exit(END)?;
+    let log = worker.stderr();
+    let last = last_line(&log);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(words.iter().all(|word| last.contains(word)), "{log}");
+    Ok(())
+}
+
+/// The route may read its topic and may not write to the other one, which its user is told.
+#[test]
+fn without_the_right_to_write_the_worker_ends() -> Result<()> {
+    let kafka = Kafka::start_with(&[
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ])?;
+    kafka.create_topic("in", 1, &[])?;
+    kafka.create_topic("forbidden", 1, &[])?;
+    send(&kafka, "in", &[Outgoing::new("{}")])?;
+    kafka.deny_writing("forbidden")?;
+    for tradeoff in TRADEOFFS {
+        let properties = route(&kafka, tradeoff, "in", "forbidden", tradeoff);
+        ends(&properties, &["topic forbidden", "the right to write"])?;
+    }
+    assert_eq!(values(&kafka, "forbidden")?.len(), 0);
+    Ok(())
+}
+
+/// Kafka's brokers allow a quarter of an hour.
+#[test]
+fn a_transaction_timeout_beyond_that_of_the_brokers_ends_the_worker() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("long-in", 1, &[])?;
+    kafka.create_topic("long-out", 1, &[])?;
+    let properties = route(kafka, "long", "long-in", "long-out", "no-duplicates")
+        + "sink.kafka.transaction.timeout.ms = 3600000\n";
+    ends(&properties, &["sink.kafka.transaction.timeout.ms"])
+}
