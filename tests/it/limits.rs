@@ -1,8 +1,10 @@
-//! What a Kafka cluster does not let a route do: rights that it lacks, limits of the brokers.
+//! What a Kafka cluster does not let a route do: rights that it lacks, limits of the brokers and of a topic.
 
 use keystone_tests::{Kafka, Result, Worker};
 
-use crate::scenario::{END, Outgoing, last_line, send, values};
+use crate::scenario::{
+    END, Outgoing, WORK, all_committed, assert_ledger, counter, drain, last_line, send, values,
+};
 
 /// The tradeoffs with and without transactions.
 const TRADEOFFS: [&str; 2] = ["no-duplicates", "balanced"];
@@ -58,4 +60,49 @@ fn a_transaction_timeout_beyond_that_of_the_brokers_ends_the_worker() -> Result<
     let properties = route(kafka, "long", "long-in", "long-out", "no-duplicates")
         + "sink.kafka.transaction.timeout.ms = 3600000\n";
     ends(&properties, &["sink.kafka.transaction.timeout.ms"])
+}
+
+/// A topic takes less at once than a produce batch has, and each event: all are delivered, none is a dead letter, and the worker says what
+/// is to be set.
+#[test]
+fn a_topic_that_takes_less_than_a_batch_gets_all_events() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("narrow-in", 2, &[])?;
+    let event = |number: i32| Outgoing {
+        partition: number % 2,
+        ..Outgoing::new(format!("{{\"n\":{number},\"t\":\"{}\"}}", "x".repeat(80)))
+    };
+    let all: Vec<Outgoing> = (0..60_000).map(event).collect();
+    send(kafka, "narrow-in", &all)?;
+    let mut expected = values(kafka, "narrow-in")?;
+    expected.sort_unstable();
+    for tradeoff in TRADEOFFS {
+        let (name, to) = (
+            format!("narrow-{tradeoff}"),
+            format!("narrow-{tradeoff}-out"),
+        );
+        kafka.create_topic(&to, 1, &[("max.message.bytes", "65536")])?;
+        let properties = route(kafka, &name, "narrow-in", &to, tradeoff)
+            // Or they would be small enough.
+            + "sink.kafka.compression.type = none\n";
+        let mut worker = Worker::spawn(&properties)?;
+        worker.wait_ready(WORK)?;
+        all_committed(kafka, &name, "narrow-in", &mut [&mut worker])?;
+        assert_eq!(counter(&worker, "dead_lettered")?, 0);
+        assert_ledger(&worker)?;
+        let log = drain(worker)?;
+        assert!(
+            log.contains("lower sink.kafka.batch.size") && log.contains("max.message.bytes"),
+            "{log}"
+        );
+        let mut found = values(kafka, &to)?;
+        found.sort_unstable();
+        assert!(
+            found == expected,
+            "{tradeoff}: {} of {}",
+            found.len(),
+            expected.len()
+        );
+    }
+    Ok(())
 }

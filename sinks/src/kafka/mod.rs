@@ -9,6 +9,7 @@ pub mod producer;
 mod progress;
 mod refusal;
 pub mod sasl;
+mod search;
 mod servers;
 mod target;
 mod transaction;
@@ -21,7 +22,8 @@ use rdkafka::config::ClientConfig;
 use crate::{Answer, Batch, BoxFuture, Context, Sink, SinkError, SinkState};
 use client::{Role, SINK_PREFIX, SOURCE_PREFIX};
 use producer::{Failure, Producer};
-pub use target::refuses_with_others;
+pub use search::refuses_with_others;
+use search::{Search, is_suspect};
 use target::{Sorted, Target};
 use transaction::{Bounds, TransactionalSink};
 
@@ -221,18 +223,24 @@ struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// Kafka refuses a whole request for one record in it (too large, no key for a compacted topic), good events among them: only an
-    /// event that is refused alone is bad.
-    async fn send_alone(&self, batch: &Batch, failures: Vec<Failure>) -> Vec<Failure> {
-        let mut remaining = Vec::with_capacity(failures.len());
-        for failure in failures {
-            if !refuses_with_others(failure.code) || batch.len() == 1 {
-                remaining.push(failure);
-                continue;
-            }
-            let alone = std::iter::once(failure.index);
-            remaining.extend(self.target.send(batch, alone).await);
+    /// Sends what Kafka has refused with others in halves (see [`search`]), and has the producer make smaller batches where they are what
+    /// it refuses.
+    async fn search(&self, batch: &Batch, failures: Vec<Failure>) -> Vec<Failure> {
+        let (suspects, mut remaining): (Vec<Failure>, Vec<Failure>) =
+            failures.into_iter().partition(is_suspect);
+        if suspects.is_empty() {
+            return remaining;
         }
+        let apart = self.target.producer.apart().await;
+        let mut search = Search::new(suspects.iter().map(|suspect| suspect.index).collect());
+        while let Some(group) = search.pop() {
+            let failures = self.target.send_apart(&apart, batch, group).await;
+            remaining.extend(search.answer(failures));
+        }
+        if search.batches_are_too_large() {
+            self.target.halve_batches(&apart);
+        }
+        remaining.sort_by_key(|failure| failure.index);
         remaining
     }
 }
@@ -241,7 +249,7 @@ impl Sink for KafkaSink {
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
         Box::pin(async move {
             let failures = self.target.send(batch, 0..batch.len()).await;
-            let failures = self.send_alone(batch, failures).await;
+            let failures = self.search(batch, failures).await;
             let Sorted {
                 rejected,
                 retry,

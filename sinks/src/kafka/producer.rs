@@ -76,7 +76,7 @@ pub(super) type Client = BaseProducer<Deliveries>;
 
 /// See the module.
 pub struct Producer {
-    config: ClientConfig,
+    config: Mutex<ClientConfig>,
     reporter: Arc<Reporter>,
     groups: Arc<Groups>,
     client: Mutex<Arc<Client>>,
@@ -86,6 +86,8 @@ pub struct Producer {
 
 /// How long to wait for room in librdkafka's queue before looking again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
+/// How long to wait for librdkafka to be rid of all records before looking again.
+const DRAINED_PAUSE: Duration = Duration::from_millis(2);
 
 impl Producer {
     /// Makes the producer; no connection is waited for.
@@ -94,7 +96,7 @@ impl Producer {
         let groups = Arc::default();
         let client = Mutex::new(connect(&config, &reporter, &groups)?);
         Ok(Producer {
-            config,
+            config: Mutex::new(config),
             reporter,
             groups,
             client,
@@ -111,10 +113,36 @@ impl Producer {
         lock(&self.client).clone()
     }
 
+    #[cfg(test)]
+    pub(super) fn property(&self, name: &str) -> Option<String> {
+        lock(&self.config).get(name).map(str::to_owned)
+    }
+
     /// Produces all records and waits until each is acknowledged by all in-sync replicas or has failed.
     /// Returns the failures in ascending order of index; what is not among them is durable.
     pub async fn send_all<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Vec<Failure> {
         let entered = self.entrance.lock().await;
+        self.send_entered(records, entered).await
+    }
+
+    /// The producer to oneself, when it has nothing of anybody else's any more: no record of others gets into a batch.
+    pub(super) async fn apart(&self) -> Apart<'_> {
+        let entered = self.entrance.lock().await;
+        while self.client().in_flight_count() > 0 {
+            tokio::time::sleep(DRAINED_PAUSE).await;
+        }
+        Apart {
+            producer: self,
+            _entered: entered,
+        }
+    }
+
+    /// What lets the records in is dropped as soon as they are.
+    async fn send_entered<'a, T>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+        entered: T,
+    ) -> Vec<Failure> {
         let (mut entry, answered) = self.groups.open();
         let client = self.client();
         for record in records {
@@ -159,7 +187,8 @@ impl Producer {
 
     /// A new producer takes over.
     pub(super) fn replace(&self) {
-        match connect(&self.config, &self.reporter, &self.groups) {
+        let config = lock(&self.config).clone();
+        match connect(&config, &self.reporter, &self.groups) {
             Ok(new) => {
                 let old = std::mem::replace(&mut *lock(&self.client), new);
                 // Where it is the last reference, what it still held fails now, which may take its time.
@@ -169,6 +198,42 @@ impl Producer {
         }
     }
 }
+
+/// See [`Producer::apart`].
+pub(super) struct Apart<'a> {
+    producer: &'a Producer,
+    _entered: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Apart<'_> {
+    pub(super) async fn send_all<'a>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+    ) -> Vec<Failure> {
+        self.producer.send_entered(records, ()).await
+    }
+
+    /// Has produce batches of half the size from now on, from a new producer. Returns that size in bytes; `None` where it can't be halved:
+    /// each record is a batch.
+    pub(super) fn halve_batches(&self) -> Option<u64> {
+        let half = {
+            let mut config = lock(&self.producer.config);
+            let size = config.get(BATCH).and_then(|size| size.parse().ok());
+            let half = size.unwrap_or(LARGEST_BATCH) / 2;
+            if half == 0 {
+                return None;
+            }
+            config.set(BATCH, half.to_string());
+            half
+        };
+        self.producer.replace();
+        Some(half)
+    }
+}
+
+/// How many bytes of records a produce batch may have, and librdkafka's own value for it.
+const BATCH: &str = "batch.size";
+const LARGEST_BATCH: u64 = 1_000_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::Producer as _;
+use tracing::warn;
 
-use super::producer::{self, Failure, Outgoing, Producer};
+use super::producer::{self, Apart, Failure, Outgoing, Producer};
 use super::refusal::remedy;
 use crate::{Batch, Cause, Event, Rejected, SinkError, SinkState};
 
@@ -25,17 +26,6 @@ pub(super) struct Sorted {
     pub(super) rejected: Vec<Rejected>,
     pub(super) retry: Vec<usize>,
     pub(super) cause: Option<Cause>,
-}
-
-/// Whether the refusal may be meant for another record of the same request.
-pub fn refuses_with_others(code: Code) -> bool {
-    matches!(
-        code,
-        Code::MessageSizeTooLarge
-            | Code::InvalidRecord
-            | Code::InvalidMessage
-            | Code::InvalidTimestamp
-    )
 }
 
 impl Target {
@@ -58,14 +48,34 @@ impl Target {
         let records = indices
             .clone()
             .map(|index| self.outgoing(batch.event(index)));
-        let mut failures = self.producer.send_all(records).await;
-        if !failures.is_empty() {
-            let indices: Vec<usize> = indices.collect();
-            for failure in &mut failures {
-                failure.index = indices[failure.index];
-            }
+        let failures = self.producer.send_all(records).await;
+        of_batch(failures, indices)
+    }
+
+    /// The same by one who has the producer to himself.
+    pub(super) async fn send_apart(
+        &self,
+        apart: &Apart<'_>,
+        batch: &Batch,
+        indices: &[usize],
+    ) -> Vec<Failure> {
+        let indices = indices.iter().copied();
+        let records = indices
+            .clone()
+            .map(|index| self.outgoing(batch.event(index)));
+        let failures = apart.send_all(records).await;
+        of_batch(failures, indices)
+    }
+
+    /// The topic takes less in a batch than the producer makes, which would have every batch searched. Remembered until the worker ends.
+    pub(super) fn halve_batches(&self, apart: &Apart<'_>) {
+        if let Some(size) = apart.halve_batches() {
+            warn!(
+                "topic {} (sink.kafka.topic) refuses batches for their size, though it takes each of their events: batches have at most \
+                 {size} bytes until the worker ends; raise the topic's max.message.bytes, or lower sink.kafka.batch.size to it",
+                self.topic
+            );
         }
-        failures
     }
 
     /// Why Kafka never takes this event; `None` where the code does not say that.
@@ -190,4 +200,15 @@ impl Target {
             ..SinkState::default()
         }
     }
+}
+
+/// Failures of a group, with the indices of the batch that it was made of.
+fn of_batch(mut failures: Vec<Failure>, indices: impl Iterator<Item = usize>) -> Vec<Failure> {
+    if !failures.is_empty() {
+        let indices: Vec<usize> = indices.collect();
+        for failure in &mut failures {
+            failure.index = indices[failure.index];
+        }
+    }
+    failures
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{DefaultProducerContext, Producer as _};
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 
 use super::*;
@@ -85,6 +85,13 @@ fn fatal(what: &str, answer: Result<Answer, SinkError>) -> String {
     }
 }
 
+/// How many records the topic has.
+fn written(target: &Target) -> i64 {
+    let client = target.producer.client();
+    let watermarks = client.client().fetch_watermarks(TOPIC, 0, LOOK);
+    watermarks.expect("the end of the topic").1
+}
+
 #[tokio::test]
 async fn a_transaction_that_may_not_write_to_the_topic_ends_the_worker() {
     let cluster = cluster();
@@ -156,6 +163,63 @@ async fn a_tick_ends_a_worker_whose_transactions_are_refused() {
         }
     }
     panic!("no tick has failed");
+}
+
+/// Refused as a whole twice, then taken in halves.
+const TOO_LARGE: [Code; 2] = [Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 2];
+
+#[tokio::test]
+async fn batches_that_are_too_large_get_smaller() {
+    let cluster = cluster();
+    let sink = plain(&cluster);
+    cluster.request_errors(Api::Produce, &TOO_LARGE);
+    let answer = sink.deliver(&batch()).await.expect("all is delivered");
+    assert!(
+        answer.rejected.is_empty() && answer.retry.is_empty(),
+        "{answer:?}"
+    );
+    assert_eq!(written(&sink.target), EVENTS as i64);
+    assert_eq!(
+        sink.target.producer.property("batch.size").as_deref(),
+        Some("131072")
+    );
+    let answer = sink.deliver(&batch()).await.expect("all is delivered");
+    assert!(answer.rejected.is_empty());
+    assert_eq!(written(&sink.target), 2 * EVENTS as i64);
+}
+
+#[tokio::test]
+async fn batches_of_transactions_that_are_too_large_get_smaller() {
+    let cluster = cluster();
+    let sink = transactional(&cluster);
+    cluster.request_errors(Api::Produce, &TOO_LARGE);
+    let broken = sink.deliver(&batch()).await;
+    assert!(matches!(broken, Err(SinkError::Rewind(_))), "{broken:?}");
+    sink.abandon().await;
+    assert_eq!(
+        sink.target().producer.property("batch.size").as_deref(),
+        Some("131072")
+    );
+    let answer = sink.deliver(&batch()).await.expect("all is held");
+    assert!(answer.held && answer.rejected.is_empty(), "{answer:?}");
+}
+
+/// An event that others were refused with, and one that is refused alone.
+#[tokio::test]
+async fn only_what_is_refused_alone_is_rejected() {
+    let cluster = cluster();
+    let sink = plain(&cluster);
+    let refused = Code::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    // All of them twice, then always the first half, down to the first event.
+    cluster.request_errors(Api::Produce, &[refused; 7]);
+    let answer = sink.deliver(&batch()).await.expect("an answer");
+    let rejected: Vec<usize> = answer.rejected.iter().map(|bad| bad.index).collect();
+    assert_eq!(rejected, [0]);
+    assert_eq!(written(&sink.target), EVENTS as i64 - 1);
+    assert_eq!(
+        sink.target.producer.property("batch.size").as_deref(),
+        Some("262144")
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! the offsets (KIP-447), not the transactional id: that is the worker's own, so that no two live ones share it.
 //!
 //! Kafka's refusal of one record ends the whole transaction. To find out which record it was, the suspects are sent once more in
-//! transactions that are aborted, halved until one is refused alone; it is remembered, and is a dead letter when it is read again.
+//! transactions that are aborted, halved until one is refused alone; it is remembered, and is a dead letter when it is read again. Where
+//! it is the batches of records that Kafka refuses, they get smaller.
 
 mod settings;
 mod stage;
@@ -23,7 +24,8 @@ use tracing::{debug, warn};
 
 use super::producer::Failure;
 use super::refusal::is_consequence;
-use super::target::{Target, refuses_with_others};
+use super::search::{Search, is_suspect};
+use super::target::Target;
 use crate::{
     Answer, Batch, BatchId, BoxFuture, Cause, Event, Joint, JointCommit, Rejected, Sink, SinkError,
     SinkState,
@@ -78,6 +80,11 @@ impl TransactionalSink {
             suspects: Mutex::default(),
             refused: Mutex::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Waits for its turn: whoever had the one before is done.
@@ -252,7 +259,7 @@ impl TransactionalSink {
         }
         let suspects: Vec<usize> = failures
             .iter()
-            .filter(|failure| refuses_with_others(failure.code))
+            .filter(|failure| is_suspect(failure))
             .map(|failure| failure.index)
             .collect();
         if !suspects.is_empty() {
@@ -261,21 +268,28 @@ impl TransactionalSink {
         SinkError::Rewind(cause)
     }
 
-    /// Sends the suspects in transactions that are aborted, halved until one is refused alone. Nobody else uses the producer meanwhile.
+    /// Sends the suspects in transactions that are aborted, halved until one is refused alone (see [`search`](super::search)), or until it
+    /// shows that their batches are what Kafka refuses.
     async fn probe(&self) -> KafkaResult<()> {
-        let mut groups = std::mem::take(&mut *lock(&self.suspects));
-        while let Some(mut group) = groups.pop() {
-            self.renew_transaction(true).await?;
-            let failures = self.target.send(&group, 0..group.len()).await;
-            self.renew_transaction(false).await?;
-            let failed: Vec<usize> = failures.iter().map(|failure| failure.index).collect();
-            match (failures.first(), group.len()) {
-                (None, _) => {}
-                (Some(failure), 1) => self.remember(group.event(0), failure.code),
-                (Some(_), len) if failed.len() < len => groups.push(group.select(&failed)),
-                (Some(_), _) => {
-                    groups.push(group.split());
-                    groups.push(group);
+        let suspects = std::mem::take(&mut *lock(&self.suspects));
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let apart = self.target.producer.apart().await;
+        for batch in suspects {
+            let mut search = Search::new((0..batch.len()).collect());
+            while let Some(group) = search.pop() {
+                self.renew_transaction(true).await?;
+                let failures = self.target.send_apart(&apart, &batch, group).await;
+                self.renew_transaction(false).await?;
+                for Failure { index, code, .. } in search.answer(failures) {
+                    self.remember(batch.event(index), code);
+                }
+                if search.batches_are_too_large() {
+                    // Smaller ones may be taken as they are: there is no more to be found out before they are sent.
+                    self.target.halve_batches(&apart);
+                    self.stage().await.forget();
+                    return Ok(());
                 }
             }
         }
