@@ -1,6 +1,6 @@
 //! What a Kafka cluster does not let a route do: rights that it lacks, limits of the brokers and of a topic.
 
-use keystone_tests::{Kafka, Result, Worker};
+use keystone_tests::{Kafka, Result, Worker, free_port};
 
 use crate::scenario::{
     END, Outgoing, WORK, all_committed, assert_ledger, counter, drain, last_line, send, values,
@@ -60,6 +60,38 @@ fn a_transaction_timeout_beyond_that_of_the_brokers_ends_the_worker() -> Result<
     let properties = route(kafka, "long", "long-in", "long-out", "no-duplicates")
         + "sink.kafka.transaction.timeout.ms = 3600000\n";
     ends(&properties, &["sink.kafka.transaction.timeout.ms"])
+}
+
+/// A password that the brokers refuse is waited for, and told of: they may take it later.
+#[test]
+fn a_password_that_kafka_refuses_is_waited_for() -> Result<()> {
+    let guarded = free_port();
+    let kafka = Kafka::start_guarded(guarded, "right")?;
+    kafka.create_topic("in", 1, &[])?;
+    kafka.create_topic("out", 1, &[])?;
+    send(&kafka, "in", &[Outgoing::new("{}")])?;
+    let sink = |name: &str, password: &str| {
+        route(&kafka, name, "in", "out", "balanced")
+            + &format!(
+                "sink.kafka.bootstrap.servers = 127.0.0.1:{guarded}\nsink.kafka.security.protocol = sasl_plaintext\n\
+                 sink.kafka.sasl.mechanism = PLAIN\nsink.kafka.sasl.username = keystone\nsink.kafka.sasl.password = {password}\n"
+            )
+    };
+    let source = sink("source", "wrong")
+        .replace(&kafka.bootstrap(), &format!("127.0.0.1:{guarded}"))
+        .replace("sink.kafka.s", "kafka.s");
+    for properties in [sink("sink", "wrong"), source] {
+        let mut worker = Worker::spawn(&properties)?;
+        worker.wait_until(WORK, "it waits, and its log says for what", |worker| {
+            let (ready, _) = worker.readyz()?;
+            Ok(!ready && worker.stderr().contains("Authentication"))
+        })?;
+    }
+    let mut worker = Worker::spawn(&sink("sink", "right"))?;
+    all_committed(&kafka, "sink", "in", &mut [&mut worker])?;
+    drain(worker)?;
+    assert_eq!(values(&kafka, "out")?, ["{}"]);
+    Ok(())
 }
 
 /// A topic takes less at once than a produce batch has, and each event: all are delivered, none is a dead letter, and the worker says what

@@ -132,6 +132,30 @@ impl Kafka {
         Kafka::start_on(port, controller, &settings, SMALL)
     }
 
+    /// A private broker with one listener more, on the port `guarded`, which lets in the user `keystone` with this password (SASL PLAIN).
+    pub fn start_guarded(guarded: u16, password: &str) -> Result<Kafka> {
+        let (port, controller) = (free_port(), free_port());
+        let listeners = format!(
+            "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}"
+        );
+        let reached = format!("PLAINTEXT://127.0.0.1:{port},GUARDED://127.0.0.1:{guarded}");
+        let users = format!(
+            "org.apache.kafka.common.security.plain.PlainLoginModule required user_keystone=\"{password}\";"
+        );
+        let settings = [
+            ("listeners", listeners.as_str()),
+            ("advertised.listeners", &reached),
+            ("inter.broker.listener.name", "PLAINTEXT"),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT",
+            ),
+            ("listener.name.guarded.sasl.enabled.mechanisms", "PLAIN"),
+            ("listener.name.guarded.plain.sasl.jaas.config", &users),
+        ];
+        Kafka::start_on(port, controller, &settings, SMALL)
+    }
+
     fn start_on(
         port: u16,
         controller: u16,
