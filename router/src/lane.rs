@@ -253,12 +253,12 @@ impl<'r> Lane<'r> {
             .iter()
             .map(|claim| offsets.track(claim))
             .collect();
+        let stale = tracked.iter().any(|tracking| *tracking != Tracking::Taken);
         // Looked at now that all are tracked: one that went back has made those before it stale.
-        let current: Vec<bool> = batch
-            .claims()
-            .iter()
-            .map(|claim| offsets.is_current(claim))
-            .collect();
+        let current: Option<Vec<bool>> = stale.then(|| {
+            let claims = batch.claims().iter();
+            claims.map(|claim| offsets.is_current(claim)).collect()
+        });
         drop(offsets);
         if tracked.contains(&Tracking::WentBack) {
             self.shared.request_rewind(Cause {
@@ -268,7 +268,7 @@ impl<'r> Lane<'r> {
                 after: None,
             });
         }
-        if current.contains(&false) {
+        if let Some(current) = current {
             // Read before a rewind, or before their partition left: beside what is read again they would come twice, and a sink that
             // holds them could commit nothing.
             let dropped = batch.keep_claims(&current);
