@@ -321,13 +321,29 @@ pub struct Reporter {
 
 #[derive(Debug, Default)]
 struct ReporterState {
-    /// The last error and when it came.
-    last: Option<(Instant, String)>,
+    /// The last error that says most, and when it came.
+    last: Option<Told>,
     /// When each kind of error was last logged: librdkafka repeats `AllBrokersDown` twenty times a second.
     logged: BTreeMap<String, Instant>,
 }
 
-/// An error that only follows from another does not take its place within this time.
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    says: u8,
+    text: String,
+}
+
+/// How much an error says: a refused password is followed by a connection that is gone, and that by all brokers that are down.
+fn says(error: &KafkaError) -> u8 {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown) => 0,
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => 1,
+        _ => 2,
+    }
+}
+
+/// An error that says less than another does not take its place within this time.
 const ECHO: Duration = Duration::from_secs(60);
 
 /// The same kind of error is logged at most this often.
@@ -346,8 +362,8 @@ impl Reporter {
     /// The last error, if it came within `age`.
     pub fn recent_error(&self, age: Duration) -> Option<String> {
         let state = self.lock();
-        let (at, text) = state.last.as_ref()?;
-        (at.elapsed() < age).then(|| text.clone())
+        let last = state.last.as_ref()?;
+        (last.at.elapsed() < age).then(|| last.text.clone())
     }
 
     /// Forgets the last error: the client has since done its work.
@@ -361,13 +377,13 @@ impl Reporter {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// That all brokers are down says less than why the last one is, which librdkafka has told just before.
     fn remember(&self, error: &KafkaError, text: String) {
-        let follows = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let says = says(error);
         let mut state = self.lock();
-        let told = |(at, _): &(Instant, String)| at.elapsed() < ECHO;
-        if !(follows && state.last.as_ref().is_some_and(told)) {
-            state.last = Some((Instant::now(), text));
+        let says_more = |last: &Told| last.says > says && last.at.elapsed() < ECHO;
+        if !state.last.as_ref().is_some_and(says_more) {
+            let at = Instant::now();
+            state.last = Some(Told { at, says, text });
         }
     }
 
@@ -449,6 +465,24 @@ mod tests {
         assert_eq!(address("[::1]:9093"), "[::1]:9093");
         assert_eq!(address("[::1]"), "[::1]:9092");
         assert_eq!(address(""), "");
+    }
+
+    #[test]
+    fn the_error_that_says_most_is_remembered() {
+        use RDKafkaErrorCode as Code;
+        let reporter = Reporter::new("test");
+        for (code, remembered) in [
+            (Code::AllBrokersDown, "AllBrokersDown"),
+            (Code::BrokerTransportFailure, "BrokerTransportFailure"),
+            (Code::Authentication, "Authentication"),
+            (Code::BrokerTransportFailure, "Authentication"),
+            (Code::AllBrokersDown, "Authentication"),
+            (Code::Resolve, "Resolve"),
+        ] {
+            reporter.error(KafkaError::Global(code), remembered);
+            let last = reporter.recent_error(ECHO).expect("an error");
+            assert!(last.ends_with(remembered), "{last}");
+        }
     }
 
     #[test]
