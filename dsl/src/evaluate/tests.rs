@@ -379,7 +379,7 @@ fn going_through_a_shared_part_again_and_again_is_limited() {
             nested("map(&", "nosuch", ", @)", depth),
             nested("sort_by(@, &length(", "to_array(nosuch)", "))", 20),
             nested("max_by(@, &length(to_array(", "nosuch", ")))", 20),
-            nested("@[?length(", "to_array(nosuch)", ") < `0`]", depth),
+            nested("@[?length(", "to_array(nosuch)", ") < `0`]", 20),
         ] {
             let expression = format!("{} | {loops}", shared(depth));
             let (evaluated, failed) = work(&expression, "{}");
