@@ -71,3 +71,41 @@ fn the_image_is_built_from_all_members_of_the_workspace() {
     }
     assert!(count >= 5, "{members}");
 }
+
+/// Rules and graphs of metrics that are not there never fire and show nothing.
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    let read = |path| std::fs::read_to_string(in_project(path)).expect("it can be read");
+    let page = metrics::markdown();
+    for file in ["deploy/alerts.yaml", "deploy/dashboard.json"] {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names: Vec<&str> = words.filter(|word| word.starts_with("keystone_")).collect();
+        assert!(names.len() > 10, "{file}");
+        for name in names {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(page.contains(&format!("`{name}`")), "{file}: {name}");
+        }
+    }
+}
+
+#[test]
+fn the_route_of_the_kubernetes_example_is_valid() {
+    let manifest = std::fs::read_to_string(in_project("deploy/kubernetes.yaml")).expect("a file");
+    let lines = manifest
+        .lines()
+        .skip_while(|line| !line.ends_with("route.properties: |"));
+    let lines = lines.skip(1).take_while(|line| line.starts_with("    "));
+    // The secret is a file of the cluster.
+    let lines = lines.filter(|line| !line.contains("${file:"));
+    let text: String = lines.flat_map(|line| [line.trim(), "\n"]).collect();
+    let sources = Sources {
+        defaults: None,
+        file: Some(("route.properties".to_owned(), text)),
+        env: Vec::new(),
+        sets: Vec::new(),
+    };
+    if let Err(problems) = keystone::route::load(&sources, "w") {
+        panic!("{problems}");
+    }
+}

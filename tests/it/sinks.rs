@@ -196,7 +196,7 @@ fn a_data_stream_has_each_event_once() -> Result<()> {
     Ok(())
 }
 
-/// A password, gzip, and a node that is dead beside one that lives; a wrong API key stops the worker, after a minute. (This packaging of the server can't
+/// A password, gzip, and a node that is dead beside one that lives; a wrong API key stops the worker, after half a minute. (This packaging of the server can't
 /// make API keys: its security index needs a module that it lacks.)
 #[test]
 fn elasticsearch_with_credentials_gzip_and_a_dead_node() -> Result<()> {

@@ -252,9 +252,9 @@ mod tests {
             cause.detail,
             "elasticsearch at es1:9200 answered 401 security_exception: unable to authenticate user [u]; \
              check sink.elasticsearch.username and sink.elasticsearch.password, unless the cluster is restarting; \
-             the worker stops if this lasts 60 s more"
+             the worker stops if this lasts 30 s more"
         );
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_secs(30);
         let fatal = refused(401, body, &mut trust, later);
         assert!(matches!(fatal, SinkError::Fatal(_)));
         assert_eq!(

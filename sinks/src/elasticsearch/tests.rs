@@ -337,7 +337,7 @@ async fn too_large_splits_refused_credentials_wait_and_a_wrong_address_stops() {
         Err(SinkError::TooLarge(_))
     ));
     // It may be the cluster that restarts, the longer the key was good. When it counts is the trust's.
-    for patience in ["lasts 60 s more", "lasts 600 s more"] {
+    for patience in ["lasts 30 s more", "lasts 600 s more"] {
         let cause = retry(sink.deliver(&batch).await);
         assert_eq!(cause.reason, "http_401");
         assert!(
@@ -346,7 +346,7 @@ async fn too_large_splits_refused_credentials_wait_and_a_wrong_address_stops() {
             "{cause:?}"
         );
         assert_eq!(sink.state().failures, [cause.detail]);
-        if patience.contains(" 60 ") {
+        if patience.contains(" 30 ") {
             sink.deliver(&batch).await.unwrap();
         }
     }

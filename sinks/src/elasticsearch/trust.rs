@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Where the credentials were accepted before: longer than a cluster takes to restart, and a key that was revoked still ends the worker.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Where they never were: mostly they are wrong, and a person waits to be told.
-const FIRST_PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 /// The time between two refusals counts for at most this: nothing is known of an hour in which nothing was asked.
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 
@@ -64,15 +64,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_accepted_is_wrong_after_a_minute() {
+    fn what_was_never_accepted_is_wrong_after_half_a_minute() {
         let start = Instant::now();
         let mut trust = Trust::default();
         assert_eq!(trust.refused(start), Some(FIRST_PATIENCE));
-        assert_eq!(trust.refused(start + seconds(59)), Some(seconds(1)));
-        assert_eq!(trust.refused(start + seconds(60)), None);
-        assert_eq!(trust.refused(start + seconds(60)), None);
+        assert_eq!(trust.refused(start + seconds(29)), Some(seconds(1)));
+        assert_eq!(trust.refused(start + seconds(30)), None);
+        assert_eq!(trust.refused(start + seconds(30)), None);
         trust.accepted();
-        assert_eq!(trust.refused(start + seconds(61)), Some(PATIENCE));
+        assert_eq!(trust.refused(start + seconds(31)), Some(PATIENCE));
     }
 
     #[test]
