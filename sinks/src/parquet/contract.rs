@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::store::Store;
-use super::{LONGEST_STEP, ParquetSink, STEPS, retry, sweep};
+use super::{LONGEST_STEP, ParquetSink, STEPS, retry, s3, sweep};
 use crate::batch::{Batch, BatchId};
 use crate::{Answer, BoxFuture, Joint, Prepared, Sink, SinkError, SinkState, Source};
 
@@ -132,6 +132,9 @@ impl Sink for ParquetSink {
             ],
             ..SinkState::default()
         };
+        if matches!(self.store, Store::S3 { .. }) {
+            state.problems.extend(s3::problem());
+        }
         if let Some(hive) = &self.hive {
             state.problems.extend(hive.problems());
             state

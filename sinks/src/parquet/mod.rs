@@ -18,6 +18,7 @@ mod column;
 mod contract;
 mod encoder;
 mod exact;
+mod failing;
 mod file;
 mod files;
 pub mod local;

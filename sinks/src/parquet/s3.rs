@@ -1,8 +1,8 @@
 //! Files in a bucket: multipart uploads, which nobody sees before they are completed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -16,6 +16,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, Error, ObjectStoreExt, PutPayload};
 
 use super::STEPS;
+use super::failing::Failing;
 use super::store::{Parts, Publication, StoreError};
 
 /// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
@@ -49,13 +50,32 @@ impl HttpService for Counted {
         Box::pin(async move {
             let response = self.0.execute(request).await;
             STEPS.fetch_add(1, Ordering::Relaxed);
-            if let Some(reason) = failure(&response) {
-                metrics::counter!("keystone_parquet_failed_requests_total", "reason" => reason)
-                    .increment(1);
+            match failure(&response) {
+                None => failing().answered(),
+                Some(reason) => {
+                    metrics::counter!("keystone_parquet_failed_requests_total", "reason" => reason)
+                        .increment(1);
+                    let told = failing().failed(reason, Instant::now());
+                    if let Some(told) = told {
+                        tracing::warn!("sink: {told}");
+                    }
+                }
             }
             response
         })
     }
+}
+
+/// As with [`STEPS`], it does not matter for which sink of the process.
+static FAILING: Mutex<Failing> = Mutex::new(Failing::new());
+
+fn failing() -> MutexGuard<'static, Failing> {
+    FAILING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is wrong with the bucket, where its requests fail one after the other.
+pub(super) fn problem() -> Option<String> {
+    failing().problem(Instant::now())
 }
 
 /// Why a request failed in a way that may pass.

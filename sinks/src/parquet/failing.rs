@@ -1,0 +1,90 @@
+//! Since when requests to the bucket have failed, one after the other: each is tried again for long, and nobody else tells of it meanwhile.
+//! Pure: the time is told to it.
+
+use std::time::{Duration, Instant};
+
+use super::LONGEST_STEP;
+
+/// What is over sooner is not worth a word.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is said while it lasts.
+const TELL: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Failing {
+    run: Option<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    since: Instant,
+    last: Instant,
+    reason: &'static str,
+    told: Option<Instant>,
+}
+
+impl Failing {
+    pub(super) const fn new() -> Failing {
+        Failing { run: None }
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&mut self) {
+        self.run = None;
+    }
+
+    /// A request has failed in a way that may pass. Answers with the words, if it is to be said now.
+    pub(super) fn failed(&mut self, reason: &'static str, now: Instant) -> Option<String> {
+        let run = self.run.get_or_insert(Run {
+            since: now,
+            last: now,
+            reason,
+            told: None,
+        });
+        run.last = now;
+        run.reason = reason;
+        let is_due = |told: Instant| now.duration_since(told) >= TELL;
+        if now.duration_since(run.since) < PATIENCE || !run.told.is_none_or(is_due) {
+            return None;
+        }
+        run.told = Some(now);
+        self.problem(now)
+    }
+
+    /// What is wrong, for a person. Nothing is known any more when no request has failed for longer than one takes.
+    pub(super) fn problem(&self, now: Instant) -> Option<String> {
+        let run = self.run.as_ref()?;
+        let lasting = now.duration_since(run.since);
+        let known = now.duration_since(run.last) <= LONGEST_STEP;
+        (lasting >= PATIENCE && known).then(|| {
+            format!(
+                "the bucket has failed all requests for {} s, the last with {}: they are tried again, and delivery waits; check sink.parquet.s3.endpoint where this lasts",
+                lasting.as_secs(),
+                run.reason
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_a_problem_and_told_of_now_and_then() {
+        let (mut failing, start) = (Failing::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(failing.failed("http_5xx", at(0)), None);
+        assert_eq!(failing.problem(at(2)), None);
+        let told = failing.failed("timeout", at(4)).unwrap();
+        assert!(told.contains("for 4 s, the last with timeout"), "{told}");
+        assert_eq!(failing.failed("timeout", at(10)), None);
+        assert!(failing.problem(at(12)).unwrap().contains("for 12 s"));
+        assert!(failing.failed("timeout", at(34)).is_some());
+        // Nobody has asked since.
+        assert_eq!(failing.problem(at(34 + 71)), None);
+        failing.answered();
+        assert_eq!(failing.problem(at(36)), None);
+        assert_eq!(failing.failed("http_429", at(40)), None);
+    }
+}
