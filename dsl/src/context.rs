@@ -30,7 +30,7 @@ impl<'a> Context<'a> {
         Context {
             record: *record,
             limits,
-            left: Cell::new(limits.max_output_bytes.saturating_mul(WORKING_FACTOR)),
+            left: Cell::new(most_made(limits)),
             unpassed: Cell::new(most_passed(record, limits)),
         }
     }
@@ -41,30 +41,22 @@ impl<'a> Context<'a> {
 
     /// Counts bytes that are about to be made.
     pub(crate) fn spend(&self, bytes: usize) -> Result<(), String> {
-        match self.left.get().checked_sub(bytes) {
-            Some(left) => {
-                self.left.set(left);
-                Ok(())
-            }
-            None => Err(format!(
+        take(&self.left, bytes).ok_or_else(|| {
+            format!(
                 "the expression makes more of the event than {} bytes, {WORKING_FACTOR} times the limit of its output",
-                self.limits.max_output_bytes.saturating_mul(WORKING_FACTOR)
-            )),
-        }
+                most_made(self.limits)
+            )
+        })
     }
 
     /// Counts what is about to be gone through, where that is not what is made.
     fn pass(&self, amount: usize) -> Result<(), String> {
-        match self.unpassed.get().checked_sub(amount) {
-            Some(left) => {
-                self.unpassed.set(left);
-                Ok(())
-            }
-            None => Err(format!(
+        take(&self.unpassed, amount).ok_or_else(|| {
+            format!(
                 "the expression goes through the same parts of the event too often: more than {} bytes, each counted as often as it is looked at",
                 most_passed(&self.record, self.limits)
-            )),
-        }
+            )
+        })
     }
 
     /// Counts the items of a list that are about to be gone through.
@@ -144,9 +136,19 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Takes so much off what is left; `None` where less is.
+fn take(left: &Cell<usize>, amount: usize) -> Option<()> {
+    left.set(left.get().checked_sub(amount)?);
+    Some(())
+}
+
+fn most_made(limits: Limits) -> usize {
+    limits.max_output_bytes.saturating_mul(WORKING_FACTOR)
+}
+
 /// What is made may be gone through as well.
 fn most_passed(record: &Record<'_>, limits: Limits) -> usize {
-    let made = limits.max_output_bytes.saturating_mul(WORKING_FACTOR);
+    let made = most_made(limits);
     let event = record.payload.len().saturating_mul(PASSED_PER_BYTE);
     PASSED.max(made).saturating_add(event)
 }

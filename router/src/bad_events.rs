@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use keystone_sinks::telling::Telling;
+
 /// How often it is said of a stage.
 pub const TELL: Duration = Duration::from_secs(30);
 
@@ -13,7 +15,7 @@ pub struct BadEvents {
 
 #[derive(Debug, Default)]
 struct Stage {
-    told: Option<Instant>,
+    told: Telling,
     /// Not told of yet.
     count: u64,
 }
@@ -23,11 +25,8 @@ impl BadEvents {
     pub fn count(&mut self, stage: &'static str, events: u64, now: Instant) -> Option<u64> {
         let stage = self.stages.entry(stage).or_default();
         stage.count += events;
-        let is_due = |told: Instant| now.duration_since(told) >= TELL;
-        stage.told.is_none_or(is_due).then(|| {
-            stage.told = Some(now);
-            std::mem::take(&mut stage.count)
-        })
+        let is_due = stage.told.is_due(now, TELL);
+        is_due.then(|| std::mem::take(&mut stage.count))
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use keystone_sinks::telling::Telling;
+
 use crate::lane::Assigned;
 use crate::offsets::PartitionKey;
 
@@ -20,7 +22,7 @@ pub const TELL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Unread {
     waiting: HashMap<PartitionKey, Waiting>,
-    told: HashMap<PartitionKey, Instant>,
+    told: HashMap<PartitionKey, Telling>,
 }
 
 #[derive(Debug)]
@@ -38,12 +40,8 @@ impl Unread {
             assigned: assigned.clone(),
             due: now + PAUSE,
         });
-        let last = self.told.get(key);
-        let is_due = last.is_none_or(|last| now.duration_since(*last) >= TELL);
-        if is_due {
-            self.told.insert(key.clone(), now);
-        }
-        is_due
+        let told = self.told.entry(key.clone()).or_default();
+        told.is_due(now, TELL)
     }
 
     /// The partitions whose records are dropped.

@@ -273,7 +273,7 @@ impl Worker {
                 let _open = shared.gate.read().await;
                 pulse.turn();
                 epoch.borrow_and_update();
-                let step = match shared.holds_much() && !shared.joint {
+                let step = match !shared.joint && shared.holds_much() {
                     true => sink.flush(),
                     false => sink.tick(),
                 };

@@ -1,7 +1,9 @@
 //! The memory that batches hold their events in, used again and again: each fresh page of it would cost a page fault.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock;
 
 /// Unused arenas that are kept. A worker that keeps up with its source needs about as many as there are batches on their way.
 const KEPT: usize = 4;
@@ -37,7 +39,7 @@ impl Arenas {
     }
 
     fn unused(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unused)
     }
 }
 

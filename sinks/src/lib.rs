@@ -42,9 +42,10 @@ pub mod kafka;
 pub mod metric;
 pub mod parquet;
 pub mod stdout;
+pub mod telling;
 pub mod template;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -52,6 +53,11 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 
 pub use batch::{Batch, BatchBuilder, BatchId, Claim, Event, RecordMeta, Rejected, Stage};
 pub use futures::future::BoxFuture;
+
+/// What a mutex holds, also where a thread has panicked meanwhile: each change under one is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The consumer group and the partitions of a commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

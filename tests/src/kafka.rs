@@ -1,6 +1,7 @@
 //! A real Kafka broker: one node, KRaft.
 
 mod acl;
+mod guarded;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,52 +109,6 @@ impl Kafka {
     /// A private broker with the memory and garbage collector that Kafka's own start script gives it: for what is measured.
     pub fn start_as_shipped() -> Result<Kafka> {
         Kafka::start_on(free_port(), free_port(), &[], AS_SHIPPED)
-    }
-
-    /// A private broker with one listener more: it listens on the port `listener`, and says that it is reached on `advertised`, where a
-    /// [`crate::proxy::Proxy`] stands. [`Kafka::bootstrap`] goes around the proxy. Sessions of the new consumer protocol last 6 s.
-    pub fn start_behind(listener: u16, advertised: u16) -> Result<Kafka> {
-        let (port, controller) = (free_port(), free_port());
-        let listeners = format!(
-            "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{listener}"
-        );
-        let reached = format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{advertised}");
-        let settings = [
-            ("listeners", listeners.as_str()),
-            ("advertised.listeners", &reached),
-            ("inter.broker.listener.name", "PLAINTEXT"),
-            (
-                "listener.security.protocol.map",
-                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
-            ),
-            ("group.consumer.session.timeout.ms", "6000"),
-            ("group.consumer.heartbeat.interval.ms", "500"),
-        ];
-        Kafka::start_on(port, controller, &settings, SMALL)
-    }
-
-    /// A private broker with one listener more, on the port `guarded`, which lets in the user `keystone` with this password (SASL PLAIN).
-    pub fn start_guarded(guarded: u16, password: &str) -> Result<Kafka> {
-        let (port, controller) = (free_port(), free_port());
-        let listeners = format!(
-            "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}"
-        );
-        let reached = format!("PLAINTEXT://127.0.0.1:{port},GUARDED://127.0.0.1:{guarded}");
-        let users = format!(
-            "org.apache.kafka.common.security.plain.PlainLoginModule required user_keystone=\"{password}\";"
-        );
-        let settings = [
-            ("listeners", listeners.as_str()),
-            ("advertised.listeners", &reached),
-            ("inter.broker.listener.name", "PLAINTEXT"),
-            (
-                "listener.security.protocol.map",
-                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT",
-            ),
-            ("listener.name.guarded.sasl.enabled.mechanisms", "PLAIN"),
-            ("listener.name.guarded.plain.sasl.jaas.config", &users),
-        ];
-        Kafka::start_on(port, controller, &settings, SMALL)
     }
 
     fn start_on(
@@ -278,12 +233,6 @@ impl Kafka {
             .args(change)
             .args(["--entity-type", "clients", "--entity-name", client_id]);
         process::run("Kafka's config command", &mut command, FORMAT)
-    }
-
-    /// Takes the right to write to a topic from everybody, on a broker with an authorizer; to read it stays allowed.
-    pub fn deny_writing(&self, topic: &str) -> Result<()> {
-        acl::create(&self.bootstrap(), topic)
-            .doing(format!("denying everybody to write to {topic}"))
     }
 
     /// Creates a topic with one replica. `config` is the topic's own, for example `("max.message.bytes", "30000000")`.

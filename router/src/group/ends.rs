@@ -48,8 +48,8 @@ fn look(consumer: &GroupConsumer) -> KafkaResult<HashMap<PartitionKey, Log>> {
     for (key, high) in ask(consumer, &held, Offset::End)? {
         logs.insert(key, Log { low: None, high });
     }
-    let settled = |view: &WindowView| view.settled.is_none();
-    let fresh = shared.windows().into_iter().filter(settled);
+    let is_fresh = |view: &WindowView| view.settled.is_none();
+    let fresh = shared.windows().into_iter().filter(is_fresh);
     let fresh: Vec<_> = fresh.map(|view| view.key).collect();
     for (key, low) in ask(consumer, &fresh, Offset::Beginning)? {
         logs.entry(key).or_default().low = Some(low);

@@ -26,7 +26,7 @@
 
 use std::error::Error as _;
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,7 +40,7 @@ use elasticsearch::http::transport::Transport;
 use metrics::{counter, gauge};
 use url::Url;
 
-use crate::{Answer, Batch, BoxFuture, Cause, Sink, SinkError, SinkState};
+use crate::{Answer, Batch, BoxFuture, Cause, Sink, SinkError, SinkState, lock};
 
 pub mod answer;
 pub mod bulk;
@@ -334,8 +334,7 @@ impl Elasticsearch {
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
-        // Each change is a plain assignment, whole even where a thread panicked.
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.health)
     }
 }
 

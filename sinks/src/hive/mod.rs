@@ -14,12 +14,13 @@ mod pending;
 mod table;
 mod trouble;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::lock;
 use crate::metric::{Metric, MetricKind};
 use crate::parquet::rows::SharedLayout;
 use crate::parquet::store::Store;
@@ -108,7 +109,7 @@ impl Hive {
 
     /// Starts the task, once; to be called from a tokio task.
     pub fn start(&self, layout: &SharedLayout) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut task = lock(&self.task);
         if task.is_none() {
             let (shared, layout) = (self.shared.clone(), layout.clone());
             *task = Some(tokio::spawn(async move { shared.run(&layout).await }));
@@ -183,7 +184,7 @@ impl Hive {
 
 impl Drop for Hive {
     fn drop(&mut self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut task = lock(&self.task);
         if let Some(task) = task.take() {
             task.abort();
             if let Some(left) = self.shared.lock().left() {
@@ -283,7 +284,7 @@ impl State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     async fn run(&self, layout: &SharedLayout) {

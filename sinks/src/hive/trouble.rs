@@ -2,24 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use crate::telling::Telling;
+
 /// Trouble that lasts is told of again after this time.
 const TELL: Duration = Duration::from_secs(30);
 
 /// What the log was told last, and when.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Option<(&'static str, Instant)>);
+pub(super) struct Trouble(Option<(&'static str, Telling)>);
 
 impl Trouble {
     /// Whether trouble of this kind is to be told of now: at once where it is new, whoever has noted it before, and now and then while it lasts.
     /// Texts are not compared: they may change with each attempt.
     pub(super) fn is_due(&mut self, reason: &'static str, now: Instant) -> bool {
-        let is_due = self
-            .0
-            .is_none_or(|(told, at)| told != reason || now.duration_since(at) >= TELL);
-        if is_due {
-            self.0 = Some((reason, now));
+        let (told, telling) = self.0.get_or_insert((reason, Telling::default()));
+        if *told != reason {
+            (*told, *telling) = (reason, Telling::default());
         }
-        is_due
+        telling.is_due(now, TELL)
     }
 
     /// It is over. Answers whether the log was told of it.

@@ -372,9 +372,7 @@ impl Reporter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ReporterState> {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        crate::lock(&self.state)
     }
 
     fn remember(&self, error: &KafkaError, text: String) {

@@ -2,7 +2,7 @@
 //!
 //! With each record travels a [`Ticket`] of one word, so that a delivery costs neither memory nor counters that two threads pull at.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rdkafka::error::RDKafkaErrorCode;
 use slab::Slab;
@@ -105,7 +105,7 @@ impl Groups {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Group>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0)
     }
 }
 

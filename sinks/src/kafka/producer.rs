@@ -1,7 +1,7 @@
 //! An idempotent producer that answers for a group of records together: who failed, and why. Used by the Kafka sink and by the
 //! dead-letter topic.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -18,6 +18,7 @@ use super::groups::{Groups, Ticket};
 use super::refusal::{is_consequence, remedy};
 
 pub use super::groups::Failure;
+use crate::lock;
 
 /// What a record to be produced consists of.
 #[derive(Debug)]
@@ -234,10 +235,6 @@ impl Apart<'_> {
 /// How many bytes of records a produce batch may have, and librdkafka's own value for it.
 const BATCH: &str = "batch.size";
 const LARGEST_BATCH: u64 = 1_000_000;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// How long the thread that serves a producer's callbacks waits for one at a time, and how long it outlives the producer's last user.
 /// rdkafka spins through the last millisecond of each wait; its own `ThreadedProducer`, which waits for 100 ms, so takes up to a

@@ -5,8 +5,8 @@
 //! is not answered ends by librdkafka's own limit, which disconnects.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rdkafka::Statistics;
 use rdkafka::statistics::Partition;
@@ -34,7 +34,7 @@ impl Progress {
     pub fn look(&self, statistics: &Statistics) {
         let mut sent = HashMap::new();
         let mut stands = false;
-        let mut before = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = crate::lock(&self.sent);
         for (name, topic) in &statistics.topics {
             for (number, partition) in &topic.partitions {
                 if is_idle(partition) {

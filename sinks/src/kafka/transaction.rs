@@ -14,7 +14,7 @@ mod stage;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -28,7 +28,7 @@ use super::search::{Search, is_suspect};
 use super::target::Target;
 use crate::{
     Answer, Batch, BatchId, BoxFuture, Cause, Event, Joint, JointCommit, Rejected, Sink, SinkError,
-    SinkState,
+    SinkState, lock,
 };
 
 pub(super) use settings::{id, problems};
@@ -427,10 +427,6 @@ fn is_covered((topic, partition, offset): &Place, offsets: &TopicPartitionList) 
 
 fn place(event: &Event<'_>) -> Place {
     (event.topic.into(), event.partition, event.offset)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for TransactionalSink {

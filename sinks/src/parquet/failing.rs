@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::LONGEST_STEP;
+use crate::telling::Telling;
 
 /// What is over sooner is not worth a word.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -20,7 +21,7 @@ struct Run {
     since: Instant,
     last: Instant,
     reason: &'static str,
-    told: Option<Instant>,
+    told: Telling,
 }
 
 impl Failing {
@@ -39,16 +40,15 @@ impl Failing {
             since: now,
             last: now,
             reason,
-            told: None,
+            told: Telling::default(),
         });
         run.last = now;
         run.reason = reason;
-        let is_due = |told: Instant| now.duration_since(told) >= TELL;
-        if now.duration_since(run.since) < PATIENCE || !run.told.is_none_or(is_due) {
-            return None;
+        let lasts = now.duration_since(run.since) >= PATIENCE;
+        match lasts && run.told.is_due(now, TELL) {
+            true => self.problem(now),
+            false => None,
         }
-        run.told = Some(now);
-        self.problem(now)
     }
 
     /// What is wrong, for a person. Nothing is known any more when no request has failed for longer than one takes.

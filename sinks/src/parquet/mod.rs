@@ -275,9 +275,7 @@ impl ParquetSink {
     }
 
     fn facts(&self) -> std::sync::MutexGuard<'_, SinkFacts> {
-        self.facts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        crate::lock(&self.facts)
     }
 
     /// Counts a file that readers see now, and tells Hive.

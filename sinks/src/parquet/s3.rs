@@ -1,7 +1,7 @@
 //! Files in a bucket: multipart uploads, which nobody sees before they are completed.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -18,6 +18,7 @@ use object_store::{ClientOptions, Error, ObjectStoreExt, PutPayload};
 use super::STEPS;
 use super::failing::Failing;
 use super::store::{Parts, Publication, StoreError};
+use crate::lock;
 
 /// How long the abort of an upload may take: the bucket may be away, and that is no reason to wait.
 const ABORT: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ impl HttpService for Counted {
 static FAILING: Mutex<Failing> = Mutex::new(Failing::new());
 
 fn failing() -> MutexGuard<'static, Failing> {
-    FAILING.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&FAILING)
 }
 
 /// What is wrong with the bucket, where its requests fail one after the other.
