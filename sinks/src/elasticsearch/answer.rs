@@ -11,27 +11,29 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::bulk::{Id, Op, Plan, Request, Sent, index_of};
+use super::bulk::{Id, Op, Plan, Request, index_of};
+use super::flood::{Forbidden, Misdirected};
 use crate::{Answer, Batch, Cause, Rejected};
 
 /// What the sink asks Elasticsearch to answer with: less than half of the whole answer, and all that is read here.
 pub(crate) const FILTER_PATH: &str =
     "items.*.status,items.*._id,items.*.error,items.*.failure_store";
 
-/// So many events of several indices, all forbidden, are no odd ones among good ones: the user may not write what the route makes. A few are
-/// taken at their word, or they would stop the route for ever.
-const FLOOD: usize = 100;
-
 /// A reason may quote the document; this much of it is kept.
 const MAX_REASON_CHARS: usize = 2_000;
 
 /// What to do about an index that may not be written to.
-const PRIVILEGES: &str = "give the user of sink.elasticsearch.username or sink.elasticsearch.api.key the privileges to write there, or change sink.elasticsearch.index";
+pub(crate) const PRIVILEGES: &str = "give the user of sink.elasticsearch.username or sink.elasticsearch.api.key the privileges to write there, or change sink.elasticsearch.index";
 
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub answer: Answer,
+    /// Events that are there now.
+    pub taken: usize,
+    /// Rejected for an index that may be everybody's trouble: [`Flood`](super::flood::Flood) says.
+    pub forbidden: Forbidden,
+    pub misdirected: Misdirected,
     /// Events that were there already, or a later one of their id: the write was refused.
     pub suppressed: u64,
     /// Events that were there already and were written over.
@@ -116,8 +118,7 @@ enum Verdict {
     Forbidden,
     /// Heals by itself or by somebody at the cluster; the label for the metric.
     Retry(&'static str),
-    /// Something is wrong with the index, whose name is made from the event: with that event, where others of the request are taken, or with
-    /// all; what to do then.
+    /// Something is wrong with the index, whose name is made from the event: with that event, or with all; what to do then.
     Misdirected(&'static str),
     /// Wrong for every event; what to do.
     Fatal(&'static str),
@@ -125,7 +126,7 @@ enum Verdict {
     Unreadable,
 }
 
-/// Says what became of each event of a request, by the body of an answer with status 200.
+/// Says what became of each event of a request, by the body of an answer with status 200. What is everybody's trouble is left to say.
 pub fn settle(
     body: &[u8],
     request: &Request,
@@ -136,8 +137,6 @@ pub fn settle(
     let mut outcome = Outcome::default();
     let mut rejected = request.rejected.clone();
     let mut retry = Vec::new();
-    let mut forbidden = 0;
-    let mut misdirected = Vec::new();
     let mut cause: Option<(&'static str, String)> = None;
     for (sent, item) in request.sent.iter().zip(&items) {
         if item.failure_store.as_ref().is_some_and(|to| to.0 == "used") {
@@ -148,19 +147,29 @@ pub fn settle(
             describe(item, &index, request.id(sent))
         };
         match judge(item, plan) {
-            Verdict::Delivered => {}
-            Verdict::Suppressed => outcome.suppressed += 1,
-            Verdict::Overwritten => outcome.overwritten += 1,
+            Verdict::Delivered => outcome.taken += 1,
+            Verdict::Suppressed => {
+                outcome.taken += 1;
+                outcome.suppressed += 1;
+            }
+            Verdict::Overwritten => {
+                outcome.taken += 1;
+                outcome.overwritten += 1;
+            }
             verdict @ (Verdict::Rejected | Verdict::Forbidden | Verdict::Misdirected(_)) => {
+                let (index, reason) = (sent.index, words());
                 match verdict {
-                    Verdict::Forbidden => forbidden += 1,
-                    Verdict::Misdirected(advice) => misdirected.push(advice),
+                    Verdict::Forbidden => {
+                        let name = index_of(plan, &batch.event(index));
+                        outcome.forbidden.add(&name, &reason);
+                    }
+                    Verdict::Misdirected(advice) => {
+                        outcome.misdirected.events.push(index);
+                        outcome.misdirected.problem = format!("{reason}; {advice}");
+                    }
                     _ => {}
                 }
-                rejected.push(Rejected {
-                    index: sent.index,
-                    reason: words(),
-                });
+                rejected.push(Rejected { index, reason });
             }
             Verdict::Retry(reason) => {
                 retry.push(sent.index);
@@ -182,18 +191,6 @@ pub fn settle(
             }
         }
     }
-    let all = forbidden == items.len();
-    if all && forbidden >= FLOOD && has_several_indices(request, plan, batch) {
-        // Those that are no request at all stand before them.
-        let last = rejected.pop().map_or(String::new(), |event| event.reason);
-        return Err(Unsettled::Fatal(format!(
-            "all {forbidden} events of a request were refused, the last with {last}; {PRIVILEGES}"
-        )));
-    }
-    if let (true, Some(advice)) = (misdirected.len() == items.len(), misdirected.last()) {
-        let last = rejected.pop().map_or(String::new(), |event| event.reason);
-        return Err(Unsettled::Fatal(format!("{last}; {advice}")));
-    }
     rejected.sort_by_key(|rejected| rejected.index);
     let cause = cause.map(|(reason, first)| Cause {
         reason,
@@ -211,13 +208,6 @@ pub fn settle(
         ..Answer::default()
     };
     Ok(outcome)
-}
-
-fn has_several_indices(request: &Request, plan: &Plan, batch: &Batch) -> bool {
-    let index = |sent: &Sent| index_of(plan, &batch.event(sent.index));
-    let mut indices = request.sent.iter().map(index);
-    let first = indices.next();
-    indices.any(|other| Some(other) != first)
 }
 
 /// Parses the answer and matches it with the request: as many items, the same action, the same ids in the same order.

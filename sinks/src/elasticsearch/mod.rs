@@ -7,16 +7,18 @@
 //! | 200, 201 | delivered; 200 with an id of our own: it was there and was written over |
 //! | 409 version conflict of a `create` | delivered before, a suppressed duplicate; with an id that Elasticsearch made: sent again |
 //! | 409 version conflict with an external version | delivered before, or a later event of the id was: suppressed |
-//! | an index whose name comes from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
+//! | an index whose name is made from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
 //! | `cluster_block_exception` (disk full, read-only), no room for another index | sent again: somebody at the cluster ends it |
-//! | 429, 5xx, 408 | sent again |
-//! | 403, the index name comes from a field of the event | rejected; the worker stops where that befalls all of many events of several indices |
-//! | 401, any other 403 | the worker stops |
-//! | missing or closed index, alias without write index, missing pipeline, `index` into a data stream | the worker stops |
+//! | 500 of a pipeline's `fail` processor | rejected |
+//! | 429, any other 5xx, 408 | sent again |
+//! | 403, the index name comes from a field of the event | rejected; the worker stops where that befalls many events of several indices in a row |
+//! | 401, any other 403, `index` into a data stream; missing or closed index, alias without write index, missing pipeline, unless a field names the index | the worker stops; where the name is made from the event, rejected as long as others are taken |
 //! | any other 4xx | rejected with Elasticsearch's own words |
 //!
 //! The worker stops where every event would meet the same answer: as dead letters they would bury those that are really bad. A missing
-//! or forbidden index is the event's own fault only where the index name comes from a field of the event.
+//! or forbidden index can be the event's own fault only where its name is made from the event, and is not where that befalls them all (`flood`).
+//!
+//! A request that is refused as a whole: `refusal`. There a 401 is waited out (`trust`), and one that can't be parsed is sent in halves.
 //!
 //! An answer that does not match the request item by item (cut off, another number of items, ids out of order) delivers nothing: the
 //! whole batch is sent again. With ids of our own that makes no duplicate. Where all was taken under other ids, which a pipeline sets, the
@@ -45,6 +47,7 @@ use crate::{Answer, Batch, BoxFuture, Cause, Sink, SinkError, SinkState, lock};
 pub mod answer;
 pub mod bulk;
 mod check;
+mod flood;
 mod nodes;
 mod options;
 mod refusal;
@@ -54,6 +57,7 @@ pub use options::{METRICS, OPTIONS, SECTION, build};
 
 use answer::{Outcome, Unsettled};
 use bulk::{Plan, Request};
+use flood::Flood;
 use nodes::Nodes;
 use refusal::{Auth, Refusal};
 use trust::Trust;
@@ -102,6 +106,7 @@ struct Health {
     /// Why each node failed last; absent where it answered since.
     failures: Vec<Option<String>>,
     trust: Trust,
+    flood: Flood,
     last: Option<Last>,
 }
 
@@ -141,6 +146,7 @@ impl Elasticsearch {
             nodes: Nodes::new(setup.nodes.len(), setup.timeout),
             failures: vec![None; setup.nodes.len()],
             trust: Trust::default(),
+            flood: Flood::default(),
             last: None,
         });
         Elasticsearch {
@@ -206,8 +212,11 @@ impl Elasticsearch {
     ) -> Result<Answer, SinkError> {
         if !(200..300).contains(&reply.status) {
             count_request("refused");
-            let refusal = self.refusal(node, reply);
-            let verdict = refusal.verdict(&mut self.health().trust, Instant::now());
+            let refusal = self.refusal(node, reply, request.sent.len());
+            let verdict = {
+                let Health { trust, flood, .. } = &mut *self.health();
+                refusal.verdict(trust, flood, Instant::now())
+            };
             match &verdict {
                 SinkError::Retry(cause)
                     if cause.reason != "http_429" && cause.reason != "blocked" =>
@@ -218,10 +227,16 @@ impl Elasticsearch {
             }
             return Err(verdict);
         }
-        match answer::settle(&reply.body, request, &self.setup.plan, batch) {
+        let settled = answer::settle(&reply.body, request, &self.setup.plan, batch);
+        let judged = settled.and_then(|mut outcome| {
+            let mut health = self.health();
+            health.trust.accepted();
+            let judged = health.flood.judge(&mut outcome);
+            judged.map_err(Unsettled::Fatal).map(|()| outcome)
+        });
+        match judged {
             Ok(outcome) => {
                 count(&outcome);
-                self.health().trust.accepted();
                 self.answered(node);
                 Ok(outcome.answer)
             }
@@ -246,11 +261,12 @@ impl Elasticsearch {
         }
     }
 
-    fn refusal<'a>(&'a self, node: usize, reply: &'a Reply) -> Refusal<'a> {
+    fn refusal<'a>(&'a self, node: usize, reply: &'a Reply, events: usize) -> Refusal<'a> {
         Refusal {
             status: reply.status,
             body: &reply.body,
             retry_after: reply.retry_after.as_deref(),
+            events,
             node: &self.setup.nodes[node].name,
             auth: self.setup.auth,
             now: chrono::Utc::now(),

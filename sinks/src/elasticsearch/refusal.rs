@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{is_blocked, member, push_error};
+use super::flood::Flood;
 use super::trust::Trust;
 use crate::{Cause, SinkError};
 
@@ -47,6 +48,9 @@ impl Auth {
     }
 }
 
+/// How the words on roles end that the user has and that are not found.
+const NO_ROLES: &str = "were not found)";
+
 /// What is wrong with an event, not with a request.
 const PARSING: [&str; 5] = [
     "x_content_parse_exception",
@@ -63,6 +67,8 @@ pub(crate) struct Refusal<'a> {
     pub(crate) body: &'a [u8],
     /// The header `Retry-After`.
     pub(crate) retry_after: Option<&'a str>,
+    /// How many events it had.
+    pub(crate) events: usize,
     /// The node that answered.
     pub(crate) node: &'a str,
     pub(crate) auth: Auth,
@@ -70,8 +76,13 @@ pub(crate) struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
-    /// What the worker is to do. `trust` takes note of a 401 of this moment.
-    pub(crate) fn verdict(&self, trust: &mut Trust, moment: Instant) -> SinkError {
+    /// What the worker is to do. `trust` takes note of a refusal of this moment, `flood` of an event that can't be parsed.
+    pub(crate) fn verdict(
+        &self,
+        trust: &mut Trust,
+        flood: &mut Flood,
+        moment: Instant,
+    ) -> SinkError {
         let words = self.words();
         let error = self.error();
         let kind = error.as_ref().map_or("", |error| member(error, "type"));
@@ -79,16 +90,28 @@ impl Refusal<'_> {
         match self.status {
             413 => SinkError::TooLarge(words),
             // One event that can't be parsed may cost all others of its request: elastic/elasticsearch#138445. Its halves tell which.
-            400 if PARSING.contains(&kind) => SinkError::TooLarge(words),
+            400 if is_of_an_event(kind, reason)
+                && (self.events > 1 || flood.is_its_own_fault()) =>
+            {
+                SinkError::TooLarge(words)
+            }
             429 if never_fits(kind, reason) => SinkError::TooLarge(words),
             _ if is_blocked(kind, reason) => self.retry("blocked", words),
             429 => self.retry("http_429", words),
             500..=599 => self.retry("http_5xx", words),
             408 | 425 => self.retry("timeout", words),
             401 => match trust.refused(moment) {
-                Some(left) => self.retry("http_401", self.doubtful(&words, left)),
+                Some(left) => self.retry("http_401", doubtful(&words, self.auth.advice(), left)),
                 None => SinkError::Fatal(format!("{words}; {}", self.auth.advice())),
             },
+            // So it also says while `.security`, where roles stand, is away.
+            403 if kind == "security_exception"
+                && reason.contains(NO_ROLES)
+                && let Some(left) = trust.refused(moment) =>
+            {
+                let advice = self.auth.privilege_advice();
+                self.retry("http_403", doubtful(&words, advice, left))
+            }
             403 => SinkError::Fatal(format!("{words}; {}", self.auth.privilege_advice())),
             404 if kind == "index_not_found_exception" => SinkError::Fatal(format!(
                 "{words}; create it, or change sink.elasticsearch.index"
@@ -97,7 +120,7 @@ impl Refusal<'_> {
                 "{words}; there is no _bulk under that address: check sink.elasticsearch.urls"
             )),
             400..=499 => SinkError::Fatal(format!(
-                "{words}; the whole request was refused: check that sink.elasticsearch.urls leads to an Elasticsearch or OpenSearch, and sink.elasticsearch.pipeline"
+                "{words}; the whole request was refused: check that sink.elasticsearch.urls leads to an Elasticsearch or OpenSearch that takes sink.elasticsearch.compression, and sink.elasticsearch.pipeline"
             )),
             _ => self.retry("garbled", words),
         }
@@ -122,15 +145,6 @@ impl Refusal<'_> {
         words
     }
 
-    /// What a person is told while it is not known whose fault a 401 is.
-    fn doubtful(&self, words: &str, left: Duration) -> String {
-        format!(
-            "{words}; {}, unless the cluster is restarting; the worker stops if this lasts {} s more",
-            self.auth.advice(),
-            left.as_secs_f64().ceil()
-        )
-    }
-
     fn error(&self) -> Option<Value> {
         #[derive(Deserialize)]
         struct Body {
@@ -148,6 +162,20 @@ impl Refusal<'_> {
             after: self.retry_after.and_then(|text| pause(text, self.now)),
         })
     }
+}
+
+/// Whether one event of the request may be to blame, not the request itself: one without a body, or with one that nothing unpacks, is not.
+fn is_of_an_event(kind: &str, reason: &str) -> bool {
+    let no_request = ["request body is required", "Failed to derive xcontent"];
+    PARSING.contains(&kind) && !no_request.iter().any(|words| reason.starts_with(words))
+}
+
+/// What a person is told while it is not known whose fault a refusal is.
+fn doubtful(words: &str, advice: &str, left: Duration) -> String {
+    format!(
+        "{words}; {advice}, unless the cluster is restarting; the worker stops if this lasts {} s more",
+        left.as_secs_f64().ceil()
+    )
 }
 
 /// Whether this request alone needs more than Elasticsearch's `indexing_pressure.memory.limit`: waiting would not help, halves might.
@@ -177,6 +205,7 @@ fn pause(text: &str, now: DateTime<Utc>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flood::FLOOD;
     use super::*;
 
     fn verdict(status: u16, body: &str) -> SinkError {
@@ -188,11 +217,12 @@ mod tests {
             status,
             body: body.as_bytes(),
             retry_after: Some("7"),
+            events: 2,
             node: "es1:9200",
             auth: Auth::Password,
             now: DateTime::UNIX_EPOCH,
         }
-        .verdict(trust, moment)
+        .verdict(trust, &mut Flood::default(), moment)
     }
 
     #[test]
@@ -208,6 +238,8 @@ mod tests {
         };
         let blocked = r#"{"error":{"type":"cluster_block_exception","reason":"blocked by: [FORBIDDEN/6/cluster read-only (api)]"},"status":403}"#;
         let unparsed = r#"{"error":{"type":"x_content_parse_exception","reason":"[1:11] Duplicate field 'a'"},"status":400}"#;
+        let bodiless = r#"{"error":{"type":"parse_exception","reason":"request body is required"},"status":400}"#;
+        let roleless = r#"{"error":{"type":"security_exception","reason":"action [indices:data/write/bulk] is unauthorized for user [u] with effective roles [] (assigned roles [r] were not found), this action is granted by the index privileges [create_doc,write,all]"},"status":403}"#;
         let pressure = |needed: u64| {
             format!(
                 "{{\"error\":{{\"type\":\"es_rejected_execution_exception\",\"reason\":\"rejected execution of coordinating \
@@ -228,6 +260,8 @@ mod tests {
             (503, blocked, "blocked"),
             (400, "", "fatal"),
             (400, unparsed, "too large"),
+            (400, bodiless, "fatal"),
+            (403, roleless, "http_403"),
             (401, "", "http_401"),
             (403, "", "fatal"),
             (404, "", "fatal"),
@@ -262,6 +296,32 @@ mod tests {
             "elasticsearch at es1:9200 answered 401 security_exception: unable to authenticate user [u]; \
              check sink.elasticsearch.username and sink.elasticsearch.password"
         );
+    }
+
+    #[test]
+    fn events_that_can_not_be_parsed_are_to_blame_as_long_as_they_are_few() {
+        let body = r#"{"error":{"type":"json_parse_exception","reason":"Illegal character"},"status":400}"#;
+        let mut flood = Flood::default();
+        let mut refused = |events: usize| {
+            Refusal {
+                status: 400,
+                body: body.as_bytes(),
+                retry_after: None,
+                events,
+                node: "es1:9200",
+                auth: Auth::None,
+                now: DateTime::UNIX_EPOCH,
+            }
+            .verdict(&mut Trust::default(), &mut flood, Instant::now())
+        };
+        for _ in 1..FLOOD {
+            assert!(matches!(refused(2), SinkError::TooLarge(_)));
+            assert!(matches!(refused(1), SinkError::TooLarge(_)));
+        }
+        let SinkError::Fatal(text) = refused(1) else {
+            panic!()
+        };
+        assert!(text.contains("sink.elasticsearch.compression"), "{text}");
     }
 
     #[test]

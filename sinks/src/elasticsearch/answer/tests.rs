@@ -3,7 +3,30 @@ use serde_json::json;
 
 use super::super::bulk::encode;
 use super::super::bulk::tests::{plan, texts};
+use super::super::flood::{FLOOD, Flood};
 use super::*;
+
+/// What is made of an answer by a process that has seen no other.
+fn settle(
+    body: &[u8],
+    request: &Request,
+    plan: &Plan,
+    batch: &Batch,
+) -> Result<Outcome, Unsettled> {
+    settle_after(&mut Flood::default(), body, request, plan, batch)
+}
+
+fn settle_after(
+    flood: &mut Flood,
+    body: &[u8],
+    request: &Request,
+    plan: &Plan,
+    batch: &Batch,
+) -> Result<Outcome, Unsettled> {
+    let mut outcome = super::settle(body, request, plan, batch)?;
+    flood.judge(&mut outcome).map_err(Unsettled::Fatal)?;
+    Ok(outcome)
+}
 
 fn item(op: &str, id: &str, status: u16, error: Option<(&str, &str)>) -> Value {
     let mut item = json!({"_id": id, "status": status});
@@ -193,10 +216,19 @@ fn each(
     values: &[String],
     status: impl Fn(usize) -> u16,
 ) -> Result<Outcome, Unsettled> {
+    each_after(&mut Flood::default(), name, values, status)
+}
+
+fn each_after(
+    flood: &mut Flood,
+    name: &str,
+    values: &[String],
+    status: impl Fn(usize) -> u16,
+) -> Result<Outcome, Unsettled> {
     let plan = plan(name, "auto", Op::Create);
     let events: Vec<String> = values
         .iter()
-        .map(|value| json!({"f": value}).to_string())
+        .map(|value| json!({"f": value, "t": "2026-11-23"}).to_string())
         .collect();
     let events: Vec<&str> = events.iter().map(String::as_str).collect();
     let batch = texts(&events);
@@ -204,12 +236,15 @@ fn each(
     let items: Vec<Value> = (0..values.len())
         .map(|at| {
             let status = status(at);
-            let error = (status > 201).then_some(("security_exception", "is unauthorized"));
+            let error = match status {
+                404 => Some(("index_not_found_exception", "no such index")),
+                _ => (status > 201).then_some(("security_exception", "is unauthorized")),
+            };
             item("create", "made", status, error)
         })
         .collect();
     let body = json!({"items": items}).to_string();
-    settle(body.as_bytes(), &request, &plan, &batch)
+    settle_after(flood, body.as_bytes(), &request, &plan, &batch)
 }
 
 fn values(count: usize, different: usize) -> Vec<String> {
@@ -243,10 +278,28 @@ fn a_flood_of_forbidden_events_stops_the_worker_instead() {
     assert_eq!(
         text,
         format!(
-            "all 100 events of a request were refused, the last with elasticsearch answered 403 security_exception: \
+            "100 events in a row were refused, the last with elasticsearch answered 403 security_exception: \
              is unauthorized (index e-x1); {PRIVILEGES}"
         )
     );
+}
+
+#[test]
+fn forbidden_events_in_a_row_are_a_flood_over_several_requests() {
+    let mut flood = Flood::default();
+    let mut request = |index: usize, status: u16| {
+        let values = vec![format!("x{index}"); 3];
+        each_after(&mut flood, "e-{f}", &values, |_| status)
+    };
+    // One index may be an odd one, and any event that is taken shows that not all are forbidden.
+    for _ in 0..FLOOD {
+        assert!(request(0, 403).is_ok());
+    }
+    assert!(request(9, 201).is_ok());
+    for at in 0..FLOOD / 3 {
+        assert!(request(at % 2, 403).is_ok(), "{at}");
+    }
+    assert!(matches!(request(0, 403), Err(Unsettled::Fatal(_))));
 }
 
 /// A bad clock makes an index that nobody has provided for; a wrong configuration makes none but those.
@@ -272,6 +325,56 @@ fn an_index_named_by_a_time_is_the_events_fault_where_others_are_taken() {
         let all = settled(refused());
         assert!(matches!(all, Err(Unsettled::Fatal(_))), "{all:?}");
     }
+}
+
+#[test]
+fn a_wrong_index_is_everybodys_where_it_is_not_rare() {
+    let values = values(2 * FLOOD, 1);
+    let missing_up_to = |end: usize| move |at: usize| if at < end { 404 } else { 201 };
+    let (name, one) = ("e-{t:%Y}", &values[..1]);
+    let each = |flood: &mut Flood, values: &[String], status: &dyn Fn(usize) -> u16| {
+        let values: Vec<String> = values.to_vec();
+        each_after(flood, name, &values, status)
+    };
+    let fresh = Flood::default;
+    let rejected = |outcome: Result<Outcome, Unsettled>| outcome.unwrap().answer.rejected.len();
+    let is_fatal = |outcome| matches!(outcome, Err(Unsettled::Fatal(text)) if text.ends_with("sink.elasticsearch.index"));
+
+    let half = each(&mut fresh(), &values, &missing_up_to(FLOOD));
+    assert_eq!(rejected(half), FLOOD);
+    assert!(is_fatal(each(
+        &mut fresh(),
+        &values,
+        &missing_up_to(2 * FLOOD - 1)
+    )));
+    // An event that is refused for itself shows nothing of the index.
+    assert!(is_fatal(
+        each(&mut fresh(), &values[..2], &|at| [404, 400][at])
+    ));
+
+    // Alone in its request, after others were taken.
+    let mut flood = fresh();
+    assert!(is_fatal(each(&mut fresh(), one, &|_| 404)));
+    assert_eq!(rejected(each(&mut flood, one, &|_| 201)), 0);
+    for _ in 1..FLOOD {
+        assert_eq!(rejected(each(&mut flood, one, &|_| 404)), 1);
+    }
+    assert!(is_fatal(each(&mut flood, one, &|_| 404)));
+}
+
+#[test]
+fn a_wrong_index_waits_for_what_becomes_of_the_others() {
+    let mut flood = Flood::default();
+    let outcome = each_after(&mut flood, "e-{t:%Y}", &values(3, 1), |at| {
+        [503, 404, 503][at]
+    });
+    let answer = outcome.unwrap().answer;
+    assert!(answer.rejected.is_empty() && answer.cause.is_some());
+    assert_eq!(answer.retry, [0, 1, 2]);
+    let outcome = each_after(&mut flood, "e-{t:%Y}", &values(3, 1), |at| {
+        [201, 404, 201][at]
+    });
+    assert_eq!(outcome.unwrap().answer.rejected[0].index, 1);
 }
 
 #[test]
@@ -469,7 +572,7 @@ proptest! {
         prop_assert_eq!(outcome.answer.cause.is_some(), !outcome.answer.retry.is_empty());
     }
 
-    /// Forbidden events stop nobody as long as they are few, go to one index, or another event was answered otherwise.
+    /// Forbidden events stop nobody as long as they are few, go to one index, or another event was taken.
     #[test]
     fn forbidden_events_hold_up_no_other(
         count in 1..2 * FLOOD,
@@ -478,7 +581,9 @@ proptest! {
     ) {
         let status = |at: usize| others.get(&at).copied().unwrap_or(403);
         let outcome = each("e-{f}", &values(count, different), status);
-        let is_flood = count >= FLOOD && different > 1 && (0..count).all(|at| status(at) == 403);
+        let forbidden: Vec<usize> = (0..count).filter(|at| status(*at) == 403).collect();
+        let several = forbidden.iter().any(|at| at % different != forbidden[0] % different);
+        let is_flood = forbidden.len() >= FLOOD && several && (0..count).all(|at| status(at) != 201);
         prop_assert_eq!(matches!(outcome, Err(Unsettled::Fatal(_))), is_flood);
         if let Ok(Outcome { answer, .. }) = outcome {
             let rejected: Vec<usize> = answer.rejected.iter().map(|event| event.index).collect();
