@@ -330,6 +330,8 @@ struct ReporterState {
 #[derive(Debug)]
 struct Told {
     at: Instant,
+    /// When an error came last, this one or one that says less: the trouble lasts.
+    seen: Instant,
     says: u8,
     text: String,
 }
@@ -359,11 +361,16 @@ impl Reporter {
         }
     }
 
-    /// The last error, if it came within `age`.
+    /// The error that says most, if any came within `age`.
     pub fn recent_error(&self, age: Duration) -> Option<String> {
+        self.error_within(age, Instant::now())
+    }
+
+    fn error_within(&self, age: Duration, now: Instant) -> Option<String> {
         let state = self.lock();
         let last = state.last.as_ref()?;
-        (last.at.elapsed() < age).then(|| last.text.clone())
+        let is_recent = now.saturating_duration_since(last.seen) < age;
+        is_recent.then(|| last.text.clone())
     }
 
     /// Forgets the last error: the client has since done its work.
@@ -375,13 +382,22 @@ impl Reporter {
         crate::lock(&self.state)
     }
 
-    fn remember(&self, error: &KafkaError, text: String) {
+    fn remember(&self, error: &KafkaError, text: String, now: Instant) {
         let says = says(error);
         let mut state = self.lock();
-        let says_more = |last: &Told| last.says > says && last.at.elapsed() < ECHO;
-        if !state.last.as_ref().is_some_and(says_more) {
-            let at = Instant::now();
-            state.last = Some(Told { at, says, text });
+        match &mut state.last {
+            Some(last) if last.says > says && now.saturating_duration_since(last.at) < ECHO => {
+                last.seen = now;
+            }
+            last => {
+                let (at, seen) = (now, now);
+                *last = Some(Told {
+                    at,
+                    seen,
+                    says,
+                    text,
+                });
+            }
         }
     }
 
@@ -425,7 +441,7 @@ impl ClientContext for Reporter {
         let kind = error
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
-        self.remember(&error, format!("{kind}: {reason}"));
+        self.remember(&error, format!("{kind}: {reason}"), Instant::now());
         if self.due(&kind) {
             warn!(
                 client = self.client,
@@ -519,16 +535,23 @@ mod tests {
         }
     }
 
+    /// librdkafka tells each kind of error again only now and then.
     #[test]
-    fn an_error_that_follows_from_another_does_not_hide_it() {
-        let reporter = Reporter::new("test");
-        let say = |code: RDKafkaErrorCode, reason| reporter.error(KafkaError::Global(code), reason);
-        let last = || reporter.recent_error(LOG_INTERVAL).unwrap_or_default();
-        say(RDKafkaErrorCode::AllBrokersDown, "all are down");
-        assert!(last().ends_with("all are down"), "{}", last());
-        say(RDKafkaErrorCode::Authentication, "wrong password");
-        say(RDKafkaErrorCode::AllBrokersDown, "all are down");
-        assert!(last().ends_with("wrong password"), "{}", last());
+    fn an_error_that_says_less_keeps_the_other_one_recent() {
+        use RDKafkaErrorCode as Code;
+        let (reporter, start) = (Reporter::new("test"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let say = |code: Code, text: &str, now| {
+            reporter.remember(&KafkaError::Global(code), text.to_owned(), now);
+        };
+        let told = |now| reporter.error_within(ECHO, now);
+        say(Code::RequestTimedOut, "timed out", at(0));
+        say(Code::BrokerTransportFailure, "refused", at(35));
+        assert_eq!(told(at(70)).as_deref(), Some("timed out"));
+        assert_eq!(told(at(95)), None);
+        // The cause of the trouble before that is not that of a new one.
+        say(Code::BrokerTransportFailure, "refused again", at(95));
+        assert_eq!(told(at(95)).as_deref(), Some("refused again"));
     }
 
     #[test]
