@@ -15,7 +15,7 @@ pub(super) type Asking = BaseConsumer<Reporter>;
 
 /// How long all brokers together may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the first question waits; each later one waits twice as long as the one before.
+/// How long the first question waits. The next one waits for all the time that is left: a broker answers one after the other.
 const FIRST: Duration = Duration::from_millis(500);
 /// How long what librdkafka has met is listened to, between questions: at most, and while nothing comes.
 const LISTEN: Duration = Duration::from_millis(200);
@@ -42,7 +42,7 @@ pub(super) fn metadata(client: &Asking, settings: &Settings) -> Result<Metadata,
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
         };
-        wait *= 2;
+        wait = PATIENCE;
         let refused = listen(client);
         if refused || Instant::now() >= end {
             return Err(no_answer(client, settings, &error));
