@@ -44,17 +44,28 @@ pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
 fn look(consumer: &GroupConsumer) -> KafkaResult<HashMap<PartitionKey, Log>> {
     let shared = &consumer.context().shared;
     let held: Vec<_> = lock(&consumer.context().assigned).keys().cloned().collect();
-    let mut logs = HashMap::new();
-    for (key, high) in ask(consumer, &held, Offset::End)? {
-        logs.insert(key, Log { low: None, high });
-    }
+    let ends = ask(consumer, &held, Offset::End)?;
     let is_fresh = |view: &WindowView| view.settled.is_none();
     let fresh = shared.windows().into_iter().filter(is_fresh);
     let fresh: Vec<_> = fresh.map(|view| view.key).collect();
-    for (key, low) in ask(consumer, &fresh, Offset::Beginning)? {
-        logs.entry(key).or_default().low = Some(low);
+    Ok(logs(ends, ask(consumer, &fresh, Offset::Beginning)?))
+}
+
+/// Of a log whose end is not known, its beginning is of no use.
+fn logs(
+    ends: Vec<(PartitionKey, i64)>,
+    beginnings: Vec<(PartitionKey, i64)>,
+) -> HashMap<PartitionKey, Log> {
+    let ends = ends.into_iter();
+    let mut logs: HashMap<_, _> = ends
+        .map(|(key, high)| (key, Log { low: None, high }))
+        .collect();
+    for (key, low) in beginnings {
+        if let Some(log) = logs.get_mut(&key) {
+            log.low = Some(low);
+        }
     }
-    Ok(logs)
+    logs
 }
 
 fn ask(
@@ -79,4 +90,20 @@ fn ask(
         _ => None,
     });
     Ok(ends.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_whose_end_is_not_known_is_not_known() {
+        let key = |partition| PartitionKey::new("events", partition);
+        let found = logs(vec![(key(0), 10)], vec![(key(0), 3), (key(1), 5)]);
+        let known = Log {
+            low: Some(3),
+            high: 10,
+        };
+        assert_eq!(found, HashMap::from([(key(0), known)]));
+    }
 }
