@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use keystone_sinks::{BatchId, Claim};
 
@@ -192,9 +193,51 @@ impl HeldBatches {
     }
 }
 
+/// When a sink that holds much is to make it durable before its time. Where that brings no relief, since what is in the way is not the sink's,
+/// it is asked less and less often: each time makes small files. Pure.
+#[derive(Debug, Default)]
+pub struct Relief {
+    next: Option<Instant>,
+    pause: Duration,
+}
+
+/// Between two times without relief: at first, and at most.
+const RELIEF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+impl Relief {
+    /// `much`: whether much is held at this moment.
+    pub fn is_due(&mut self, much: bool, now: Instant) -> bool {
+        if !much {
+            *self = Relief::default();
+        }
+        let is_due = much && self.next.is_none_or(|next| next <= now);
+        if is_due {
+            self.pause = (self.pause * 2).clamp(RELIEF.0, RELIEF.1);
+            self.next = Some(now + self.pause);
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sink_that_can_bring_no_relief_is_asked_seldom() {
+        let (mut relief, start) = (Relief::default(), Instant::now());
+        let tick = |at: u32| start + at * Duration::from_millis(200);
+        // Ten minutes.
+        let asked = (0..3_000)
+            .filter(|at| relief.is_due(true, tick(*at)))
+            .count();
+        assert!((20..30).contains(&asked), "{asked}");
+        // Once it has brought some, the next time is the first.
+        assert!(!relief.is_due(false, tick(3_000)));
+        assert!(relief.is_due(true, tick(3_001)));
+        assert!(relief.is_due(true, tick(3_002)));
+        assert!(!relief.is_due(true, tick(3_003)));
+    }
     use proptest::prelude::*;
     use std::collections::HashSet;
 

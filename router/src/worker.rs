@@ -22,6 +22,7 @@ use crate::delivery::Delivery;
 use crate::group::{
     CommitRequest, Group, GroupConsumer, commit_regularly, look_at_ends, take_durable,
 };
+use crate::held::Relief;
 use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
@@ -266,6 +267,7 @@ impl Worker {
             let mut epoch = shared.epoch.subscribe();
             let longest = sink.longest_step().unwrap_or_default();
             let stalls = &shared.stalls;
+            let mut relief = Relief::default();
             let pulse = stalls.watch_calls("a tick of the sink", longest, &sink);
             loop {
                 pulse.idle();
@@ -273,7 +275,8 @@ impl Worker {
                 let _open = shared.gate.read().await;
                 pulse.turn();
                 epoch.borrow_and_update();
-                let step = match !shared.joint && shared.holds_much() {
+                let much = !shared.joint && shared.holds_much();
+                let step = match relief.is_due(much, Instant::now()) {
                     true => sink.flush(),
                     false => sink.tick(),
                 };
