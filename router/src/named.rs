@@ -22,7 +22,7 @@ use keystone_sinks::kafka::client::is_refusal;
 use keystone_sinks::{BoxFuture, Cause, Sink, SinkError, Source};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use tokio::sync::{OwnedRwLockWriteGuard, watch};
+use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::{debug, info};
 
 use crate::backoff::{Backoff, jitter};
@@ -126,8 +126,9 @@ impl NamedCommits {
     /// What comes of a call of the sink, for as long as somebody wants to know. One that is cut off has done nothing, or what the next attempt
     /// or the next worker finds.
     async fn call<T>(&self, at: Committing<'_>, call: impl Future<Output = T>) -> Option<T> {
-        let epoch = at.shared.epoch.subscribe();
-        let done = while_wanted(epoch, REWIND_WAITS, || at.shared.loop_ended(), call).await;
+        let rewind_waits = || at.shared.rewind_waits.load(Ordering::Acquire);
+        let has_ended = || at.shared.loop_ended();
+        let done = while_wanted(rewind_waits, REWIND_WAITS, has_ended, call).await;
         if done.is_none() {
             debug!("a call of the sink is cut off: a rewind waits for it, or the worker ends");
             self.wait();
@@ -433,19 +434,20 @@ impl NamedCommits {
     }
 }
 
-/// What comes of a call; `None` where it took until the worker ended, or for so long after a rewind had begun (the epoch tells).
+/// What comes of a call; `None` where it took until the worker ended, or a rewind has waited for it for so long.
 async fn while_wanted<T>(
-    epoch: watch::Receiver<u64>,
-    rewind_waits: Duration,
+    rewind_waits: impl Fn() -> bool,
+    at_most: Duration,
     has_ended: impl Fn() -> bool,
     call: impl Future<Output = T>,
 ) -> Option<T> {
     let unwanted = async {
         let mut rewinding: Option<Instant> = None;
-        while !has_ended() && rewinding.is_none_or(|since| since.elapsed() < rewind_waits) {
-            if epoch.has_changed().unwrap_or(true) {
-                rewinding.get_or_insert_with(Instant::now);
-            }
+        while !has_ended() && rewinding.is_none_or(|since| since.elapsed() < at_most) {
+            rewinding = match rewind_waits() {
+                true => rewinding.or_else(|| Some(Instant::now())),
+                false => None,
+            };
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -552,32 +554,28 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_takes_long_holds_up_neither_a_rewind_nor_the_end() {
         use std::future::{pending, ready};
-        let (epoch, _) = watch::channel(0_u64);
         let ever = Duration::from_secs(3_600);
-        let running = || false;
+        let (waits, none) = (|| true, || false);
         let limit = |time| Duration::from_millis(time);
         // What is done at once counts, whatever else is the case.
-        let done = while_wanted(epoch.subscribe(), Duration::ZERO, || true, ready(1)).await;
+        let done = while_wanted(waits, Duration::ZERO, || true, ready(1)).await;
         assert_eq!(done, Some(1));
-        let ended = while_wanted(epoch.subscribe(), ever, || true, pending::<()>()).await;
+        let ended = while_wanted(none, ever, || true, pending::<()>()).await;
         assert_eq!(ended, None);
-        // A rewind of the past is not waiting.
-        epoch.send_modify(|epoch| *epoch += 1);
-        let call = while_wanted(epoch.subscribe(), Duration::ZERO, running, pending::<()>());
+        // Nobody waits.
+        let call = while_wanted(none, Duration::ZERO, || false, pending::<()>());
         assert!(tokio::time::timeout(limit(300), call).await.is_err());
-        let call = while_wanted(epoch.subscribe(), limit(200), running, pending::<()>());
-        epoch.send_modify(|epoch| *epoch += 1);
+        // A rewind has waited since before the call.
         let begun = Instant::now();
+        let call = while_wanted(waits, limit(200), || false, pending::<()>());
         assert_eq!(call.await, None);
         assert!(begun.elapsed() >= limit(200));
+        // One that is over is not waiting any more.
+        let over = || begun.elapsed() < limit(250);
+        let call = while_wanted(over, limit(400), || false, pending::<()>());
+        assert!(tokio::time::timeout(limit(700), call).await.is_err());
         // It is done while the rewind waits.
-        let call = while_wanted(
-            epoch.subscribe(),
-            ever,
-            running,
-            tokio::time::sleep(limit(250)),
-        );
-        epoch.send_modify(|epoch| *epoch += 1);
+        let call = while_wanted(waits, ever, || false, tokio::time::sleep(limit(250)));
         assert_eq!(call.await, Some(()));
     }
 

@@ -1,5 +1,6 @@
 //! A rewind: what the sink holds is dropped, and all partitions are read again from their lowest unsettled offsets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use keystone_sinks::{Cause, Sink};
@@ -18,6 +19,7 @@ pub async fn abandon_all(
     commits: &JointCommits,
     cause: &Cause,
 ) -> Option<Vec<Seek>> {
+    let waiting = Waiting::begin(&shared.rewind_waits);
     let alone = shared.gate.write();
     futures::pin_mut!(alone);
     // First in the queue, then the calls under way are dropped: a call that begins now waits behind us.
@@ -27,6 +29,7 @@ pub async fn abandon_all(
         Poll::Ready(free) => free,
         Poll::Pending => alone.await,
     };
+    drop(waiting);
     if commits.named.is_unfinished() {
         // Begun while this waited for the gate: what it covers is not to be read again.
         shared.request_rewind(cause.clone());
@@ -44,4 +47,20 @@ pub async fn abandon_all(
     sink.abandon().await;
     shared.abandon_held();
     Some(seeks)
+}
+
+/// Shows that a rewind waits, until it is dropped.
+struct Waiting<'w>(&'w AtomicBool);
+
+impl Waiting<'_> {
+    fn begin(shown: &AtomicBool) -> Waiting<'_> {
+        shown.store(true, Ordering::Release);
+        Waiting(shown)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }

@@ -140,6 +140,8 @@ pub struct Shared {
     pub limiter: Option<Limiter>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
+    /// A rewind waits until no call of the sink is under way.
+    pub rewind_waits: AtomicBool,
     begun: Instant,
     /// Milliseconds from `begun` to when the consumer thread last went round.
     heartbeat: AtomicU64,
@@ -185,6 +187,7 @@ impl Shared {
             gate: RwLock::new(()),
             whole: Arc::default(),
             epoch: watch::Sender::new(0),
+            rewind_waits: AtomicBool::new(false),
             begun: Instant::now(),
             heartbeat: AtomicU64::new(0),
             loop_ended: AtomicBool::new(false),
