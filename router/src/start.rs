@@ -65,8 +65,9 @@ pub fn resolve(
         deadline: Instant::now() + PATIENCE,
     };
     let committed = committed(consumer, &asking, list)?;
+    // In this order, the question that others may have answered by their first commits first.
+    let later = later_topics(consumer, &asking, &committed)?;
     let mut known = known_topics(consumer, &asking, &committed)?;
-    let later = later_topics(consumer, &asking, &committed, &known)?;
     known.extend(later);
     let mut starts = Vec::new();
     for Committed { key, offset, name } in committed {
@@ -226,45 +227,73 @@ fn known_topics(
     Ok(known)
 }
 
-/// Topics new to the group that only a pattern leads to, if it has led the group to others already.
+/// Topics without commits that only a pattern leads to, if it has led the group to others already. One question for all of them: another
+/// worker that starts at the same moment commits soon.
 fn later_topics(
     consumer: &GroupConsumer,
     asking: &Asking<'_>,
     committed: &[Committed],
-    known: &BTreeSet<Arc<str>>,
 ) -> Result<BTreeSet<Arc<str>>, String> {
     let route = &asking.shared.route;
     let is_named = |topic: &str| route.topics.iter().any(|item| item == topic);
-    let is_later = |commit: &&Committed| {
-        let topic = &commit.key.topic;
-        commit.offset.is_none() && !known.contains(topic) && !is_named(topic)
+    let by_pattern = || {
+        committed
+            .iter()
+            .filter(|commit| !is_named(&commit.key.topic))
     };
-    let later = committed.iter().filter(is_later);
+    let later = by_pattern().filter(|commit| commit.offset.is_none());
     let later: BTreeSet<_> = later.map(|commit| commit.key.topic.clone()).collect();
     if route.start != Start::Latest || later.is_empty() {
         return Ok(BTreeSet::new());
+    }
+    if by_pattern().any(|commit| commit.offset.is_some()) {
+        return Ok(later);
     }
     let whole = topics::whole_names(&route.settings);
     let patterns = route.topics.iter().filter(|item| topics::is_pattern(item));
     let patterns: Vec<_> = patterns
         .filter_map(|item| topics::pattern(item, whole).ok())
         .collect();
-    let metadata = asking.ask("the topics could not be listed", || {
-        consumer.fetch_metadata(None, ASK_TIMEOUT)
+    let is_of_pattern =
+        |name: &str| !is_named(name) && patterns.iter().any(|pattern| pattern.is_match(name));
+    let what = "whether the group has read topics of the pattern could not be found out";
+    let has_read_others = asking.ask(what, || {
+        let metadata = consumer.fetch_metadata(None, ASK_TIMEOUT)?;
+        let topics = metadata.topics().iter();
+        let topics = topics.filter(|topic| is_of_pattern(topic.name()));
+        let listed = topics.map(|topic| {
+            let partitions = topic.partitions().iter().map(MetadataPartition::id);
+            list_all(topic.name(), topic.error(), partitions)
+        });
+        one_has_commits(listed, |partitions| committed_offsets(consumer, partitions))
     })?;
-    let mut all = TopicPartitionList::new();
-    for topic in metadata.topics() {
-        let name = topic.name();
-        if !is_named(name) && patterns.iter().any(|pattern| pattern.is_match(name)) {
-            for partition in topic.partitions() {
-                all.add_partition(name, partition.id());
-            }
-        }
-    }
-    Ok(match has_commits(consumer, asking, &all)? {
+    Ok(match has_read_others {
         true => later,
         false => BTreeSet::new(),
     })
+}
+
+/// Whether the group has a commit in one of these topics. Of one that could not be listed nobody knows.
+fn one_has_commits(
+    topics: impl Iterator<Item = KafkaResult<TopicPartitionList>>,
+    committed: impl Fn(&TopicPartitionList) -> KafkaResult<TopicPartitionList>,
+) -> KafkaResult<bool> {
+    let mut all = TopicPartitionList::new();
+    let mut unknown = None;
+    for topic in topics {
+        match topic {
+            Ok(partitions) => {
+                for element in partitions.elements() {
+                    all.add_partition(element.topic(), element.partition());
+                }
+            }
+            Err(error) => unknown = Some(error),
+        }
+    }
+    match has_commit(&committed(&all)?) {
+        false => unknown.map_or(Ok(false), Err),
+        true => Ok(true),
+    }
 }
 
 /// Whether the group has a commit in one of these partitions.
@@ -276,9 +305,14 @@ fn has_commits(
     let found = asking.ask("the group's commits could not be read", || {
         committed_offsets(consumer, partitions)
     })?;
-    let offsets = found.to_topic_map();
-    let is_commit = |offset: &Offset| matches!(offset, Offset::Offset(_));
-    Ok(offsets.values().any(is_commit))
+    Ok(has_commit(&found))
+}
+
+fn has_commit(found: &TopicPartitionList) -> bool {
+    let elements = found.elements().into_iter();
+    elements
+        .map(|element| element.offset())
+        .any(|offset| matches!(offset, Offset::Offset(_)))
 }
 
 /// All partitions of a topic, from a broker's answer. One that has just started may name an error, or no partitions: asked again, since a
@@ -324,5 +358,35 @@ mod tests {
         let listed = list_all("t", None, [0, 2].into_iter()).expect("an answer");
         let found: Vec<_> = listed.elements().iter().map(|e| e.partition()).collect();
         assert_eq!(found, [0, 2]);
+    }
+
+    #[test]
+    fn a_topic_that_could_not_be_listed_may_be_one_that_the_group_has_read() {
+        let listed = |topic: &str| list_all(topic, None, [0, 1].into_iter());
+        let empty = || list_all("empty", None, [].into_iter());
+        let committed_in = |wanted: &'static str| {
+            move |asked: &TopicPartitionList| {
+                let mut found = TopicPartitionList::new();
+                for element in asked.elements() {
+                    let topic = element.topic();
+                    let offset = match topic == wanted && element.partition() == 1 {
+                        true => Offset::Offset(7),
+                        false => Offset::Invalid,
+                    };
+                    found.add_partition_offset(topic, element.partition(), offset)?;
+                }
+                Ok(found)
+            }
+        };
+        let both = || [listed("a"), listed("b")].into_iter();
+        assert_eq!(one_has_commits(both(), committed_in("b")), Ok(true));
+        assert_eq!(one_has_commits(both(), committed_in("c")), Ok(false));
+        let some = || [listed("a"), empty(), listed("b")].into_iter();
+        assert_eq!(one_has_commits(some(), committed_in("b")), Ok(true));
+        assert!(one_has_commits(some(), committed_in("c")).is_err());
+        assert_eq!(
+            one_has_commits([].into_iter(), committed_in("a")),
+            Ok(false)
+        );
     }
 }
