@@ -192,9 +192,12 @@ pub(crate) fn whole(text: &str, shift: i64, most: usize) -> Option<Whole> {
         return None;
     }
     let (kept, cut) = significant.split_at(point.min(significant.len()));
+    // Not by a width of `format!`, which panics where it is more than 65,535.
+    let mut digits = kept.to_owned();
+    digits.extend(iter::repeat_n('0', point - kept.len()));
     Some(Whole {
         negative,
-        digits: format!("{kept:0<point$}"),
+        digits,
         is_cut: cut.bytes().any(|digit| digit != b'0'),
     })
 }

@@ -62,6 +62,25 @@ fn integers_of_any_length_next_to_a_fraction() {
     }
 }
 
+#[test]
+fn a_number_may_have_more_digits_than_a_width_of_format() {
+    let digits = "1".repeat(70_000);
+    assert_eq!(
+        both(&format!("{digits}.5")),
+        (digits[1..].to_owned() + "2", digits)
+    );
+    let round = format!("1{}", "0".repeat(70_000));
+    assert_eq!(
+        both(&format!("-{round}.5")),
+        (format!("-{round}"), format!("-{}1", &round[..70_000]))
+    );
+    // Zeros that are not written.
+    assert_eq!(
+        whole("1.5", 70_000, 80_000).unwrap().digits,
+        format!("15{}", &round[2..])
+    );
+}
+
 proptest! {
     /// Against the arithmetic of integers: a fraction over a power of ten.
     #[test]
