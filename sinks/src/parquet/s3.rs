@@ -82,6 +82,8 @@ pub(super) fn problem() -> Option<String> {
 /// Why a request failed in a way that may pass.
 fn failure(response: &Result<HttpResponse, HttpError>) -> Option<&'static str> {
     match response {
+        // The bucket is there, and does not know such a request: `DeleteObjects`, on some servers.
+        Ok(response) if response.status() == StatusCode::NOT_IMPLEMENTED => None,
         Ok(response) if response.status().is_server_error() => Some("http_5xx"),
         Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Some("http_429"),
         Ok(_) => None,

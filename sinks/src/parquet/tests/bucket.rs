@@ -1,6 +1,7 @@
 //! A sink and a bucket that answers as a test says.
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -8,14 +9,19 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+/// Failures are counted for the whole process, so there is one bucket at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Answers each request, given its first line, with a status; counts them.
 struct Bucket {
     endpoint: String,
     requests: Arc<AtomicUsize>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Bucket {
     async fn start(status: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> Bucket {
+        let _alone = ALONE.lock().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (status, requests) = (Arc::new(status), Arc::new(AtomicUsize::new(0)));
@@ -32,10 +38,18 @@ impl Bucket {
                 });
             }
         });
-        Bucket { endpoint, requests }
+        Bucket {
+            endpoint,
+            requests,
+            _alone,
+        }
     }
 
     fn sink(&self, sets: &[&str]) -> Box<dyn Sink> {
+        build(&self.settings(sets), &context()).unwrap()
+    }
+
+    fn settings(&self, sets: &[&str]) -> Settings {
         let endpoint = format!("sink.parquet.s3.endpoint={}", self.endpoint);
         let mut all = vec![
             "sink.parquet.location=s3://lake/plays",
@@ -46,7 +60,7 @@ impl Bucket {
             BY_DAY,
         ];
         all.extend_from_slice(sets);
-        build(&settings(&all), &context()).unwrap()
+        settings(&all)
     }
 }
 
@@ -102,6 +116,32 @@ async fn a_check_of_a_bucket_that_is_ill_says_so_soon() {
     assert!(
         problem.contains("sink.parquet.location can't be written") && problem.contains("500"),
         "{problem}"
+    );
+}
+
+/// Some servers know no `DeleteObjects`. The client tries it again for longer than a failing bucket is no problem.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_does_not_know_a_request_is_there() {
+    let bucket = Bucket::start(|line| match line.contains("?delete") {
+        true => "501 Not Implemented",
+        false => "200 OK",
+    })
+    .await;
+    let store = options::store(&bucket.settings(&[])).unwrap();
+    let (directory, name) = ("_keystone/plays", "a.json");
+    let written = store.write_whole(directory, name, b"{}".to_vec());
+    written.await.unwrap();
+    let begun = Instant::now();
+    let mut removing = pin!(store.remove(directory, name));
+    loop {
+        tokio::select! {
+            removed = &mut removing => break assert!(removed.is_err()),
+            () = tokio::time::sleep(Duration::from_millis(20)) => assert_eq!(s3::problem(), None),
+        }
+    }
+    assert!(
+        begun.elapsed() > Duration::from_secs(3),
+        "it was not tried again"
     );
 }
 
