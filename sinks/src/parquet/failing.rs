@@ -36,6 +36,8 @@ impl Failing {
 
     /// A request has failed in a way that may pass. Answers with the words, if it is to be said now.
     pub(super) fn failed(&mut self, reason: &'static str, now: Instant) -> Option<String> {
+        // Requests that were cut off or given up have left it, and nobody has asked since.
+        self.run.take_if(|run| !run.is_known(now));
         let run = self.run.get_or_insert(Run {
             since: now,
             last: now,
@@ -51,18 +53,24 @@ impl Failing {
         }
     }
 
-    /// What is wrong, for a person. Nothing is known any more when no request has failed for longer than one takes.
+    /// What is wrong, for a person.
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
         let run = self.run.as_ref()?;
         let lasting = now.duration_since(run.since);
-        let known = now.duration_since(run.last) <= LONGEST_STEP;
-        (lasting >= PATIENCE && known).then(|| {
+        (lasting >= PATIENCE && run.is_known(now)).then(|| {
             format!(
                 "the bucket has failed all requests for {} s, the last with {}: they are tried again, and delivery waits; check sink.parquet.s3.endpoint where this lasts",
                 lasting.as_secs(),
                 run.reason
             )
         })
+    }
+}
+
+impl Run {
+    /// Whether it may last still. Nothing is known any more when no request has failed for longer than one takes.
+    fn is_known(&self, now: Instant) -> bool {
+        now.duration_since(self.last) <= LONGEST_STEP
     }
 }
 
@@ -86,5 +94,16 @@ mod tests {
         failing.answered();
         assert_eq!(failing.problem(at(36)), None);
         assert_eq!(failing.failed("http_429", at(40)), None);
+    }
+    #[test]
+    fn failures_far_apart_are_no_run() {
+        let (mut failing, start) = (Failing::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(failing.failed("timeout", at(0)), None);
+        let later = 2 * 3600;
+        assert_eq!(failing.failed("timeout", at(later)), None);
+        assert_eq!(failing.problem(at(later)), None);
+        let told = failing.failed("timeout", at(later + 60)).unwrap();
+        assert!(told.contains("for 60 s"), "{told}");
     }
 }
