@@ -3,13 +3,47 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
+use memchr::{memchr, memchr2, memmem};
 
-const NAME: &[u8] = b"$serde_json::private::";
+const NAME: &str = "$serde_json::private::";
 
-/// Whether JSON text has the name, in plain letters or with some of them escaped.
+/// Whether an object in JSON text has the name, in plain letters or with some of them escaped. A text may mention it.
 pub(super) fn is_in(json: &[u8]) -> bool {
-    memmem::find(json, NAME).is_some() || memmem::find(&unescaped(json), NAME).is_some()
+    let is_mentioned = |json: &[u8]| memmem::find(json, NAME.as_bytes()).is_some();
+    (is_mentioned(json) || is_mentioned(&unescaped(json))) && is_key_of(json)
+}
+
+/// The same, slowly.
+fn is_key_of(json: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(begin) = memchr(b'"', &json[at..]) {
+        let start = at + begin;
+        let Some(end) = end_of_string(json, start + 1) else {
+            return false;
+        };
+        at = end;
+        let is_key = json[end..].trim_ascii_start().starts_with(b":");
+        if is_key && is_name(&json[start..end]) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Behind the closing quote of a string whose characters begin here.
+fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr2(b'"', b'\\', json.get(at..)?)?;
+        match json[at] {
+            b'"' => return Some(at + 1),
+            _ => at += 2,
+        }
+    }
+}
+
+fn is_name(string: &[u8]) -> bool {
+    let name = serde_json::from_slice::<String>(string);
+    name.is_ok_and(|name| name.starts_with(NAME))
 }
 
 /// With ASCII characters in the place of their escapes `\u00..`; nothing where there is none.
@@ -47,6 +81,7 @@ mod tests {
             r#"{"$serde_json::private::Number":"12.5"}"#,
             r#"[{"\u0024serde_json::private::Number":"12.5"}]"#,
             r#"{"$serde\u005fjson\u003a:privat\u0065::RawValue":"1"}"#,
+            "{\"a\\\\\":\"\\\"\",\"b\":{\"$serde_json::private::Number\"\n :\"1\"}}",
         ] {
             assert!(is_in(json.as_bytes()), "{json}");
         }
@@ -55,6 +90,13 @@ mod tests {
             "{}",
             r#"{"a":"\u00e9\u0026","b":"$serde_json"}"#,
             r#"{"a":"\u00"#,
+            r#"{"a":"$serde_json::private::Number"}"#,
+            r#"{"a":"\u0024serde_json::private::Number","b":1}"#,
+            r#"{"a":"{\"$serde_json::private::Number\":\"1\"}"}"#,
+            r#"["$serde_json::private::Number",":"]"#,
+            r#"{"a\"$serde_json::private::Number":1}"#,
+            r#"{"\\u0024serde_json::private::Number":1}"#,
+            r#"{"a":"\"$serde_json::private::Number\"#,
         ] {
             assert!(!is_in(json.as_bytes()), "{json}");
         }

@@ -247,7 +247,7 @@ impl<'l> Table<'l> {
 
     fn push_exact(&mut self, payload: &[u8]) -> Result<(), String> {
         if reserved::is_in(payload) {
-            let problem = "the payload holds the name `$serde_json::private::…`, which stands for something else in the worker: rename the field in the projection, or where it is made";
+            let problem = "the payload holds a field with the name `$serde_json::private::…`, which stands for something else in the worker: rename the field in the projection, or where it is made";
             return Err(problem.to_owned());
         }
         let mut json = serde_json::Deserializer::from_slice(payload);
