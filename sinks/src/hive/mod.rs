@@ -176,9 +176,11 @@ impl Hive {
         ))
     }
 
-    /// Notes that the metastore can't be reached before the task has found out. The task tells the log: it begins at once.
+    /// Notes that the metastore can't be reached before the task has found out. The task tells the log, or withdraws it: one that waits for
+    /// something to do looks at once. (One whose rounds fail keeps its pauses.)
     pub fn note(&self, problem: String) {
         self.shared.lock().problem = Some(problem);
+        self.shared.wake.notify_one();
     }
 }
 
@@ -331,6 +333,8 @@ impl Shared {
     /// Registers all that is pending, but for what the metastore refuses.
     async fn round(&self, layout: &SharedLayout) -> Result<(), RoundError> {
         let client = Client::connect(&self.place.addresses).await?;
+        // A metastore that only takes connections is not well, and the table may have changed.
+        self.lock().table = None;
         self.ensure_table(&client, layout).await?;
         self.lock().pending.begin_round();
         loop {

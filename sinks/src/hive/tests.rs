@@ -9,6 +9,10 @@ use super::*;
 use crate::parquet::partition::Partitioning;
 use crate::parquet::schema::parse_columns;
 
+mod metastore;
+
+use metastore::Metastore;
+
 fn found(columns: &[(&str, &str)], keys: &[&str]) -> Found {
     let own = |(name, kind): &(&str, &str)| ((*name).to_owned(), (*kind).to_owned());
     Found {
@@ -148,6 +152,54 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
     assert!(problem.contains(&format!("127.0.0.1:{port}")), "{problem}");
     assert!(problem.contains("1 partition(s) wait"), "{problem}");
     assert!(!hive.idle());
+}
+
+/// The registration in this metastore of a table with the key `dt` and no columns, with files below this place.
+fn hive_of(metastore: &Metastore, root: &std::path::Path) -> (Hive, SharedLayout) {
+    let place = Place {
+        addresses: client::Addresses::new(vec![metastore.address.clone()]),
+        database: "default".to_owned(),
+        table: "t".to_owned(),
+        location: "file:///t".to_owned(),
+    };
+    let store = Store::Local {
+        root: root.to_owned(),
+    };
+    let partitioning = Partitioning::parse("dt={ts:%Y}").unwrap();
+    let layout = crate::parquet::rows::Layout::new(Vec::new(), partitioning);
+    (Hive::new(place, store), Arc::new(layout))
+}
+
+async fn soon(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_problem_that_is_noted_late_is_withdrawn_where_the_metastore_is_well() {
+    let metastore = Metastore::start("dt").await;
+    let root = tempfile::tempdir().unwrap();
+    let (hive, layout) = hive_of(&metastore, root.path());
+    hive.start(&layout);
+    soon("there is no good round", || hive.idle()).await;
+    // Where it is not, the task comes to the same, and no faster than its pauses let it.
+    metastore.holds().is_ill = true;
+    let asked = metastore.holds().asked;
+    hive.note("it did not answer".to_owned());
+    let is_told = || {
+        hive.problems()
+            .is_some_and(|problem| problem.contains("ill"))
+    };
+    soon("the task did not look", is_told).await;
+    hive.note("it did not answer".to_owned());
+    tokio::time::sleep(FIRST_PAUSE * 3 / 2).await;
+    let asked = metastore.holds().asked - asked;
+    assert!(asked < 10, "{asked} times");
+    metastore.holds().is_ill = false;
+    soon("it stays", || hive.problems().is_none()).await;
 }
 
 /// A worker that is unready for it would let no roll-out pass, and the fix with it.
