@@ -2,7 +2,7 @@
 
 use super::client::{self, CallError, Client, Found, Place};
 use crate::parquet::partition::Partitioning;
-use crate::parquet::schema::{Column, parse_type};
+use crate::parquet::schema::{Column, HiveType, parse_type};
 
 /// The columns of a table that exists, for a route without `sink.parquet.schema`.
 pub async fn table_columns(place: &Place) -> Result<(Vec<Column>, Vec<String>), ColumnsError> {
@@ -87,9 +87,9 @@ pub fn differences(found: &Found, columns: &[Column], partitioning: &Partitionin
 
 /// A partition is registered by its text, whatever that is: engines fail at one that the type does not hold, or read null.
 fn no_such_value(name: &str, kind: &str) -> String {
-    let instead = match kind {
-        "date" => format!(", or make it of a time, as `{name}={{ts:%Y-%m-%d}}` does"),
-        "tinyint" | "smallint" | "int" | "bigint" => format!(
+    let instead = match parse_type(kind) {
+        Ok(HiveType::Date) => format!(", or make it of a time, as `{name}={{ts:%Y-%m-%d}}` does"),
+        Ok(HiveType::TinyInt | HiveType::SmallInt | HiveType::Int | HiveType::BigInt) => format!(
             ", or make it of a part of a time without leading zeros, as `{name}={{ts:%-H}}` does (the hour) or `{{ts:%Y}}`"
         ),
         _ => String::new(),

@@ -70,6 +70,10 @@ fn a_partition_column_that_may_get_other_values_is_a_problem() {
         ("k={ts:%-d}", "int"),
         ("k={ts:%-m}", "bigint"),
         ("k={ts:%s}", "bigint"),
+        ("k", "STRING"),
+        ("k", "Varchar(10)"),
+        ("k={ts:%F}", "DATE"),
+        ("k={ts:%Y}", "integer"),
     ] {
         assert_eq!(problems(key, kind), Vec::<String>::new(), "{key} {kind}");
     }
@@ -86,6 +90,7 @@ fn a_partition_column_that_may_get_other_values_is_a_problem() {
         ("k={ts:%H}", "int"),
         ("k={ts:%Y}", "tinyint"),
         ("k={ts:%s}", "int"),
+        ("k", "INTEGER"),
     ] {
         assert_eq!(problems(key, kind).len(), 1, "{key} {kind}");
     }
@@ -94,6 +99,11 @@ fn a_partition_column_that_may_get_other_values_is_a_problem() {
         [
             "partition column k is date in the table, and what sink.parquet.partition.by gives for it may be none: declare it as string (ALTER TABLE … PARTITION COLUMN (k string)), or make it of a time, as `k={ts:%Y-%m-%d}` does"
         ]
+    );
+    let problem = &problems("k", "Integer")[0];
+    assert!(
+        problem.contains("is Integer in") && problem.contains("{ts:%-H}"),
+        "{problem}"
     );
 }
 

@@ -18,6 +18,7 @@ use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::schema::{HiveType, parse_type};
 use crate::event_time;
 
 /// What Hive puts in the place of a null.
@@ -151,12 +152,16 @@ impl Partitioning {
             [Part::Time(time)] => time.format.as_str(),
             _ => "",
         };
-        match kind.split('(').next().unwrap_or_default().trim() {
-            "string" | "varchar" | "char" => true,
-            "date" => matches!(format, "%Y-%m-%d" | "%F"),
-            "tinyint" => SHORT_NUMBERS.contains(&format),
-            "smallint" | "int" => SHORT_NUMBERS.contains(&format) || format == "%Y",
-            "bigint" => SHORT_NUMBERS.contains(&format) || matches!(format, "%Y" | "%s"),
+        match parse_type(kind) {
+            Ok(HiveType::String | HiveType::Varchar(_) | HiveType::Char(_)) => true,
+            Ok(HiveType::Date) => matches!(format, "%Y-%m-%d" | "%F"),
+            Ok(HiveType::TinyInt) => SHORT_NUMBERS.contains(&format),
+            Ok(HiveType::SmallInt | HiveType::Int) => {
+                SHORT_NUMBERS.contains(&format) || format == "%Y"
+            }
+            Ok(HiveType::BigInt) => {
+                SHORT_NUMBERS.contains(&format) || matches!(format, "%Y" | "%s")
+            }
             _ => false,
         }
     }
