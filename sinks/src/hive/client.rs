@@ -149,7 +149,7 @@ impl Client {
             MaybeException::Ok(result) => Ok(Some(found(result.table))),
             MaybeException::Exception(Exception::O2(_)) => Ok(None),
             MaybeException::Exception(Exception::O1(error)) => {
-                Err(self.refused("get_table", error.message))
+                Err(self.ill("get_table", error.message))
             }
         }
     }
@@ -164,7 +164,7 @@ impl Client {
             MaybeException::Ok(_) => Ok(true),
             MaybeException::Exception(Exception::O1(_)) => Ok(false),
             MaybeException::Exception(Exception::O2(error)) => {
-                Err(self.refused("get_database", error.message))
+                Err(self.ill("get_database", error.message))
             }
         }
     }
@@ -261,6 +261,13 @@ impl Client {
                 DEADLINE.as_secs()
             ))),
         }
+    }
+
+    /// As [`Client::refused`], where no call of its kind is refused for what it asks: the trouble is mostly the metastore's own, with its
+    /// database, and the next one comes first.
+    fn ill(&self, call: &str, message: Option<FastStr>) -> CallError {
+        self.addresses.asked(self.number);
+        self.refused(call, message)
     }
 
     fn refused(&self, call: &str, message: Option<FastStr>) -> CallError {
@@ -395,6 +402,7 @@ fn new_table(place: &Place, columns: &[Column], partition_keys: &[String]) -> Ta
 mod tests {
     use tokio::net::TcpListener;
 
+    use super::super::tests::metastore::Metastore;
     use super::*;
 
     async fn listener() -> (TcpListener, String) {
@@ -432,6 +440,28 @@ mod tests {
         assert_eq!(turn(), owned([(1, "b"), (2, "c"), (0, "a")]));
         addresses.clone().asked(2);
         assert_eq!(turn(), owned([(0, "a"), (1, "b"), (2, "c")]));
+    }
+
+    #[tokio::test]
+    async fn a_metastore_whose_database_fails_gives_its_turn_away() {
+        let (ill, well) = (Metastore::start("dt").await, Metastore::start("dt").await);
+        ill.holds().is_ill = true;
+        well.holds().refuses_partitions = true;
+        let addresses = [&ill, &well].map(|metastore| metastore.address.clone());
+        let place = place(Addresses::new(addresses.to_vec()));
+        let connected = async || Client::connect(&place.addresses).await.unwrap();
+        let first = connected().await;
+        assert_eq!(first.address, ill.address);
+        let error = first.table(&place).await.unwrap_err();
+        assert!(matches!(error, CallError::Refused(_)), "{error}");
+        let second = connected().await;
+        assert_eq!(second.address, well.address);
+        assert!(second.table(&place).await.unwrap().is_some());
+        // A partition may be refused for what it is.
+        let partition = ("dt=1".to_owned(), vec!["1".to_owned()]);
+        let added = second.add_partitions(&place, &[], &[partition]).await;
+        assert!(matches!(added, Err(CallError::Refused(_))), "{added:?}");
+        assert_eq!(connected().await.address, well.address);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         default: Default::Absent,
         secret: false,
-        doc: "Hive Metastores in which the table and its partitions are registered; one that can't be reached or does not answer gives its turn to the next. Absent: nothing is registered. A metastore that is down delays registration, never delivery. Kerberos is not supported.",
+        doc: "Hive Metastores in which the table and its partitions are registered; one that can't be reached, does not answer or fails to look the table up gives its turn to the next. Absent: nothing is registered. A metastore that is down delays registration, never delivery. Kerberos is not supported.",
         example: "thrift://metastore:9083",
     },
     OptionSpec {

@@ -9,7 +9,7 @@ use super::*;
 use crate::parquet::partition::Partitioning;
 use crate::parquet::schema::parse_columns;
 
-mod metastore;
+pub mod metastore;
 
 use metastore::Metastore;
 
