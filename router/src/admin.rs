@@ -94,7 +94,8 @@ impl Admin {
     /// Why the worker does not do its work at the moment.
     fn unready(&self) -> Vec<String> {
         let mut problems = self.dead();
-        if !self.shared.joined.load(Ordering::Acquire) {
+        // A place that was lost is a trouble, as others are.
+        if lock(&self.shared.membership).is_new() {
             problems.push("the consumer group has not assigned partitions yet".to_owned());
         }
         for (part, trouble) in self.shared.troubles() {

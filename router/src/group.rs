@@ -11,7 +11,7 @@ use keystone_sinks::{Cause, Sink, SinkError};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::{Broker, Statistics};
+use rdkafka::statistics::{Broker, ConsumerGroup, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::runtime::Handle;
@@ -175,7 +175,8 @@ impl Group {
                 .fail(format!("kafka's assignment could not be taken: {error}"));
         }
         info!(partitions = %describe(list), "assigned");
-        self.shared.joined.store(true, Ordering::Release);
+        lock(&self.shared.membership).assigned();
+        self.shared.all_is_well("group");
         // Also where there is no partition for this worker: librdkafka joins when it has found a topic, after it has told of those missing.
         self.shared.all_is_well("topics");
     }
@@ -213,6 +214,10 @@ impl Group {
             for key in &keys {
                 assigned.remove(key);
                 offsets.revoke(key);
+            }
+            // Some alone are lost with their topics.
+            if lost && assigned.is_empty() {
+                lock(&self.shared.membership).lost();
             }
         }
         drop(answered);
@@ -298,6 +303,20 @@ impl Group {
             }
         }
         done
+    }
+
+    /// Tells of a place in the group that is lost, or about to be.
+    fn look_at_membership(&self, group: &ConsumerGroup) {
+        let outside = lock(&self.shared.membership).look(group, Instant::now());
+        match outside {
+            // Who is asked to end does not come back.
+            Some(_) if self.shared.stop_requested() => {}
+            Some(outside) => {
+                let text = outside.describe(&self.id, &group.rebalance_reason);
+                self.shared.trouble("group", text);
+            }
+            None => self.shared.all_is_well("group"),
+        }
     }
 
     /// Has the sink publish what it holds, at most this long.
@@ -403,6 +422,9 @@ impl ClientContext for Group {
         let mut real = statistics.brokers.values().filter(is_real);
         if real.any(|broker| broker.state == "UP") {
             self.shared.all_is_well("source");
+            if let Some(group) = &statistics.cgrp {
+                self.look_at_membership(group);
+            }
         } else {
             let detail = self.recent_error();
             let detail = detail.unwrap_or_else(|| "no connection is up".to_owned());

@@ -6,7 +6,7 @@
 //! committed and the events are read again. A commit that was begun is ended before anything else is committed.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keystone_sinks::{Cause, Joint, Sink};
 use rdkafka::TopicPartitionList;
@@ -17,6 +17,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::debug;
 
 use crate::list::list_of;
+use crate::membership::ADVICE;
 use crate::named::NamedCommits;
 use crate::offsets::{Commit, PartitionKey};
 use crate::stall::Pulse;
@@ -28,6 +29,9 @@ mod random;
 
 /// How long batches under way are waited for. A batch that takes longer (its dead letters can't be written) puts the commit off.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// For how long commits may fail before that is trouble: a group that rebalances refuses them for a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The consumer group as commits see it.
 pub trait Coordinator {
@@ -110,14 +114,18 @@ impl JointCommits {
     pub fn commit_settled(&self, at: Committing<'_>, keys: Option<&[PartitionKey]>) {
         let _asking = self.holds_partitions().then(|| lock(self.named.asked()));
         let commits = committable(at.shared, keys);
+        if commits.is_empty() && keys.is_none() {
+            commits_are_well(at.shared);
+        }
         // A partition that came in meanwhile may be among them, with a name to publish first.
         if commits.is_empty() || self.named.has_found() {
             return;
         }
         at.pulse.turn();
+        let asked = Instant::now();
         match at.consumer.commit(&list_of(&commits, None)) {
             Ok(()) => committed(at.shared, &commits),
-            Err(error) => commit_failed(at.shared, &error),
+            Err(error) => commit_failed(at, asked, &error),
         }
     }
 }
@@ -137,13 +145,30 @@ fn committed(shared: &Shared, commits: &[Commit]) {
     }
     drop(offsets);
     shared.commits.fetch_add(1, Ordering::Relaxed);
+    commits_are_well(shared);
 }
 
-fn commit_failed(shared: &Shared, error: &KafkaError) {
+/// Kafka has acknowledged a commit, or there is nothing to commit.
+pub fn commits_are_well(shared: &Shared) {
+    lock(&shared.uncommitted).is_over();
+    shared.all_is_well("commits");
+}
+
+/// Takes note of a commit that was asked for at that moment, and failed. The next one repeats it.
+pub fn commit_failed(at: Committing<'_>, asked: Instant, error: &KafkaError) {
+    let shared = at.shared;
     shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-    // A group that is rebalancing refuses commits for a moment: the next one repeats it.
-    debug!("offsets were not committed: {error}; the next commit repeats it");
-    shared.remember(format!("offsets were not committed: {error}"));
+    let lasts = lock(&shared.uncommitted).lasts(asked, Instant::now(), PATIENCE);
+    if lasts {
+        let text = format!(
+            "the offsets of group {} are not committed: {error}; delivery goes on, and what is not committed is delivered again after a restart; {ADVICE}",
+            at.consumer.group()
+        );
+        shared.trouble("commits", text);
+    } else {
+        debug!("offsets were not committed: {error}; the next commit repeats it");
+        shared.remember(format!("offsets were not committed: {error}"));
+    }
 }
 
 /// What a commit is to cover.

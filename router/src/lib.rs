@@ -7,7 +7,8 @@
 //! - [`group`], [`joint`], [`transaction`], [`named`], [`start`], [`rewind`]: the consumer group: assignment, revocation, commits, where to
 //!   begin, and reading again
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
-//!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still
+//!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still; [`membership`],
+//!   [`lasting`]: whether the worker is in its group, and what is trouble only where it lasts
 //! - [`state`], [`ledger`], [`metrics`], [`latency`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
@@ -24,12 +25,14 @@ pub mod group;
 pub mod held;
 pub mod joint;
 pub mod lane;
+pub mod lasting;
 pub mod latency;
 pub mod ledger;
 pub mod limit;
 pub mod limiter;
 pub mod list;
 pub mod log;
+pub mod membership;
 pub mod metrics;
 pub mod named;
 pub mod offsets;

@@ -27,8 +27,9 @@ use tracing::{debug, info};
 
 use crate::backoff::{Backoff, jitter};
 use crate::group::take_durable;
-use crate::joint::{Chosen, Committing, choose, finish, quiet};
+use crate::joint::{Chosen, Committing, choose, commit_failed, commits_are_well, finish, quiet};
 use crate::list::list_of;
+use crate::membership::ADVICE;
 use crate::offsets::Commit;
 use crate::state::{Shared, lock};
 
@@ -268,6 +269,7 @@ impl NamedCommits {
             Stage::Asked { open } => open,
             _ => None,
         };
+        let now = Instant::now();
         let asked = {
             let _asking = lock(&self.asking);
             at.pulse.turn();
@@ -277,10 +279,13 @@ impl NamedCommits {
             }
         };
         match asked {
-            Some(Ok(())) => Step::On(Stage::Committed),
+            Some(Ok(())) => {
+                commits_are_well(at.shared);
+                Step::On(Stage::Committed)
+            }
             Some(Err(error)) => {
                 self.wait();
-                self.not_answered(at.shared, &error);
+                not_answered(at, now, &error);
                 let open = match is_settled(&error) {
                     true => open,
                     false => Some(Instant::now()),
@@ -303,35 +308,25 @@ impl NamedCommits {
         })
     }
 
-    fn not_answered(&self, shared: &Shared, error: &KafkaError) {
-        shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-        shared.remember(format!("offsets were not committed: {error}"));
-        debug!("offsets were not committed: {error}; asked again");
-        if error.rdkafka_error_code().is_some_and(is_refusal) {
-            shared.fail(format!(
-                "kafka does not let the route commit as group {}: {error}; give its user the rights, or change kafka.sasl.*",
-                shared.route.name
-            ));
-        } else if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) {
-            shared.fail(format!(
-                "kafka refuses the metadata of a commit, which names the files to publish: {error}; raise offset.metadata.max.bytes of the brokers to its default of 4096, or set sink.parquet.publish = direct"
-            ));
-        }
-    }
-
     /// A partition was given up meanwhile: what the group has committed tells.
     fn ask_back(&self, at: Committing<'_>, name: &str, list: &TopicPartitionList) -> Step {
         self.wait();
         match is_named(at, name, list) {
-            Ok(true) => return Step::On(Stage::Committed),
-            Ok(false) => {}
+            Ok(is_committed) => {
+                commits_are_well(at.shared);
+                if is_committed {
+                    return Step::On(Stage::Committed);
+                }
+            }
             Err(error) => {
-                let text = format!("whether a commit was carried out could not be asked: {error}");
-                at.shared.trouble("commit", text);
+                let group = at.consumer.group();
+                let text = format!(
+                    "whether a commit of group {group} was carried out could not be asked, and nothing else is committed before: {error}; {ADVICE}"
+                );
+                at.shared.trouble("commits", text);
                 return Step::Later;
             }
         }
-        at.shared.all_is_well("commit");
         let asked = self.call(at, at.sink.is_prepared(name));
         match at.runtime.block_on(asked) {
             Some(Ok(true)) => self.drop_prepared(at, name),
@@ -431,6 +426,21 @@ impl NamedCommits {
         let mut pause = lock(&self.pause);
         let next = pause.backoff.next(jitter(), None);
         pause.until = Some(Instant::now() + next);
+    }
+}
+
+/// A commit was refused, or its answer did not come.
+fn not_answered(at: Committing<'_>, asked: Instant, error: &KafkaError) {
+    commit_failed(at, asked, error);
+    if error.rdkafka_error_code().is_some_and(is_refusal) {
+        at.shared.fail(format!(
+            "kafka does not let the route commit as group {}: {error}; give its user the rights, or change kafka.sasl.*",
+            at.shared.route.name
+        ));
+    } else if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) {
+        at.shared.fail(format!(
+            "kafka refuses the metadata of a commit, which names the files to publish: {error}; raise offset.metadata.max.bytes of the brokers to its default of 4096, or set sink.parquet.publish = direct"
+        ));
     }
 }
 

@@ -13,9 +13,11 @@ use tracing::{error, info, warn};
 
 use crate::bad_events::BadEvents;
 use crate::held::{Completed, HeldBatches, Settled};
+use crate::lasting::Lasting;
 use crate::latency::Latency;
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
+use crate::membership::Membership;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::Route;
 use crate::stall::{Pulse, Stall, Stalls};
@@ -148,8 +150,9 @@ pub struct Shared {
     pub stalls: Stalls,
     consumer: Arc<Pulse>,
     loop_ended: AtomicBool,
-    /// The group has assigned partitions (or none) to this worker at least once.
-    pub joined: AtomicBool,
+    pub membership: Mutex<Membership>,
+    /// Commits fail.
+    pub uncommitted: Mutex<Lasting>,
     pub rebalances: AtomicU64,
     /// Events that were deleted before they were read.
     pub expired: AtomicU64,
@@ -191,7 +194,8 @@ impl Shared {
             begun: Instant::now(),
             heartbeat: AtomicU64::new(0),
             loop_ended: AtomicBool::new(false),
-            joined: AtomicBool::new(false),
+            membership: Mutex::default(),
+            uncommitted: Mutex::default(),
             rebalances: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             commits: AtomicU64::new(0),

@@ -12,6 +12,7 @@ mod endings;
 mod flow;
 mod held;
 mod judge;
+mod membership;
 mod outcomes;
 mod payloads;
 mod random;

@@ -81,7 +81,7 @@ fn a_lane_that_hangs() {
     ];
     let running = bench.start(sink, &options);
     running.until("it has joined", || {
-        running.shared.joined.load(Ordering::Acquire)
+        lock(&running.shared.membership).is_member()
     });
     assert_eq!(running.get("/livez"), (200, "ok\n".to_owned()));
     let shared = running.shared.clone();
@@ -281,7 +281,7 @@ fn the_sinks_partition_has_no_leader() {
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let running = bench.start_chosen(&options);
     running.until("it has joined", || {
-        running.shared.joined.load(Ordering::Acquire)
+        lock(&running.shared.membership).is_member()
     });
     let longest = running.sink.longest_step().expect("the sink says it");
     let away = Instant::now();
