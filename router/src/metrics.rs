@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use keystone_dsl::Rule;
 use keystone_sinks::metric::{Metric, MetricKind};
@@ -35,6 +35,9 @@ const fn metric(
 }
 
 use MetricKind::{Counter, Gauge, Histogram};
+
+/// The one metric with the name that every client of Prometheus gives it, and dashboards know.
+const START_TIME: &str = "process_start_time_seconds";
 
 /// Every metric of the worker itself; each sink has a table of its own.
 pub const METRICS: &[Metric] = &[
@@ -220,6 +223,12 @@ pub const METRICS: &[Metric] = &[
         "Since the consumer thread last went round. It grows during a rebalance.",
     ),
     metric(
+        START_TIME,
+        Gauge,
+        &[],
+        "When the worker started, in seconds since 1970. It changes with each restart.",
+    ),
+    metric(
         "keystone_build_info",
         Gauge,
         &["version", "config_hash", "sink", "tradeoff"],
@@ -332,6 +341,8 @@ fn observe(shared: &Shared, ready: bool) {
     gauge!("keystone_ready").set(f64::from(u8::from(ready)));
     gauge!("keystone_delivery_latency_max_seconds").set(shared.latency.recent_max().as_secs_f64());
     gauge!("keystone_consumer_heartbeat_age_seconds").set(shared.heartbeat_age().as_secs_f64());
+    let started = shared.started.duration_since(UNIX_EPOCH);
+    gauge!(START_TIME).set(started.unwrap_or_default().as_secs_f64());
     let route = &shared.route;
     gauge!(
         "keystone_build_info",
@@ -432,7 +443,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for metric in all() {
             assert!(seen.insert(metric.name), "{} stands twice", metric.name);
-            assert!(metric.name.starts_with("keystone_"), "{}", metric.name);
+            assert!(
+                metric.name.starts_with("keystone_") || metric.name == START_TIME,
+                "{}",
+                metric.name
+            );
             assert_eq!(
                 metric.name.ends_with("_total"),
                 metric.kind == Counter,

@@ -144,6 +144,8 @@ pub struct Shared {
     pub epoch: watch::Sender<u64>,
     /// A rewind waits until no call of the sink is under way.
     pub rewind_waits: AtomicBool,
+    /// The wall clock's time of `begun`.
+    pub started: SystemTime,
     begun: Instant,
     /// Milliseconds from `begun` to when the consumer thread last went round.
     heartbeat: AtomicU64,
@@ -191,6 +193,7 @@ impl Shared {
             whole: Arc::default(),
             epoch: watch::Sender::new(0),
             rewind_waits: AtomicBool::new(false),
+            started: SystemTime::now(),
             begun: Instant::now(),
             heartbeat: AtomicU64::new(0),
             loop_ended: AtomicBool::new(false),

@@ -80,7 +80,8 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
     for file in ["deploy/alerts.yaml", "deploy/dashboard.json"] {
         let text = read(file);
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let names: Vec<&str> = words.filter(|word| word.starts_with("keystone_")).collect();
+        let is_metric = |word: &&str| word.starts_with("keystone_") || word.starts_with("process_");
+        let names: Vec<&str> = words.filter(is_metric).collect();
         assert!(names.len() > 10, "{file}");
         for name in names {
             let name = name.strip_suffix("_bucket").unwrap_or(name);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use keystone::state::lock;
 
@@ -46,6 +47,15 @@ fn all_delivered() {
     assert_eq!(status["ledger"]["in_flight"], 0, "{status}");
     assert_eq!(status["sink"]["failures"][0], NODE_AWAY, "{status}");
     assert_eq!(running.get("/readyz"), (200, "ok\n".to_owned()));
+    let (_, metrics) = running.get("/metrics");
+    let mut samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    let start = samples.find(|(name, _)| name.starts_with("process_start_time_seconds{"));
+    let start: f64 = start
+        .and_then(|(_, value)| value.parse().ok())
+        .expect("the worker says when it started");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let age = now.expect("a clock that is set").as_secs_f64() - start;
+    assert!((0.0..3_600.0).contains(&age), "{age}");
     let ledger = running.stop().expect("drained");
     assert_eq!(
         (ledger.consumed, ledger.delivered, ledger.in_flight),
