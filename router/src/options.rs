@@ -296,7 +296,7 @@ const DELIVERY: &[OptionSpec] = &[
         kind: Kind::Count { min: 1, max: 256 },
         default: Default::Derived("the number of processors"),
         secret: false,
-        doc: "Threads that filter and project, each with its share of the partitions.",
+        doc: "Threads that filter and project, each with its share of the partitions. In a container without a CPU limit the default counts all processors of the node, and memory grows with the lanes: set it to the processors that the container is to have.",
         example: "",
     },
     OptionSpec {
