@@ -434,7 +434,7 @@ impl<'c> Intake<'c> {
                 self.shared.fail(format!(
                     "kafka does not let the route read {:?} (source.topics) as group {}: {code}; give its user the rights, or change kafka.sasl.*",
                     self.shared.route.topics,
-                    self.shared.route.name
+                    self.consumer.context().id
                 ));
             }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {

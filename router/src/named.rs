@@ -435,7 +435,7 @@ fn not_answered(at: Committing<'_>, asked: Instant, error: &KafkaError) {
     if error.rdkafka_error_code().is_some_and(is_refusal) {
         at.shared.fail(format!(
             "kafka does not let the route commit as group {}: {error}; give its user the rights, or change kafka.sasl.*",
-            at.shared.route.name
+            at.consumer.group()
         ));
     } else if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) {
         at.shared.fail(format!(
@@ -558,7 +558,10 @@ fn is_settled(error: &KafkaError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::ConsumerGroupMetadata;
+
     use super::*;
+    use crate::joint::Coordinator;
 
     /// The storage is away for long, and the sink waits it out.
     #[tokio::test]
@@ -587,6 +590,50 @@ mod tests {
         // It is done while the rewind waits.
         let call = while_wanted(waits, ever, || false, tokio::time::sleep(limit(250)));
         assert_eq!(call.await, Some(()));
+    }
+
+    /// What `kafka.group.id` says.
+    struct Another;
+
+    impl Coordinator for Another {
+        fn group(&self) -> &str {
+            "another"
+        }
+
+        fn assignment_lost(&self) -> bool {
+            false
+        }
+
+        fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+            None
+        }
+
+        fn commit(&self, _offsets: &TopicPartitionList) -> KafkaResult<()> {
+            Ok(())
+        }
+
+        fn committed(&self, partitions: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+            Ok(partitions)
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_commit_is_told_of_the_group() {
+        let (shared, sink) = crate::state::tests::shared();
+        let at = Committing {
+            shared: &shared,
+            sink: &*sink,
+            runtime: &tokio::runtime::Handle::current(),
+            consumer: &Another,
+            pulse: &shared.stalls.watch("a test", Duration::from_secs(60)),
+        };
+        let refusal = KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed);
+        not_answered(at, Instant::now(), &refusal);
+        let told = shared.failure().expect("it ends the worker");
+        assert!(
+            told.starts_with("kafka does not let the route commit as group another: "),
+            "{told}"
+        );
     }
 
     #[test]

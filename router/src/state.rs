@@ -517,12 +517,13 @@ pub fn now_ms() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use keystone_config::Sources;
 
     use super::*;
 
-    fn shared() -> Shared {
+    /// Of a route named `r`, with its sink.
+    pub(crate) fn shared() -> (Shared, Arc<dyn Sink>) {
         let properties = "route.name = r\nsource.topics = in\nkafka.bootstrap.servers = 127.0.0.1:1\nsink.type = blackhole\n";
         let sources = Sources {
             defaults: None,
@@ -531,7 +532,7 @@ mod tests {
             sets: Vec::new(),
         };
         let (route, sink) = crate::route::load(&sources, "w").expect("a route");
-        Shared::new(Arc::new(route), &*sink)
+        (Shared::new(Arc::new(route), &*sink), sink)
     }
 
     fn told(shared: &Shared) -> Vec<(&'static str, String)> {
@@ -543,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_trouble_lasts_as_long_as_the_last_complaint() {
-        let shared = shared();
+        let (shared, _) = shared();
         let (first, second) = (shared.complaint("sink"), shared.complaint("sink"));
         let other = shared.complaint("dead letters");
         first.tell("away".to_owned());
@@ -563,7 +564,7 @@ mod tests {
 
     #[test]
     fn a_part_that_works_is_well_and_may_be_in_trouble_again() {
-        let shared = shared();
+        let (shared, _) = shared();
         let complaint = shared.complaint("sink");
         complaint.tell("away".to_owned());
         shared.all_is_well("sink");
@@ -576,7 +577,7 @@ mod tests {
 
     #[test]
     fn what_others_tell_outlives_complaints_until_it_is_doubted() {
-        let shared = shared();
+        let (shared, _) = shared();
         let complaint = shared.complaint("sink");
         complaint.tell("away".to_owned());
         shared.trouble("sink", "all is read again".to_owned());

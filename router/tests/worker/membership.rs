@@ -17,6 +17,10 @@ fn membership() {
     together(&[
         ("a_coordinator_that_is_away", a_coordinator_that_is_away),
         ("commits_that_fail", commits_that_fail),
+        (
+            "a_group_that_is_not_the_users",
+            a_group_that_is_not_the_users,
+        ),
         ("a_cooperative_rebalance", || {
             a_rebalance("rebalance-cooperative", &[]);
         }),
@@ -131,6 +135,24 @@ fn commits_that_fail() {
     own.clear_request_errors(RDKafkaApiKey::OffsetCommit);
     running.until("the next commit succeeds", || is_ready(&running));
     running.stop().expect("drained");
+}
+
+/// The user of the route has no right to its group, which has a name of its own.
+fn a_group_that_is_not_the_users() {
+    let bench = Bench::new("no-right", 1);
+    let own = own_cluster(&bench.name, 1);
+    own.request_errors(
+        RDKafkaApiKey::JoinGroup,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 100],
+    );
+    let servers = format!("kafka.bootstrap.servers={}", own.bootstrap_servers());
+    let sink = Scripted::new(&bench.record, |_| Act::done());
+    let options = [&*servers, "kafka.group.id=of-others"];
+    let error = bench
+        .start(sink, &options)
+        .ended()
+        .expect_err("it has to stop");
+    assert!(error.contains("as group of-others: "), "{error}");
 }
 
 /// One worker more than partitions comes and goes: each of them is ready all the time, and who has no partition is, too.
