@@ -1,20 +1,19 @@
 //! Dead letters: events that can never be delivered, on the dead-letter topic with the reason, durable before their offset is committed.
 
+mod topic;
+
 use std::time::Duration;
 
 use keystone_config::Settings;
-use keystone_sinks::kafka::client::{Role, SOURCE_PREFIX, is_refusal, properties};
-use keystone_sinks::kafka::complaints::told;
+use keystone_sinks::kafka::client::{SOURCE_PREFIX, is_refusal};
 use keystone_sinks::kafka::producer::{Failure, Outgoing, Producer};
 use keystone_sinks::kafka::{producer_config, refuses_with_others};
 use keystone_sinks::{Batch, Cause, Event, Stage};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::Producer as _;
-use tracing::{info, warn};
+
+pub use topic::Place;
 
 use crate::route::Route;
 use crate::stall::Pulse;
@@ -103,7 +102,7 @@ impl DeadLetters {
             return Ok(());
         }
         pulse.turn();
-        self.create_topic().await;
+        self.create_missing().await;
         let mut failures = self.send(batch, left).await;
         // Kafka refuses a whole request for one record in it: only a record that is refused alone is meant.
         if failures
@@ -205,58 +204,6 @@ impl DeadLetters {
             }
         }
     }
-
-    /// Whether the topic is there. Asks for all topics: asking for one by name could create it, with the brokers' defaults.
-    async fn exists(&self) -> bool {
-        let client = self.producer.client();
-        let topic = self.topic.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = client.client().fetch_metadata(None, ASK);
-            metadata
-                .is_ok_and(|metadata| metadata.topics().iter().any(|found| found.name() == topic))
-        });
-        asked.await.unwrap_or(false)
-    }
-
-    /// Creates the topic before the first dead letter, if the brokers let us. Whether it worked shows when we write.
-    async fn create_topic(&self) {
-        // Held until it is there: a write in between could create it with the brokers' defaults.
-        let mut created = self.created.lock().await;
-        if *created {
-            return;
-        }
-        *created = true;
-        if self.exists().await {
-            return;
-        }
-        let config = properties(&self.settings, Role::Producer, &[SOURCE_PREFIX], &[], &[]);
-        let admin: AdminClient<DefaultClientContext> = match config.create() {
-            Ok(admin) => admin,
-            Err(error) => {
-                warn!(
-                    "no client to create the dead-letter topic with: {}",
-                    told(&error)
-                );
-                return;
-            }
-        };
-        // As many partitions and replicas as the brokers choose; room for whatever the source topic could hold.
-        let topic = NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1))
-            .set("max.message.bytes", "100000000");
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        match admin.create_topics([&topic], &options).await {
-            Ok(results) => match results.into_iter().next() {
-                Some(Ok(name)) => info!("created the dead-letter topic {name}"),
-                Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None => {}
-                Some(Err((name, code))) => {
-                    warn!(
-                        "the dead-letter topic {name} could not be created: {code}; if it exists, this does no harm"
-                    );
-                }
-            },
-            Err(error) => warn!("the dead-letter topic could not be created: {error}"),
-        }
-    }
 }
 
 fn headers(route: &str, event: Event<'_>, stage: Stage, reason: &str) -> OwnedHeaders {
@@ -291,6 +238,7 @@ mod tests {
     use keystone_config::Sources;
     use keystone_sinks::{BatchBuilder, BatchId, RecordMeta};
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::Producer as _;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;

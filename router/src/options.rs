@@ -389,7 +389,7 @@ const DEAD_LETTERS: &[OptionSpec] = &[
         kind: Kind::Text,
         default: Default::Derived("`<route.name>.dead-letters`"),
         secret: false,
-        doc: "The dead-letter topic, on the source cluster. It is created with the first dead letter if the brokers let us. Each record keeps key, value and headers, and says in further headers where it came from and what is wrong with it.",
+        doc: "The dead-letter topic, on the source cluster. It is created with the first dead letter if the brokers let us; `keystone check` says whether they do. Each record keeps key, value and headers, and says in further headers where it came from and what is wrong with it.",
         example: "",
     },
 ];

@@ -249,11 +249,7 @@ fn later_topics(
     if by_pattern().any(|commit| commit.offset.is_some()) {
         return Ok(later);
     }
-    let whole = topics::whole_names(&route.settings);
-    let patterns = route.topics.iter().filter(|item| topics::is_pattern(item));
-    let patterns: Vec<_> = patterns
-        .filter_map(|item| topics::pattern(item, whole).ok())
-        .collect();
+    let patterns = topics::patterns(&route.settings);
     let is_of_pattern =
         |name: &str| !is_named(name) && patterns.iter().any(|pattern| pattern.is_match(name));
     let what = "whether the group has read topics of the pattern could not be found out";

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::consumer::{Ended, Intake};
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{DeadLetters, Place};
 use crate::delivery::Delivery;
 use crate::group::{
     CommitRequest, Group, GroupConsumer, commit_regularly, look_at_ends, take_durable,
@@ -27,7 +27,7 @@ use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
 use crate::records::RecordQueue;
-use crate::route::Route;
+use crate::route::{DeadLetterPolicy, Route};
 use crate::signals;
 use crate::state::Shared;
 use crate::watchdog;
@@ -38,9 +38,9 @@ const CHUNKS_PER_LANE: usize = 2;
 const BATCHES_PER_LANE: usize = 1;
 /// How often the sink is asked what time has brought.
 const TICK: Duration = Duration::from_millis(200);
-/// How long a sink may take to say whether it is there.
+/// How long a sink, or the dead-letter topic, may take to say whether it is there.
 const CHECK_PATIENCE: Duration = Duration::from_secs(15);
-/// How often a sink that was away at the start is asked again.
+/// How often one that was away at the start is asked again.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How long the sink may take to drop what it holds at the end.
 const DROP_HELD: Duration = Duration::from_secs(5);
@@ -127,8 +127,10 @@ impl Worker {
         self.start_pulse();
         let dead_letters = DeadLetters::new(&shared.route)
             .map_err(|error| format!("the dead-letter producer can't be made: {}", told(&error)))?;
+        let dead_letters = Arc::new(dead_letters);
         self.look_at_sink();
-        let deliveries = self.start_deliveries(Arc::new(dead_letters));
+        self.look_at_dead_letters(&dead_letters);
+        let deliveries = self.start_deliveries(dead_letters);
         let ticks = self.start_ticks();
         let (flush_senders, flush_receivers): (Vec<_>, Vec<_>) = (0..shared.route.lanes)
             .map(|_| unbounded::<Flush>())
@@ -206,28 +208,53 @@ impl Worker {
         });
     }
 
-    /// Says early what is wrong with the sink. The worker starts all the same, the sink may come up later; it is asked again until it
-    /// answers or a delivery succeeds.
     fn look_at_sink(&self) {
-        let (shared, sink) = (self.shared.clone(), self.sink.clone());
+        let sink = self.sink.clone();
+        self.look_at("sink", move || {
+            let sink = sink.clone();
+            async move { sink.check().await }
+        });
+    }
+
+    /// Before the first bad event, with which the route would stand.
+    fn look_at_dead_letters(&self, dead_letters: &Arc<DeadLetters>) {
+        if self.shared.route.dead_letter_policy != DeadLetterPolicy::Topic {
+            return;
+        }
+        let dead_letters = dead_letters.clone();
+        self.look_at("dead letters", move || {
+            let dead_letters = dead_letters.clone();
+            async move {
+                match dead_letters.look().await? {
+                    Place::Missing(problem) => Err(problem),
+                    Place::There | Place::ToBeMade | Place::Unclear(_) => Ok(()),
+                }
+            }
+        });
+    }
+
+    /// Says early what is wrong with a part that events will need. The worker starts all the same, it may come right later; it is asked again
+    /// until all is well or it was used with success.
+    fn look_at<F>(&self, part: &'static str, ask: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let shared = self.shared.clone();
         self.runtime.spawn(async move {
-            let complaint = shared.complaint("sink");
+            let complaint = shared.complaint(part);
             loop {
-                let problem = match tokio::time::timeout(CHECK_PATIENCE, sink.check()).await {
+                let problem = match tokio::time::timeout(CHECK_PATIENCE, ask()).await {
                     Ok(Ok(())) => break,
                     Ok(Err(problem)) => problem,
-                    Err(_) => format!(
-                        "the sink did not answer within {} s",
-                        CHECK_PATIENCE.as_secs()
-                    ),
+                    Err(_) => format!("no answer within {} s", CHECK_PATIENCE.as_secs()),
                 };
                 complaint.tell(problem);
                 tokio::time::sleep(CHECK_AGAIN).await;
-                if !shared.troubles().contains_key("sink") {
+                if !shared.troubles().contains_key(part) {
                     return; // Withdrawn by a delivery.
                 }
             }
-            shared.all_is_well("sink");
+            shared.all_is_well(part);
         });
     }
 

@@ -275,7 +275,17 @@ fn check_says_which_option_names_a_server_that_does_not_answer() -> Result<()> {
     assert_eq!(good.code, Some(0), "{}", good.stderr);
     assert_lines(
         &good.stdout,
-        &[&["check-in", "3 partitions"], &["its servers answer"]],
+        &[
+            &["check-in", "3 partitions"],
+            &[
+                "dead letters: topic check.dead-letters is not there; the first dead letter creates it",
+            ],
+            &["its servers answer"],
+        ],
+    );
+    assert!(
+        kafka.partitions("check.dead-letters")?.is_empty(),
+        "it was only asked for"
     );
     let nobody = free_port();
     let wrong = [

@@ -1,8 +1,11 @@
 //! The dead-letter topic where Kafka itself stands in the way.
 
-use keystone_tests::{Kafka, Result, Worker};
+use keystone_tests::{Kafka, Result, Worker, keystone};
 
-use crate::scenario::{Outgoing, WORK, all_committed, counter, drain, send, source, values};
+use crate::cli::file;
+use crate::scenario::{
+    Outgoing, WORK, all_committed, assert_lines, counter, drain, send, source, values,
+};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -89,5 +92,82 @@ fn a_compacted_dead_letter_topic_is_named() -> Result<()> {
         committed.values().all(|offset| *offset == 0),
         "{committed:?}"
     );
+    Ok(())
+}
+
+/// Before the first bad event stops the route: `check` says whether dead letters have a place to go to, and so does a worker that starts.
+/// Neither makes the topic.
+#[test]
+fn a_dead_letter_topic_is_looked_for_before_it_is_needed() -> Result<()> {
+    let kafka = Kafka::start_with(&[
+        // The only broker can't have them: nobody but these tests, which ask for one, can make a topic.
+        ("default.replication.factor", "3"),
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ])?;
+    kafka.create_topic("in", 1, &[])?;
+    kafka.create_topic("hidden", 1, &[])?;
+    kafka.hide("hidden")?;
+    kafka.create_topic("wide", 1, &[("max.message.bytes", "2000000")])?;
+    send(&kafka, "in", &[Outgoing::new("{}")])?;
+    let properties = format!(
+        "route.name = early\nsource.topics = ^in\nkafka.bootstrap.servers = {}\nsink.type = blackhole\n",
+        kafka.bootstrap()
+    );
+    let directory = tempfile::tempdir()?;
+    let config = file(directory.path(), "early.properties", &properties)?;
+    let check = |set: &str| keystone(&["check", "--config", &config, "--set", set], b"");
+
+    let missing = check("dead.letter.policy=topic")?;
+    assert_eq!(missing.code, Some(1), "{}", missing.stderr);
+    let words = [
+        "dead letters: topic early.dead-letters (dead.letter.topic) does not exist",
+        "InvalidReplicationFactor",
+    ];
+    assert_lines(&missing.stderr, &[&words]);
+    let unused = check("dead.letter.policy=stop")?;
+    assert_eq!(unused.code, Some(0), "{}", unused.stderr);
+    let hidden = check("dead.letter.topic=hidden")?;
+    assert_eq!(hidden.code, Some(1), "{}", hidden.stderr);
+    assert_lines(
+        &hidden.stderr,
+        &[&[
+            "topic hidden (dead.letter.topic) is there, but",
+            "the right to write",
+        ]],
+    );
+
+    // A worker does its work all the same, and is not ready until somebody has made the topic.
+    let mut worker = Worker::spawn(&properties)?;
+    worker.wait_until(WORK, "it says that the topic is missing", |worker| {
+        let (ready, problems) = worker.readyz()?;
+        Ok(!ready && problems.contains(words[0]))
+    })?;
+    all_committed(&kafka, "early", "in", &mut [&mut worker])?;
+    assert!(kafka.partitions("early.dead-letters")?.is_empty());
+    let narrow = [("max.message.bytes", "100000")];
+    kafka.create_topic("early.dead-letters", 1, &narrow)?;
+    worker.wait_ready(WORK)?;
+    drain(worker)?;
+
+    let narrow = check("dead.letter.policy=topic")?;
+    assert_eq!(narrow.code, Some(0), "{}", narrow.stderr);
+    assert_lines(
+        &narrow.stdout,
+        &[&["dead letters: topic early.dead-letters is there"]],
+    );
+    assert_lines(
+        &narrow.stderr,
+        &[&[
+            "warning: topic early.dead-letters (dead.letter.topic) takes records of 100000 bytes",
+            "topic in,",
+            "max.message.bytes of early.dead-letters to 1053708 or more",
+        ]],
+    );
+    let wide = check("dead.letter.topic=wide")?;
+    assert_eq!((wide.code, wide.stderr.as_str()), (Some(0), ""));
     Ok(())
 }

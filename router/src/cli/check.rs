@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystone_sinks::Sink;
+use keystone_sinks::kafka::complaints::told;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
 
 use super::asking::{self, PATIENCE};
 use super::{Failure, RouteArgs, worker_id};
 use crate::cli::output::{complain, say};
-use crate::route::{self, Route, topics};
+use crate::dead_letters::{DeadLetters, Place};
+use crate::route::{self, DeadLetterPolicy, Route, topics};
 use crate::worker::consumer_config;
 
 pub(super) fn check(args: &RouteArgs, offline: bool) -> Result<(), Failure> {
@@ -60,12 +63,25 @@ fn print_effective(route: &Route) {
 
 /// What the servers that the route names say; each line names the option.
 fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failure> {
-    let mut problems = source_problems(route);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("the runtime can't be started: {error}")))?;
+    let config = consumer_config(&route.settings);
+    let asked =
+        asking::client(&config).and_then(|client| asking::metadata(&client, &route.settings));
+    let mut problems = match asked {
+        Ok(metadata) => {
+            let mut problems = source_problems(route, &metadata);
+            if route.dead_letter_policy == DeadLetterPolicy::Topic {
+                let read = topics_read(route, &metadata);
+                problems.extend(runtime.block_on(dead_letter_problem(route, &read)));
+            }
+            problems
+        }
+        Err(problem) => vec![format!("source: {problem}")],
+    };
     let checked = runtime.block_on(async { tokio::time::timeout(PATIENCE, sink.check()).await });
     match checked {
         Ok(Ok(())) => say!("\nsink {}: answers", route.sink_type),
@@ -85,14 +101,7 @@ fn ask_servers(route: &Route, sink: Arc<dyn Sink>) -> Result<Vec<String>, Failur
     Ok(problems)
 }
 
-fn source_problems(route: &Route) -> Vec<String> {
-    let config = consumer_config(&route.settings);
-    let asked =
-        asking::client(&config).and_then(|client| asking::metadata(&client, &route.settings));
-    let metadata = match asked {
-        Ok(metadata) => metadata,
-        Err(problem) => return vec![format!("source: {problem}")],
-    };
+fn source_problems(route: &Route, metadata: &Metadata) -> Vec<String> {
     say!("\nsource: {} brokers answer", metadata.brokers().len());
     let mut problems = Vec::new();
     let named = |topic: &&String| !topics::is_pattern(topic);
@@ -120,6 +129,48 @@ fn source_problems(route: &Route) -> Vec<String> {
         }
     }
     problems
+}
+
+/// The topics that the route reads now, those of patterns among them.
+fn topics_read(route: &Route, metadata: &Metadata) -> Vec<String> {
+    let patterns = topics::patterns(&route.settings);
+    let is_read = |name: &str| {
+        route.topics.iter().any(|item| item == name)
+            || patterns.iter().any(|pattern| pattern.is_match(name))
+    };
+    let all = metadata.topics().iter().map(|topic| topic.name());
+    all.filter(|name| is_read(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Why dead letters can't be written, if they can't; that some would be too large is a warning.
+async fn dead_letter_problem(route: &Route, read: &[String]) -> Option<String> {
+    let topic = &route.dead_letter_topic;
+    let letters = match DeadLetters::new(route) {
+        Ok(letters) => letters,
+        Err(error) => return Some(format!("dead letters: {}", told(&error))),
+    };
+    match letters.look().await {
+        Ok(Place::There) => {
+            say!("dead letters: topic {topic} is there");
+            if let Some(warning) = letters.too_narrow_for(read).await {
+                complain!("warning: {warning}");
+            }
+            None
+        }
+        Ok(Place::ToBeMade) => {
+            say!("dead letters: topic {topic} is not there; the first dead letter creates it");
+            None
+        }
+        Ok(Place::Unclear(code)) => {
+            complain!(
+                "warning: topic {topic} (dead.letter.topic) is not there, and the brokers don't say whether they would create it: {code}"
+            );
+            None
+        }
+        Ok(Place::Missing(problem)) | Err(problem) => Some(format!("dead letters: {problem}")),
+    }
 }
 
 /// How many topics that a pattern matches are named.

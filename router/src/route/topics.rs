@@ -43,6 +43,16 @@ pub(crate) fn pattern(item: &str, whole: bool) -> Result<Regex, String> {
     })
 }
 
+/// The patterns of `source.topics`, which were checked before.
+pub(crate) fn patterns(settings: &Settings) -> Vec<Regex> {
+    let whole = whole_names(settings);
+    let items = settings.list(SOURCE).into_iter();
+    items
+        .filter(|item| is_pattern(item))
+        .filter_map(|item| pattern(&item, whole).ok())
+        .collect()
+}
+
 /// Syntax that librdkafka's POSIX engine takes for something else, or refuses.
 fn perl_only(pattern: &str) -> Option<String> {
     let mut chars = pattern.chars().peekable();

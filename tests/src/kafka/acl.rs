@@ -11,28 +11,28 @@ const CREATE_ACLS: i16 = 30;
 const VERSION: i16 = 1;
 const TOPIC: u8 = 2;
 const LITERAL: u8 = 3;
-const READ: u8 = 3;
-const WRITE: u8 = 4;
-const DENY: u8 = 2;
-const ALLOW: u8 = 3;
+pub(super) const READ: u8 = 3;
+pub(super) const WRITE: u8 = 4;
+pub(super) const DESCRIBE: u8 = 8;
+pub(super) const DENY: u8 = 2;
+pub(super) const ALLOW: u8 = 3;
 /// Whoever has not said who he is.
 const EVERYBODY: &str = "User:ANONYMOUS";
 const ANSWER: Duration = Duration::from_secs(20);
 /// Of the answer, before the error of the first list: correlation id, throttle time, number of results.
 const HEADER: usize = 12;
-/// No answer of two results is longer.
+/// No answer of a few results is longer.
 const LARGEST: usize = 64 * 1024;
 
-/// Denies everybody to write to a topic. (With a list of its own, a topic is for those alone that the list allows.)
-pub(super) fn create(broker: &str, topic: &str) -> Result<()> {
+/// Gives a topic a list of its own: operations, each with what everybody is told of it. What the list does not allow is denied.
+pub(super) fn create(broker: &str, topic: &str, entries: &[(u8, u8)]) -> Result<()> {
     let mut request = Vec::new();
     request.extend(CREATE_ACLS.to_be_bytes());
     request.extend(VERSION.to_be_bytes());
     request.extend(1_i32.to_be_bytes()); // correlation id
     text(&mut request, "keystone-tests");
-    let entries = [(WRITE, DENY), (READ, ALLOW)];
     request.extend((entries.len() as i32).to_be_bytes());
-    for (operation, permission) in entries {
+    for &(operation, permission) in entries {
         request.push(TOPIC);
         text(&mut request, topic);
         request.push(LITERAL);

@@ -52,7 +52,14 @@ impl Kafka {
 
     /// Takes the right to write to a topic from everybody, on a broker with an authorizer; to read it stays allowed.
     pub fn deny_writing(&self, topic: &str) -> Result<()> {
-        acl::create(&self.bootstrap(), topic)
+        let entries = [(acl::WRITE, acl::DENY), (acl::READ, acl::ALLOW)];
+        acl::create(&self.bootstrap(), topic, &entries)
             .doing(format!("denying everybody to write to {topic}"))
+    }
+
+    /// Takes all rights to a topic from everybody, on a broker with an authorizer: it can't even be seen.
+    pub fn hide(&self, topic: &str) -> Result<()> {
+        acl::create(&self.bootstrap(), topic, &[(acl::DESCRIBE, acl::DENY)])
+            .doing(format!("hiding {topic}"))
     }
 }
