@@ -7,11 +7,12 @@ use std::time::Duration;
 use keystone_config::Settings;
 use keystone_sinks::kafka::client::{SOURCE_PREFIX, is_refusal};
 use keystone_sinks::kafka::producer::{Failure, Outgoing, Producer};
-use keystone_sinks::kafka::{producer_config, refuses_with_others};
+use keystone_sinks::kafka::producer_config;
 use keystone_sinks::{Batch, Cause, Event, Stage};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
+use tracing::warn;
 
 pub use topic::Place;
 
@@ -46,6 +47,11 @@ pub const LONGEST_SEND: Duration =
 
 /// Reasons are cut to this many bytes: a header is not the place for a whole payload.
 const MAX_REASON: usize = 4_096;
+/// And to this many where Kafka refuses the record for its size.
+const SHORT_REASON: usize = 200;
+
+/// A bad event with its stage and reason.
+type Dead<'a> = (Event<'a>, Stage, &'a str);
 
 /// Properties of the producer of dead letters, on the source cluster.
 pub fn client_config(settings: &Settings) -> ClientConfig {
@@ -103,18 +109,19 @@ impl DeadLetters {
         }
         pulse.turn();
         self.create_missing().await;
-        let mut failures = self.send(batch, left).await;
-        // Kafka refuses a whole request for one record in it: only a record that is refused alone is meant.
-        if failures
-            .iter()
-            .any(|failure| refuses_with_others(failure.code))
-        {
-            let mut alone = Vec::new();
-            for failure in failures {
-                pulse.turn();
-                alone.extend(self.send(batch, &[failure.index]).await);
-            }
-            failures = alone;
+        let dead: Vec<Dead<'_>> = batch.dead().collect();
+        let failures = self.send(&dead, left, MAX_REASON, pulse).await;
+        // An event that its topic took may fit here as well, if its reason is short.
+        let shortens = |failure: &Failure| {
+            let (.., reason) = dead[failure.index];
+            failure.code == RDKafkaErrorCode::MessageSizeTooLarge && reason.len() > SHORT_REASON
+        };
+        let (large, mut failures): (Vec<Failure>, Vec<Failure>) =
+            failures.into_iter().partition(shortens);
+        if !large.is_empty() {
+            let large: Vec<usize> = large.iter().map(|failure| failure.index).collect();
+            failures.extend(self.send(&dead, &large, SHORT_REASON, pulse).await);
+            failures.sort_by_key(|failure| failure.index);
         }
         *left = failures.iter().map(|failure| failure.index).collect();
         match failures.first() {
@@ -123,16 +130,33 @@ impl DeadLetters {
         }
     }
 
-    /// Sends the bad events at these ascending indices. Failures carry the index among the bad events.
-    async fn send(&self, batch: &Batch, chosen: &[usize]) -> Vec<Failure> {
-        let records = batch
-            .dead()
-            .enumerate()
-            .filter(|(index, _)| chosen.binary_search(index).is_ok())
-            .map(|(_, (event, stage, reason))| self.record(event, stage, reason));
+    /// Sends the bad events at these ascending indices, with at most so many bytes of their reasons. Kafka refuses a whole request for one
+    /// record in it: only a record that is refused alone is a failure. Failures carry the index among the bad events.
+    async fn send(
+        &self,
+        dead: &[Dead<'_>],
+        chosen: &[usize],
+        longest: usize,
+        pulse: &Pulse,
+    ) -> Vec<Failure> {
+        let record = |index: usize| {
+            let (event, stage, reason) = dead[index];
+            self.record(event, stage, beginning(reason, longest))
+        };
+        pulse.turn();
+        let records = chosen.iter().map(|index| record(*index));
         let mut failures = self.producer.send_all(records).await;
         for failure in &mut failures {
             failure.index = chosen[failure.index];
+        }
+        let turn = || pulse.turn();
+        let (failures, size) = self.producer.search(failures, record, turn).await;
+        if let Some(size) = size {
+            warn!(
+                "topic {} (dead.letter.topic) refuses batches for their size, though it takes each of their records: batches have at most \
+                 {size} bytes until the worker ends; raise the topic's max.message.bytes",
+                self.topic
+            );
         }
         failures
     }
@@ -206,20 +230,25 @@ impl DeadLetters {
     }
 }
 
+/// As many whole characters as fit into so many bytes.
+fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 fn headers(route: &str, event: Event<'_>, stage: Stage, reason: &str) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new();
     for (key, value) in event.headers() {
         headers = headers.insert(Header { key, value });
     }
-    let mut cut = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(cut) {
-        cut -= 1;
-    }
     let timestamp = event.timestamp.map(|timestamp| timestamp.to_string());
     let own = [
         (header::ROUTE, Some(route)),
         (header::STAGE, Some(stage.as_str())),
-        (header::REASON, Some(&reason[..cut])),
+        (header::REASON, Some(reason)),
         (header::TOPIC, Some(event.topic)),
         (header::PARTITION, Some(&*event.partition.to_string())),
         (header::OFFSET, Some(&*event.offset.to_string())),
@@ -237,9 +266,12 @@ mod tests {
 
     use keystone_config::Sources;
     use keystone_sinks::{BatchBuilder, BatchId, RecordMeta};
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::{Headers as _, Message as _};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::Producer as _;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use rdkafka::{Offset, TopicPartitionList};
 
     use super::*;
     use crate::stall::Stalls;
@@ -261,9 +293,13 @@ mod tests {
     }
 
     fn bad_events() -> Batch {
+        bad(BAD, "not JSON")
+    }
+
+    fn bad(count: usize, reason: &str) -> Batch {
         let mut builder = BatchBuilder::default();
         let topic: Arc<str> = "in".into();
-        for offset in 0..BAD as i64 {
+        for offset in 0..count as i64 {
             let claim = builder.claim(&topic, 0, 1, offset);
             let key = offset.to_string();
             let meta = RecordMeta {
@@ -271,7 +307,7 @@ mod tests {
                 timestamp: None,
                 key: Some(key.as_bytes()),
             };
-            let reason = "not JSON".to_owned();
+            let reason = reason.to_owned();
             builder.bury(
                 claim,
                 meta,
@@ -312,5 +348,65 @@ mod tests {
         let second = letters.publish(&batch, &mut left, &pulse).await;
         assert!(second.is_ok() && left.is_empty(), "{second:?} {left:?}");
         assert_eq!(written(&letters), BAD as i64);
+    }
+
+    const TOO_LARGE: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+
+    /// Writes them to a topic whose brokers refuse so many requests for their size, the first ones.
+    async fn publish(batch: &Batch, refused: usize) -> (Result<(), DeadLetterError>, Vec<String>) {
+        let cluster = MockCluster::new(1).expect("the mock cluster starts");
+        cluster.create_topic(TOPIC, 1, 1).expect("a topic");
+        let letters = DeadLetters::new(&route(&cluster.bootstrap_servers())).expect("a producer");
+        let pulse = Stalls::default().watch("a test", LONGEST_SEND);
+        cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refused]);
+        let mut left = (0..batch.dead_len()).collect();
+        let answer = letters.publish(batch, &mut left, &pulse).await;
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "reads")
+            .create()
+            .expect("a consumer");
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(TOPIC, 0, Offset::Beginning)
+            .and_then(|()| reader.assign(&from))
+            .expect("it is assigned");
+        let mut reasons = Vec::new();
+        while reasons.len() + left.len() < batch.dead_len() {
+            let record = reader.poll(ASK).expect("a record").expect("a good one");
+            let headers = record.headers().expect("headers");
+            let mut named = headers.iter().filter(|it| it.key == header::REASON);
+            let reason = named.next().and_then(|it| it.value).expect("a reason");
+            reasons.push(String::from_utf8_lossy(reason).into_owned());
+        }
+        (answer, reasons)
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_is_refused_for_its_size_has_the_beginning_of_its_reason() {
+        let reason = "ä".repeat(3_000);
+        let (answer, reasons) = publish(&bad(1, &reason), 0).await;
+        assert!(answer.is_ok() && reasons[0].len() == MAX_REASON);
+        // With others as it may be, then alone.
+        let (answer, reasons) = publish(&bad(1, &reason), 2).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert!(reason.starts_with(&reasons[0]) && reasons[0].len() == SHORT_REASON);
+        // The short one is refused, too; and where there is nothing to shorten it is not tried.
+        for (reason, refused) in [(&*reason, 4), ("not JSON", 2)] {
+            let (answer, _) = publish(&bad(1, reason), refused).await;
+            match answer {
+                Err(DeadLetterError::Fatal(text)) => assert!(
+                    text.contains("in-0 offset 0") && text.contains("max.message.bytes"),
+                    "{text}"
+                ),
+                other => panic!("{refused}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn letters_that_are_refused_together_are_written_from_smaller_batches() {
+        let (answer, reasons) = publish(&bad_events(), 2).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(reasons, vec!["not JSON"; BAD]);
     }
 }

@@ -136,6 +136,42 @@ fn a_dead_letter_that_does_not_fit_stops_the_worker_until_its_topic_takes_it() -
     Ok(())
 }
 
+/// The event fits into the topic of the dead letters, and with a long reason it would not: it is written with the beginning of the reason.
+#[test]
+fn a_dead_letter_that_its_reason_makes_too_large_has_less_of_it() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    let limit = [("max.message.bytes", "100000")];
+    kafka.create_topic("long-reason-in", 1, &[])?;
+    kafka.create_topic("long-reason.dead-letters", 1, &limit)?;
+    let large = format!(r#"{{"t":"{}"}}"#, incompressible(97_500));
+    let records = [
+        Outgoing::new("{}"),
+        Outgoing::new(large),
+        Outgoing::new("{}"),
+    ];
+    send(kafka, "long-reason-in", &records)?;
+    let fields: Vec<String> = (0..300).map(|n| format!("required_field_{n}")).collect();
+    let more = format!(
+        "sink.type = blackhole\nhygiene.required = {}",
+        fields.join(", ")
+    );
+    let mut worker = Worker::spawn(&route(kafka, "long-reason", "long-reason-in", &more))?;
+    all_committed(kafka, "long-reason", "long-reason-in", &mut [&mut worker])?;
+    assert_ledger(&worker)?;
+    drain(worker)?;
+    let letters = dead_letters(kafka, "long-reason")?;
+    let sent = kafka.read_all("long-reason-in")?;
+    let reason = "hygiene.required: required_field_0 is missing";
+    let lengths = [4_096, 200, 4_096];
+    assert_eq!(letters.len(), lengths.len());
+    for ((letter, sent), length) in letters.iter().zip(&sent).zip(lengths) {
+        assert_dead_letter(letter, sent, "long-reason", "hygiene", reason);
+        let reason = letter.header("keystone.reason").unwrap_or_default();
+        assert_eq!(reason.len(), length, "offset {}", sent.offset);
+    }
+    Ok(())
+}
+
 /// The text of `_source` as Elasticsearch keeps it.
 fn source(server: &Elasticsearch, index: &str, id: &str) -> Result<String> {
     let url = format!("{}/{index}/_source/{id}", server.url());

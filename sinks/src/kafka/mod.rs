@@ -21,9 +21,7 @@ use rdkafka::config::ClientConfig;
 
 use crate::{Answer, Batch, BoxFuture, Context, Sink, SinkError, SinkState};
 use client::{Role, SINK_PREFIX, SOURCE_PREFIX};
-use producer::{Failure, Producer};
-pub use search::refuses_with_others;
-use search::{Search, is_suspect};
+use producer::Producer;
 use target::{Sorted, Target};
 use transaction::{Bounds, TransactionalSink};
 
@@ -222,34 +220,15 @@ struct KafkaSink {
     target: Target,
 }
 
-impl KafkaSink {
-    /// Sends what Kafka has refused with others in halves (see [`search`]), and has the producer make smaller batches where they are what
-    /// it refuses.
-    async fn search(&self, batch: &Batch, failures: Vec<Failure>) -> Vec<Failure> {
-        let (suspects, mut remaining): (Vec<Failure>, Vec<Failure>) =
-            failures.into_iter().partition(is_suspect);
-        if suspects.is_empty() {
-            return remaining;
-        }
-        let apart = self.target.producer.apart().await;
-        let mut search = Search::new(suspects.iter().map(|suspect| suspect.index).collect());
-        while let Some(group) = search.pop() {
-            let failures = self.target.send_apart(&apart, batch, group).await;
-            remaining.extend(search.answer(failures));
-        }
-        if search.batches_are_too_large() {
-            self.target.halve_batches(&apart);
-        }
-        remaining.sort_by_key(|failure| failure.index);
-        remaining
-    }
-}
-
 impl Sink for KafkaSink {
     fn deliver<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Answer, SinkError>> {
         Box::pin(async move {
             let failures = self.target.send(batch, 0..batch.len()).await;
-            let failures = self.search(batch, failures).await;
+            let record = |index| self.target.outgoing(batch.event(index));
+            let (failures, size) = self.target.producer.search(failures, record, || {}).await;
+            if let Some(size) = size {
+                self.target.tell_halved(size);
+            }
             let Sorted {
                 rejected,
                 retry,

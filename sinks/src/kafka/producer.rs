@@ -16,6 +16,7 @@ use super::client::Reporter;
 use super::complaints::told;
 use super::groups::{Groups, Ticket};
 use super::refusal::{is_consequence, remedy};
+use super::search::{Search, is_suspect};
 
 pub use super::groups::Failure;
 use crate::lock;
@@ -138,6 +139,51 @@ impl Producer {
         }
     }
 
+    /// Sends again, in halves (see [`search`](super::search)), what Kafka has refused with others: each of `failures` has the index of a
+    /// record. Before each send `turn` is called. Returns what nothing else is to blame for, in ascending order of index, and, where batches
+    /// are what Kafka refuses for their size, how many bytes they have from now on.
+    pub async fn search<'a>(
+        &self,
+        failures: Vec<Failure>,
+        record: impl Fn(usize) -> Outgoing<'a>,
+        mut turn: impl FnMut(),
+    ) -> (Vec<Failure>, Option<u64>) {
+        let (suspects, mut remaining): (Vec<Failure>, Vec<Failure>) =
+            failures.into_iter().partition(is_suspect);
+        if suspects.is_empty() {
+            return (remaining, None);
+        }
+        turn();
+        let apart = self.apart().await;
+        let mut search = Search::new(suspects.iter().map(|suspect| suspect.index).collect());
+        let mut away = false;
+        while let Some(group) = search.pop() {
+            let mut failures = match away {
+                false => {
+                    turn();
+                    apart
+                        .send_all(group.iter().map(|index| record(*index)))
+                        .await
+                }
+                // Others wait to have the producer: not for as long as it takes to find each group in vain.
+                true => timed_out(group.len()),
+            };
+            away |= failures
+                .iter()
+                .any(|failure| failure.code == RDKafkaErrorCode::MessageTimedOut);
+            for failure in &mut failures {
+                failure.index = group[failure.index];
+            }
+            remaining.extend(search.answer(failures));
+        }
+        let size = match search.batches_are_too_large() {
+            true => apart.halve_batches(),
+            false => None,
+        };
+        remaining.sort_by_key(|failure| failure.index);
+        (remaining, size)
+    }
+
     /// What lets the records in is dropped as soon as they are.
     async fn send_entered<'a, T>(
         &self,
@@ -198,6 +244,16 @@ impl Producer {
             Err(error) => warn!("the kafka producer could not be replaced: {}", told(&error)),
         }
     }
+}
+
+/// A group of which nothing was sent.
+fn timed_out(count: usize) -> Vec<Failure> {
+    let failure = |index| Failure {
+        index,
+        code: RDKafkaErrorCode::MessageTimedOut,
+        entered: false,
+    };
+    (0..count).map(failure).collect()
 }
 
 /// See [`Producer::apart`].

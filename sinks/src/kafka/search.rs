@@ -10,7 +10,7 @@ use super::groups::Failure;
 use super::refusal::is_consequence;
 
 /// Whether the refusal may be meant for another record of the same request.
-pub fn refuses_with_others(code: Code) -> bool {
+fn refuses_with_others(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge

@@ -70,12 +70,16 @@ impl Target {
     /// The topic takes less in a batch than the producer makes, which would have every batch searched. Remembered until the worker ends.
     pub(super) fn halve_batches(&self, apart: &Apart<'_>) {
         if let Some(size) = apart.halve_batches() {
-            warn!(
-                "topic {} (sink.kafka.topic) refuses batches for their size, though it takes each of their events: batches have at most \
-                 {size} bytes until the worker ends; raise the topic's max.message.bytes, or lower sink.kafka.batch.size to it",
-                self.topic
-            );
+            self.tell_halved(size);
         }
+    }
+
+    pub(super) fn tell_halved(&self, size: u64) {
+        warn!(
+            "topic {} (sink.kafka.topic) refuses batches for their size, though it takes each of their events: batches have at most \
+             {size} bytes until the worker ends; raise the topic's max.message.bytes, or lower sink.kafka.batch.size to it",
+            self.topic
+        );
     }
 
     /// Why Kafka never takes this event; `None` where the code does not say that.
