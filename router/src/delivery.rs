@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError};
+use keystone_sinks::{Answer, Batch, Cause, Claim, Event, Rejected, Sink, SinkError, Stage};
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, watch};
 use tracing::{debug, warn};
 
@@ -27,6 +27,9 @@ use crate::state::{Complaint, Shared, lock, now_ms};
 const MAX_AHEAD: u64 = 1_000;
 /// Characters of a reason that are logged; the dead letter has all of it.
 const LONGEST_REASON: usize = 500;
+/// In place of one that may quote a value.
+const NOT_TOLD: &str =
+    "the reason may quote the event, and is told here with log.event.values = true";
 /// How often a batch that waits for the sink looks whether it is still this worker's.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -179,6 +182,7 @@ impl Delivery {
             }
             DeadLetterPolicy::Stop => {
                 if let Some((event, stage, reason)) = batch.dead().next() {
+                    let reason = self.told(stage, reason);
                     shared.fail(format!(
                         "{}-{} offset {} can't be delivered (stage {}): {reason}; dead.letter.policy = stop",
                         event.topic, event.partition, event.offset, stage.as_str()
@@ -214,7 +218,8 @@ impl Delivery {
         }
         shared.all_is_well("dead letters");
         let topic = &shared.route.dead_letter_topic;
-        self.tell_bad(batch, &format!("written to the dead-letter topic {topic}"));
+        let fate = format!("written, with the reason, to the dead-letter topic {topic}");
+        self.tell_bad(batch, &fate);
         for (_, stage, _) in batch.dead() {
             Ledger::add(shared.ledger.dead_lettered(stage), 1);
         }
@@ -226,27 +231,37 @@ impl Delivery {
     fn tell_bad(&self, batch: &Batch, fate: &str) {
         let mut stages = BTreeMap::new();
         for (event, stage, reason) in batch.dead() {
-            let (count, ..) = stages.entry(stage.as_str()).or_insert((0, event, reason));
+            let (count, ..) = (stages.entry(stage.as_str())).or_insert((0, event, stage, reason));
             *count += 1;
         }
         let now = Instant::now();
-        for (stage, (count, event, reason)) in stages {
-            let due = lock(&self.shared.bad_events).count(stage, count, now);
+        for (name, (count, event, stage, reason)) in stages {
+            let due = lock(&self.shared.bad_events).count(name, count, now);
             let Some(count) = due else { continue };
             let events = if count == 1 {
                 "event was"
             } else {
                 "events were"
             };
+            let reason = self.told(stage, reason).chars();
             let text = format!(
-                "{count} bad {events} {fate}; one is {}-{} offset {} (stage {stage}): {}",
+                "{count} bad {events} {fate}; one is {}-{} offset {} (stage {name}): {}",
                 event.topic,
                 event.partition,
                 event.offset,
-                reason.chars().take(LONGEST_REASON).collect::<String>()
+                reason.take(LONGEST_REASON).collect::<String>()
             );
             warn!("{text}");
             self.shared.remember(text);
+        }
+    }
+
+    /// What may be said of a reason in the log and in `/status`. The worker's own reasons quote no value; those of a sink and of its server
+    /// do, each in its own way.
+    fn told<'r>(&self, stage: Stage, reason: &'r str) -> &'r str {
+        match stage == Stage::Sink && !self.shared.route.log_event_values {
+            true => NOT_TOLD,
+            false => reason,
         }
     }
 

@@ -422,6 +422,15 @@ const WATCHING: &[OptionSpec] = &[
         doc: "Log lines below this level are left out; with `info`, those of libraries below `warn`.",
         example: "",
     },
+    OptionSpec {
+        key: "log.event.values",
+        kind: Kind::Bool,
+        default: Default::Value("false"),
+        secret: false,
+        doc: "Whether the log and `/status` give the reasons for which a sink or its server refused an event, which quote its values (stage `sink`; the other stages quote none). \
+              With `false` they stand in the dead letter alone; where `dead.letter.policy` is `stop` or `discard`, set `true` to learn them.",
+        example: "",
+    },
 ];
 
 /// Every option of the program, in the order of `docs/options.md`.

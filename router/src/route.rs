@@ -70,6 +70,8 @@ pub struct Route {
     pub stall_max: Duration,
     pub dead_letter_policy: DeadLetterPolicy,
     pub dead_letter_topic: String,
+    /// Whether the log and `/status` may quote values of events.
+    pub log_event_values: bool,
     pub admin: SocketAddr,
     /// Short hash of the effective configuration.
     pub config_hash: String,
@@ -454,6 +456,7 @@ fn assemble(settings: Settings, steps: Steps) -> Route {
             _ => DeadLetterPolicy::Topic,
         },
         dead_letter_topic: topics::dead_letter_topic(&settings).unwrap_or_default(),
+        log_event_values: settings.flag("log.event.values"),
         config_hash: settings.hash(options::PER_WORKER),
         settings,
     }

@@ -22,16 +22,25 @@ fn stuck_and_fatal() {
 fn policy_stop_at_the_sink() {
     let bench = Bench::new("policy-stop-sink", 1);
     bench.produce(100);
-    let sink = Scripted::new(&bench.record, |call| {
-        Act::parts(call.chosen(|place| place == (0, 57)), Vec::new())
-    });
-    let running = bench.start(sink, &["dead.letter.policy=stop"]);
-    let error = running.ended().expect_err("it has to stop");
-    assert!(error.contains("policy-stop-sink-0 offset 57"), "{error}");
-    assert!(
-        error.contains(&reason((0, 57))) && error.contains("dead.letter.policy = stop"),
-        "{error}"
-    );
+    let start = |options: &[&str]| {
+        let sink = Scripted::new(&bench.record, |call| {
+            Act::parts(call.chosen(|place| place == (0, 57)), Vec::new())
+        });
+        let running = bench.start(sink, options);
+        running.ended().expect_err("it has to stop")
+    };
+    let stop = "dead.letter.policy=stop";
+    let error = start(&[stop]);
+    for words in [
+        "policy-stop-sink-0 offset 57",
+        "log.event.values = true",
+        "dead.letter.policy = stop",
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(!error.contains(&reason((0, 57))), "{error}");
+    let error = start(&[stop, "log.event.values=true"]);
+    assert!(error.contains(&reason((0, 57))), "{error}");
     let committed = bench.committed().get(&0).copied().unwrap_or(0);
     assert!(committed <= 57, "committed {committed}");
     bench.dead_letters(0);

@@ -204,6 +204,11 @@ fn rejected_events_are_dead_letters() {
         let ledger = running.shared.ledger.view();
         ledger.consumed == 200 && ledger.in_flight == 0
     });
+    let status = running.status().to_string();
+    assert!(
+        status.contains("(stage sink)") && !status.contains("no room for"),
+        "the reason may quote a value: {status}"
+    );
     let ledger = running.stop().expect("drained");
     assert_eq!((ledger.delivered, ledger.dead_lettered), (150, 50));
     bench.assert_finished();
@@ -236,11 +241,14 @@ fn policy_discard() {
     let sink = Scripted::new(&bench.record, |call| {
         Act::parts(call.chosen(|(_, offset)| offset % 10 == 5), Vec::new())
     });
-    let running = bench.start(sink, &["dead.letter.policy=discard"]);
+    let options = ["dead.letter.policy=discard", "log.event.values=true"];
+    let running = bench.start(sink, &options);
     running.until("all is settled", || {
         let ledger = running.shared.ledger.view();
         ledger.consumed == 102 && ledger.in_flight == 0
     });
+    let status = running.status().to_string();
+    assert!(status.contains("no room for"), "{status}");
     let ledger = running.stop().expect("drained");
     assert_eq!(
         (ledger.delivered, ledger.discarded, ledger.dead_lettered),
