@@ -221,6 +221,10 @@ impl<'c> Intake<'c> {
             self.leave_out(&faults, &mut records);
         }
         let count = records.len();
+        if count == 0 && faults.is_empty() {
+            let queue_was_empty = &self.shared.queue_was_empty;
+            queue_was_empty.store(true, Ordering::Relaxed);
+        }
         let mut bytes = 0;
         for record in records {
             let size = record.payload().map_or(0, <[u8]>::len);

@@ -54,10 +54,11 @@ impl Expiry {
         };
     }
 
-    /// Whether all of a log that ends here (`high`) has been read for as long as since the last look, in which nothing arrived.
-    pub fn is_read(&self, key: &PartitionKey, now: Look, high: i64) -> bool {
+    /// Whether all of a log that ends here (`high`, negative where that is not known) has been fetched for as long as since the last look, in
+    /// which nothing arrived. What was fetched may still wait to be taken in.
+    pub fn is_fetched(&self, key: &PartitionKey, now: Look, high: i64) -> bool {
         let last = self.last.get(key);
-        now.next >= high && last.is_some_and(|last| last.received == now.received)
+        high >= 0 && now.next >= high && last.is_some_and(|last| last.received == now.received)
     }
 
     /// How many events before the log's beginning were deleted unread since the last look; about, where the topic is compacted or written
@@ -99,15 +100,20 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_when_its_end_is_fetched_and_nothing_arrives_any_more() {
+    fn a_log_is_fetched_when_its_end_is_fetched_and_nothing_arrives_any_more() {
         let key = PartitionKey::new("events", 0);
         let mut expiry = Expiry::default();
-        assert!(!expiry.is_read(&key, look(0, 10, 9), 10), "no look before");
+        assert!(
+            !expiry.is_fetched(&key, look(0, 10, 9), 10),
+            "no look before"
+        );
         expiry.look(&key, look(0, 8, 7));
-        assert!(!expiry.is_read(&key, look(0, 10, 9), 10), "two arrived");
+        assert!(!expiry.is_fetched(&key, look(0, 10, 9), 10), "two arrived");
         expiry.look(&key, look(0, 10, 9));
-        assert!(expiry.is_read(&key, look(0, 10, 9), 10));
-        assert!(!expiry.is_read(&key, look(0, 10, 9), 12), "two to fetch");
+        assert!(expiry.is_fetched(&key, look(0, 10, 9), 10));
+        let unknown = -1001;
+        assert!(!expiry.is_fetched(&key, look(0, 10, 9), unknown));
+        assert!(!expiry.is_fetched(&key, look(0, 10, 9), 12), "two to fetch");
     }
 
     #[test]

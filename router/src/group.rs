@@ -119,6 +119,8 @@ impl Group {
 
     /// Gives a partition that is read again, from this offset, its new generation.
     pub fn renew(&self, key: &PartitionKey, generation: u64, from: Option<i64>) {
+        let queue_was_empty = &self.shared.queue_was_empty;
+        queue_was_empty.store(false, Ordering::Relaxed);
         let mut assigned = lock(&self.assigned);
         // What retention takes before it is read again is lost, though it was read once.
         lock(&self.expiry).assigned(key, from);
@@ -381,6 +383,7 @@ impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
         let mut logs = HashMap::new();
         let is_paused = self.shared.is_paused();
+        let is_taken_in = self.shared.queue_was_empty.swap(false, Ordering::Relaxed);
         {
             let assigned = lock(&self.assigned);
             let mut expiry = lock(&self.expiry);
@@ -393,7 +396,8 @@ impl ClientContext for Group {
                     let low = (partition.lo_offset >= 0).then_some(partition.lo_offset);
                     let mut high = partition.hi_offset;
                     if let Some(now) = Look::at(partition) {
-                        let is_read = !is_paused && expiry.is_read(&key, now, high);
+                        let is_read =
+                            !is_paused && is_taken_in && expiry.is_fetched(&key, now, high);
                         let is_faulty = entry.faulty.load(Ordering::Relaxed);
                         if let (true, false, Some(next)) = (is_read, is_faulty, entry.next.get()) {
                             // What lies between are markers of transactions and events that were aborted.
@@ -445,5 +449,8 @@ impl ConsumerContext for Group {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
             _ => self.revoke(consumer, list),
         }
+        // Nothing was taken in meanwhile.
+        let queue_was_empty = &self.shared.queue_was_empty;
+        queue_was_empty.store(false, Ordering::Relaxed);
     }
 }

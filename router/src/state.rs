@@ -142,6 +142,8 @@ pub struct Shared {
     pub limiter: Option<Limiter>,
     /// Rises with each rewind: calls of the sink that are under way are dropped.
     pub epoch: watch::Sender<u64>,
+    /// All records that had arrived were taken in at a moment since the statistics were looked at last.
+    pub queue_was_empty: AtomicBool,
     /// A rewind waits until no call of the sink is under way.
     pub rewind_waits: AtomicBool,
     /// The wall clock's time of `begun`.
@@ -192,6 +194,7 @@ impl Shared {
             gate: RwLock::new(()),
             whole: Arc::default(),
             epoch: watch::Sender::new(0),
+            queue_was_empty: AtomicBool::new(false),
             rewind_waits: AtomicBool::new(false),
             started: SystemTime::now(),
             begun: Instant::now(),
