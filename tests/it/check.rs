@@ -325,8 +325,8 @@ fn check_says_which_option_names_a_server_that_does_not_answer() -> Result<()> {
     assert_eq!(answer.code, Some(1), "{}", answer.stderr);
     assert_lines(&answer.stderr, &[&["no-such-target", "sink.kafka.topic"]]);
 
-    // The worker meets the wrong password with its first batch, waits a minute for a cluster that may only be restarting, and stops with the
-    // option on the last line.
+    // The worker meets the wrong password with its first batch, waits half a minute for a cluster that may only be restarting, and stops
+    // with the option on the last line.
     send(kafka, "check-in", &[Outgoing::new("{}")])?;
     let mut worker = Route::new(&text)
         .set("sink.elasticsearch.password", "wrong-one")
