@@ -115,7 +115,9 @@ impl Asking<'_> {
                 Err(error) => error,
             };
             let failed = format!("{what}: {error}");
-            if error.rdkafka_error_code().is_some_and(is_refusal) || self.shared.stop_requested() {
+            let is_refused = error.rdkafka_error_code().is_some_and(is_refusal);
+            let is_ending = self.shared.stop_requested() || self.shared.failure().is_some();
+            if is_refused || is_ending {
                 return Err(failed);
             }
             if Instant::now() >= self.deadline {
