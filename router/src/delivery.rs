@@ -231,7 +231,8 @@ impl Delivery {
     fn tell_bad(&self, batch: &Batch, fate: &str) {
         let mut stages = BTreeMap::new();
         for (event, stage, reason) in batch.dead() {
-            let (count, ..) = (stages.entry(stage.as_str())).or_insert((0, event, stage, reason));
+            let entry = stages.entry(stage.as_str());
+            let (count, ..) = entry.or_insert((0, event, stage, reason));
             *count += 1;
         }
         let now = Instant::now();

@@ -222,6 +222,30 @@ async fn only_what_is_refused_alone_is_rejected() {
     );
 }
 
+/// Brokers that go away in the middle of a search: those that were not sent yet are not waited for one group after the other.
+#[tokio::test]
+async fn a_search_ends_where_nothing_is_answered_in_time() {
+    let cluster = cluster();
+    let target = target(&cluster, &[("message.timeout.ms", "1000")]);
+    let away = [Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 1_000];
+    cluster.request_errors(Api::Produce, &[&TOO_LARGE[..], &away].concat());
+    let batch = batch();
+    let failures = target.send(&batch, 0..batch.len()).await;
+    assert_eq!(failures.len(), EVENTS);
+    let mut turns = 0;
+    let record = |index| target.outgoing(batch.event(index));
+    let (failures, size) = target
+        .producer
+        .search(failures, record, || turns += 1)
+        .await;
+    // The producer, all of them, the first half.
+    assert_eq!((turns, size), (3, None));
+    let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
+    let found: Vec<_> = failures.iter().map(|it| (it.index, it.code)).collect();
+    let expected: Vec<_> = (0..EVENTS).map(|index| (index, timed_out)).collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn the_queue_holds_the_largest_record() {
     let room = |queue: &str, largest: Option<&str>| {
