@@ -34,7 +34,7 @@ pub use layers::{Sources, environment_name, read_file};
 pub use nearest::nearest;
 pub use option::*;
 pub use problem::{Origin, Problem, Problems};
-pub use resolve::{resolve, resolve_partly, resolve_without_secrets};
+pub use resolve::{resolve, resolve_elsewhere, resolve_partly, resolve_without_secrets};
 pub use secret::Secret;
 pub use settings::{Effective, Settings};
 pub use table::flaws;

@@ -35,7 +35,8 @@ counts as not set. A variable that begins with `KEYSTONE_` and sets no option is
 `keystone` or `keystone-…` are ignored.
 
 **Values in files**: `${file:/etc/keystone-secrets/name}` in a value, from any layer, is replaced by what the file holds, without its trailing line
-break. Such a value is treated as a secret: only the reference is shown. A literal `${` is written `$${`.
+break. Such a value is treated as a secret: only the reference is shown. A literal `${` is written `$${`. For `keystone check --offline` the
+files of secrets need not be there.
 
 **Secrets** are never printed: not in logs, errors, metrics or by `keystone check`.
 ";

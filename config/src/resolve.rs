@@ -6,7 +6,7 @@ use crate::kind;
 use crate::layers::{self, Raw, Sources};
 use crate::option::{Default, OptionSpec, Passthrough, Section, Table, Tradeoff3};
 use crate::problem::{Origin, Problem, Problems};
-use crate::reference::{self, Expanded};
+use crate::reference::{self, Expanded, Flaw};
 use crate::secret::{HIDDEN, without_url_secrets, without_userinfo};
 use crate::settings::{Entry, Settings};
 
@@ -25,22 +25,39 @@ pub fn resolve(table: &Table, sources: &Sources) -> Result<Settings, Problems> {
 /// The same for a caller that goes on checking where something is wrong, to report more at once: what has a problem is absent in the
 /// settings, also an option that otherwise always has a value.
 pub fn resolve_partly(table: &Table, sources: &Sources) -> (Settings, Problems) {
-    partly(table, sources, false)
+    let (settings, problems, _) = partly(table, sources, Unread::Wrong);
+    (settings, problems)
 }
 
 /// The same for trying a route where its secrets are not: a secret whose file can't be read counts as absent.
 pub fn resolve_without_secrets(table: &Table, sources: &Sources) -> (Settings, Problems) {
-    partly(table, sources, true)
+    let (settings, problems, _) = partly(table, sources, Unread::Absent);
+    (settings, problems)
 }
 
-fn partly(table: &Table, sources: &Sources, absent_secrets: bool) -> (Settings, Problems) {
+/// The same for checking a route where its secrets are not: one whose file can't be read counts as set, to a value that nobody looks at.
+/// What would be wrong with it elsewhere comes last.
+pub fn resolve_elsewhere(table: &Table, sources: &Sources) -> (Settings, Problems, Vec<Problem>) {
+    partly(table, sources, Unread::Set)
+}
+
+/// What a secret is whose file can't be read.
+#[derive(Clone, Copy)]
+enum Unread {
+    Wrong,
+    Absent,
+    Set,
+}
+
+fn partly(table: &Table, sources: &Sources, unread: Unread) -> (Settings, Problems, Vec<Problem>) {
     let mut problems = Vec::new();
     let raw = layers::gather(table, sources, &mut problems);
     let mut resolver = Resolver {
         table,
         raw,
-        absent_secrets,
+        unread,
         problems,
+        elsewhere: Vec::new(),
         entries: Vec::new(),
         warnings: Vec::new(),
     };
@@ -49,13 +66,15 @@ fn partly(table: &Table, sources: &Sources, absent_secrets: bool) -> (Settings, 
     }
     let Resolver {
         problems,
+        elsewhere,
         entries,
         warnings,
         ..
     } = resolver;
-    let keys = layers::declared(table).map(|spec| spec.key);
+    let keys = layers::declared(table).map(|spec| spec.key.to_owned());
     let settings = Settings::new(keys, entries, warnings);
-    (settings, Problems(problems).in_order())
+    let Problems(elsewhere) = Problems(elsewhere).in_order();
+    (settings, Problems(problems).in_order(), elsewhere)
 }
 
 /// Whether a section is in use.
@@ -70,9 +89,10 @@ enum Use {
 struct Resolver<'a> {
     table: &'a Table,
     raw: BTreeMap<String, Raw>,
-    /// Secrets whose files can't be read are no problem.
-    absent_secrets: bool,
+    unread: Unread,
     problems: Vec<Problem>,
+    /// With secrets that can't be read and count as set.
+    elsewhere: Vec<Problem>,
     entries: Vec<Entry>,
     warnings: Vec<String>,
 }
@@ -126,8 +146,10 @@ impl Resolver<'_> {
                     self.entries
                         .push(entry(spec.key, raw, expanded, spec.secret, None));
                 }
-                Err(_) if self.may_be_absent(spec.secret, raw) => {}
-                Err(problem) => self.problems.push(problem),
+                Err(problem) => {
+                    let without = unread(spec.key, raw, spec.secret, None);
+                    self.refused(problem, without);
+                }
             },
             (None, Use::No(_)) => {}
             (None, _) => self.default(section, spec, usage),
@@ -171,7 +193,8 @@ impl Resolver<'_> {
     }
 
     fn passthrough(&mut self, section: &Section, passthrough: Passthrough, usage: &Use) {
-        for (key, raw) in &self.raw {
+        let all = std::mem::take(&mut self.raw);
+        for (key, raw) in &all {
             let Some((_, name)) = layers::handed_on(self.table, key)
                 .filter(|(owner, _)| owner.prefix == passthrough.prefix)
             else {
@@ -203,18 +226,43 @@ impl Resolver<'_> {
                     let prefix = Some(passthrough.prefix);
                     self.entries.push(entry(key, raw, expanded, secret, prefix));
                 }
-                Err(_) if self.may_be_absent(secret, raw) => {}
-                Err((problem, hint)) => self.problems.push(wrong(problem, hint)),
+                Err(Flaw { problem, hint, .. }) => {
+                    let problem = wrong(problem, hint);
+                    let without = unread(key, raw, secret, Some(passthrough.prefix));
+                    self.refused(problem, without);
+                }
+            }
+        }
+        self.raw = all;
+    }
+
+    /// What is wrong with a value, and how it stands in the settings where it may be read elsewhere.
+    fn refused(&mut self, problem: Problem, without: Option<Entry>) {
+        match (without, self.unread) {
+            (None, _) | (_, Unread::Wrong) => self.problems.push(problem),
+            (Some(_), Unread::Absent) => {}
+            (Some(entry), Unread::Set) => {
+                self.entries.push(entry);
+                self.elsewhere.push(problem);
             }
         }
     }
+}
 
-    fn may_be_absent(&self, secret: bool, raw: &Raw) -> bool {
-        self.absent_secrets
-            && secret
-            && raw.text.contains("${file:")
-            && reference::expand(&raw.text).is_err()
-    }
+/// Whether the file of an option may be elsewhere: it is a secret, or goes with one.
+fn is_credential(key: &str, secret: bool) -> bool {
+    secret
+        || [".username", ".key.id", ".pem"]
+            .iter()
+            .any(|end| key.ends_with(end))
+}
+
+/// A credential whose file can't be read.
+fn unread(key: &str, raw: &Raw, secret: bool, prefix: Option<&'static str>) -> Option<Entry> {
+    let text = trimmed(&raw.text, secret);
+    let unread = reference::expand(text).is_err_and(|flaw| flaw.unread);
+    (unread && is_credential(key, secret))
+        .then(|| entry(key, raw, reference::stand_in(text), secret, prefix))
 }
 
 /// The value of a declared option: trimmed, references replaced, checked. A problem with a secret does not echo it.
@@ -226,7 +274,7 @@ fn value(spec: &OptionSpec, raw: &Raw) -> Result<Expanded, Problem> {
         hint,
     };
     let expanded = reference::expand(trimmed(&raw.text, spec.secret))
-        .map_err(|(problem, hint)| wrong(problem, hint))?;
+        .map_err(|Flaw { problem, hint, .. }| wrong(problem, hint))?;
     match kind::check(&spec.kind, &expanded.text) {
         Ok(()) => Ok(expanded),
         Err(problem) => {

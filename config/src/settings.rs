@@ -54,12 +54,11 @@ pub struct Settings {
 
 impl Settings {
     pub(crate) fn new(
-        declared: impl Iterator<Item = &'static str>,
+        declared: impl Iterator<Item = String>,
         entries: Vec<Entry>,
         warnings: Vec<String>,
     ) -> Settings {
-        let mut places: HashMap<String, Option<usize>> =
-            declared.map(|key| (key.to_owned(), None)).collect();
+        let mut places: HashMap<String, Option<usize>> = declared.map(|key| (key, None)).collect();
         for (place, entry) in entries.iter().enumerate() {
             places.insert(entry.key.clone(), Some(place));
         }
@@ -68,6 +67,14 @@ impl Settings {
             places,
             warnings,
         }
+    }
+
+    /// The same with some keys absent.
+    pub fn without(&self, leave_out: impl Fn(&str) -> bool) -> Settings {
+        let mut entries = self.entries.clone();
+        entries.retain(|entry| !leave_out(&entry.key));
+        let keys = self.places.keys().cloned();
+        Settings::new(keys, entries, self.warnings.clone())
     }
 
     fn entry(&self, key: &str) -> Option<&Entry> {

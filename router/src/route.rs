@@ -1,5 +1,6 @@
 //! A route as the worker runs it: checked values, the compiled program, the sink.
 
+mod elsewhere;
 mod fields;
 pub(crate) mod topics;
 
@@ -21,6 +22,8 @@ use crate::decision::{NullPayload, Steps};
 use crate::options::{self, SECRET_PREFIX};
 use crate::trigger::BatchLimits;
 use crate::worker::consumer_config;
+
+pub use elsewhere::load_elsewhere;
 
 /// Where a group without commits begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,42 +115,56 @@ impl Route {
 
 /// Reads and checks a whole route. Touches no server; all problems are reported at once.
 pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn Sink>), Problems> {
-    let (settings, Problems(mut problems)) = resolve_partly(&options::table(), sources);
+    let (settings, Problems(problems)) = resolve_partly(&options::table(), sources);
+    let build = |context: &Context| build_sink(&settings, context).map(Some);
+    match check(&settings, problems, context_worker, build) {
+        (Some(steps), Some(sink), problems) if problems.is_empty() => {
+            Ok((assemble(settings, steps), Arc::from(sink)))
+        }
+        (.., problems) => Err(Problems(problems).in_order()),
+    }
+}
+
+/// What building the sink comes to: `None` where it is only checked.
+type Built = Result<Option<Box<dyn Sink>>, Vec<Problem>>;
+
+/// Checks whatever can be checked of settings that may be partial. The problems are those before and what was found.
+fn check(
+    settings: &Settings,
+    mut problems: Vec<Problem>,
+    worker: &str,
+    build: impl FnOnce(&Context) -> Built,
+) -> (Option<Steps>, Option<Box<dyn Sink>>, Vec<Problem>) {
     let whole = problems.is_empty();
-    let properties = kafka_problems(&settings, whole);
+    let properties = kafka_problems(settings, whole);
     // Of wrong properties no client is made: librdkafka would repeat in its words what is known already.
     let clients_can_be_made = whole && properties.is_empty();
     problems.extend(properties);
-    problems.extend(topics::problems(&settings));
-    let steps = steps(&settings, &mut problems);
+    problems.extend(topics::problems(settings));
+    let steps = steps(settings, &mut problems);
     let mut sink = None;
     if whole {
-        problems.extend(combinations(&settings));
+        problems.extend(combinations(settings));
         if let Some(steps) = &steps {
-            problems.extend(fields::problems(&settings, &steps.program));
+            problems.extend(fields::problems(settings, &steps.program));
         }
         let context = Context {
             route: settings.get("route.name").to_owned(),
-            worker: context_worker.to_owned(),
+            worker: worker.to_owned(),
         };
         if settings.get("sink.type") == "kafka" && !clients_can_be_made {
-            problems.extend(kafka::problems(&settings));
+            problems.extend(kafka::problems(settings));
         } else {
-            match build_sink(&settings, &context) {
-                Ok(built) => sink = Some(built),
+            match build(&context) {
+                Ok(built) => sink = built,
                 Err(more) => problems.extend(more),
             }
         }
     }
     if clients_can_be_made {
-        add_new(&mut problems, clients(&settings));
+        add_new(&mut problems, clients(settings));
     }
-    match (steps, sink) {
-        (Some(steps), Some(sink)) if problems.is_empty() => {
-            Ok((assemble(settings, steps), Arc::from(sink)))
-        }
-        _ => Err(Problems(problems).in_order()),
-    }
+    (steps, sink, problems)
 }
 
 /// Reads and checks what decides about events, for a route that is tried and not run: no sink is made, and the secrets of servers

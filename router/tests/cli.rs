@@ -405,6 +405,46 @@ fn a_variable_that_is_no_text_is_told_of() {
     );
 }
 
+/// As in a CI system, which has none of its files.
+#[test]
+fn a_route_is_checked_offline_without_its_secrets() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "{ROUTE}kafka.security.protocol = SASL_SSL\nkafka.sasl.mechanism = PLAIN\nkafka.sasl.username = me\n\
+         kafka.sasl.password = ${{file:/no/such/secret}}\nkafka.ssl.ca.location = /no/such/ca\n"
+    );
+    let route = file(directory.path(), "r.properties", &text);
+    let offline = |more: &[&str]| {
+        let args = ["check", "--offline", "--config", &route];
+        keystone(&[&args[..], more].concat(), b"")
+    };
+    let right = offline(&[]);
+    assert_eq!(right.code, Some(0), "{}", right.err);
+    assert_says(
+        &right.err,
+        &[
+            "warning: not here, so not checked: ",
+            "r.properties:11: kafka.sasl.password: can't take the value from the file /no/such/secret: No such file",
+            "r.properties:12: kafka.ssl.ca.location: can't read the file /no/such/ca: No such file",
+        ],
+    );
+    assert_eq!(right.err.lines().count(), 2, "{}", right.err);
+    assert_says(
+        &right.out,
+        &[
+            "kafka.sasl.password = ${file:/no/such/secret}",
+            "kafka.ssl.ca.location = /no/such/ca",
+            "the route r is valid (no server was asked)",
+        ],
+    );
+    let wrong = offline(&["--set", "filter=n =="]);
+    assert_eq!(wrong.code, Some(64), "{}", wrong.err);
+    assert_says(&wrong.err, &["warning: ", "--set: filter: "]);
+    // A worker needs them.
+    let online = keystone(&["check", "--config", &route], b"");
+    assert_eq!(online.code, Some(64), "{}", online.err);
+}
+
 #[test]
 fn the_demo_wants_an_empty_directory() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -68,7 +68,12 @@ fn other_references_are_refused_without_an_echo() {
         "${file:/x",
         "${FILE:/x}",
     ] {
-        let (problem, hint) = expand(raw).err().expect(raw);
+        let Flaw {
+            problem,
+            hint,
+            unread,
+        } = expand(raw).err().expect(raw);
+        assert!(!unread, "{raw}");
         assert!(
             !problem.contains("hunter2") && !problem.contains("HOME"),
             "{problem}"
@@ -79,15 +84,21 @@ fn other_references_are_refused_without_an_echo() {
 
 #[test]
 fn a_problem_names_the_file_and_the_reason_but_no_content() {
-    let (problem, _) = expand("${file:/no/such/file}").err().unwrap();
+    let Flaw {
+        problem, unread, ..
+    } = expand("${file:/no/such/file}").err().unwrap();
     assert!(problem.contains("/no/such/file: No such file"), "{problem}");
+    assert!(unread);
     for (content, reason) in [
         (&b"hunter2\xff"[..], "not UTF-8"),
         (b"\n", "empty"),
         (&[b'h'; (1 << 20) + 1], "larger than 1 MiB"),
     ] {
         let (file, reference) = file(content);
-        let (problem, _) = expand(&reference).err().unwrap();
+        let Flaw {
+            problem, unread, ..
+        } = expand(&reference).err().unwrap();
+        assert!(!unread, "it was read, and is wrong: {problem}");
         assert!(
             problem.contains(reason) && problem.contains(&file.path().display().to_string()),
             "{problem}"

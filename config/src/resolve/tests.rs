@@ -252,6 +252,47 @@ fn a_secret_may_be_absent_where_a_route_is_only_tried() {
 }
 
 #[test]
+fn a_secret_that_is_elsewhere_counts_as_set() {
+    let reference = "${file:/no/such/file}";
+    let more = format!(
+        "admin.password={reference}\nkafka.sasl.password={reference}\nkafka.sasl.username={reference}\nadmin.token=x:{reference}\n"
+    );
+    let (settings, problems, elsewhere) = resolve_elsewhere(&table(), &file(&more));
+    assert_eq!(problems.0, [], "{problems}");
+    assert_eq!(settings.secret("admin.password").unwrap().expose(), "***");
+    assert_eq!(settings.passthrough("kafka.").len(), 2);
+    let found: Vec<_> = elsewhere.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(
+        found[0].starts_with(
+            "route.properties:5: admin.password: can't take the value from the file /no/such/file: "
+        ),
+        "{found:?}"
+    );
+    let shown = |settings: &Settings| {
+        let all = settings.effective().into_iter();
+        all.map(|line| (line.key, line.shown)).collect::<Vec<_>>()
+    };
+    let line = |key: &str, shown: &str| (key.to_owned(), shown.to_owned());
+    for expected in [
+        line("admin.password", reference),
+        line("kafka.sasl.username", reference),
+        line("admin.token", "***"),
+    ] {
+        assert!(shown(&settings).contains(&expected), "{expected:?}");
+    }
+    // What is no secret must be there, and what is wrong with a secret by itself is wrong everywhere.
+    let mut empty = tempfile::NamedTempFile::new().unwrap();
+    empty.write_all(b"\n").unwrap();
+    let wrong = format!(
+        "filter={reference}\nadmin.password=${{file:{}}}\nadmin.token=${{env:X}}\nkafka.x=${{file:/no/such\n",
+        empty.path().display()
+    );
+    let (_, problems, elsewhere) = resolve_elsewhere(&table(), &file(&wrong));
+    assert_eq!((problems.0.len(), elsewhere.len()), (4, 0), "{problems}");
+}
+
+#[test]
 fn a_reference_that_a_later_layer_replaces_is_not_read() {
     let settings = good(&with_sets("filter=${file:/no/such}", &["filter=$${x}"]));
     assert_eq!(settings.get("filter"), "${x}");

@@ -55,7 +55,7 @@ enum Command {
     Check {
         #[command(flatten)]
         route: RouteArgs,
-        /// Ask no server
+        /// Ask no server; secrets and certificates whose files are not on this machine are warnings
         #[arg(long)]
         offline: bool,
     },

@@ -160,13 +160,23 @@ pub fn problems(settings: &Settings) -> Vec<Problem> {
     }
 }
 
-/// Builds the sink from `sink.kafka.*` and `kafka.*`, of which `client::problems` has found nothing wrong.
-pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
-    let transactions = settings.flag("sink.kafka.transactions");
-    let problems = problems(settings);
-    if !problems.is_empty() {
-        return Err(problems);
+/// The same, and what librdkafka says against the producer's properties. No producer is made that would connect.
+pub fn refusals(settings: &Settings, context: &Context) -> Vec<Problem> {
+    let mut problems = problems(settings);
+    if problems.is_empty() {
+        let refused = complaints::refusal(&config(settings, context), Role::Producer);
+        problems.extend(refused.map(|complaint| problem(settings, &complaint)));
     }
+    problems
+}
+
+fn problem(settings: &Settings, complaint: &str) -> Problem {
+    complaints::problem(settings, &[SOURCE_PREFIX, SINK_PREFIX], complaint)
+}
+
+/// Properties of the sink's producer.
+fn config(settings: &Settings, context: &Context) -> ClientConfig {
+    let transactions = settings.flag("sink.kafka.transactions");
     let mut defaults = DEFAULTS.to_vec();
     defaults.push(if transactions {
         SHORT_TRANSACTIONS
@@ -183,22 +193,26 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
         config.set("transactional.id", transaction::id(settings, context));
     }
     config.set("statistics.interval.ms", LOOK.as_millis().to_string());
+    config
+}
+
+/// Builds the sink from `sink.kafka.*` and `kafka.*`, of which `client::problems` has found nothing wrong.
+pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Vec<Problem>> {
+    let problems = problems(settings);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let config = config(settings, context);
     let longest_step = longest_step(&config);
     let timeout = client::millis(&config, "transaction.timeout.ms", Duration::from_secs(60));
-    let producer = Producer::new(config, "sink").map_err(|error| {
-        let complaint = complaints::told(&error);
-        vec![complaints::problem(
-            settings,
-            &[SOURCE_PREFIX, SINK_PREFIX],
-            &complaint,
-        )]
-    })?;
+    let producer = Producer::new(config, "sink")
+        .map_err(|error| vec![problem(settings, &complaints::told(&error))])?;
     let target = Target {
         topic: settings.get("sink.kafka.topic").to_owned(),
         producer,
         longest_step,
     };
-    if transactions {
+    if settings.flag("sink.kafka.transactions") {
         let bounds = Bounds {
             max_events: settings.count("sink.kafka.transaction.max.events"),
             max_age: settings.millis("sink.kafka.transaction.max.ms"),
