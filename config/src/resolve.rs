@@ -187,6 +187,7 @@ impl Resolver<'_> {
                 .map(str::to_owned)
                 .into_iter()
                 .collect(),
+            quoted: false,
             origin,
             prefix: None,
         });
@@ -310,6 +311,7 @@ fn entry(
         (_, true) => without_userinfo(raw.text.trim()),
         _ => without_userinfo(&expanded.text),
     };
+    let quoted = expanded.has_content() && !secret;
     let mut secrets = expanded.contents;
     if secret || !secrets.is_empty() {
         secrets.push(expanded.text.clone());
@@ -319,6 +321,7 @@ fn entry(
         text: Some(expanded.text),
         shown,
         secrets,
+        quoted,
         origin: raw.origin.clone(),
         prefix,
     }

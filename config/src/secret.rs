@@ -80,11 +80,46 @@ pub(crate) fn without_url_secrets(text: &str) -> String {
     out
 }
 
+/// Hides the words of a text, of four characters or more, that stand in a value: an error may quote one item of a list.
+pub(crate) fn without_words_of(value: &str, text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\'' | ',' | ';' | '=');
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(ends) {
+        let word = piece.trim_end_matches(|c| ends(c) || matches!(c, ':' | '.' | ')'));
+        match word.chars().count() >= 4 && value.contains(word) {
+            true => {
+                out.push_str(HIDDEN);
+                out.push_str(&piece[word.len()..]);
+            }
+            false => out.push_str(piece),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Secret, without_url_secrets, without_userinfo};
+    use super::{Secret, without_url_secrets, without_userinfo, without_words_of};
+
+    #[test]
+    fn words_of_a_value_are_hidden_and_others_stay() {
+        let value = "plays, hun ter2, s3cret!,a:1";
+        for (text, expected) in [
+            (
+                "no topic can be named s3cret!: '!' is not allowed",
+                "no topic can be named ***: '!' is not allowed",
+            ),
+            (
+                "`ter2` and \"plays\", not play",
+                "`***` and \"***\", not ***",
+            ),
+            ("source.topics: a:1 is one", "source.topics: a:1 is one"),
+        ] {
+            assert_eq!(without_words_of(value, text), expected);
+        }
+    }
 
     #[test]
     fn the_query_of_a_url_is_hidden_in_errors() {

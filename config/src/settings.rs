@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kind;
 use crate::problem::{Origin, Problem};
-use crate::secret::{HIDDEN, Secret, without_url_secrets};
+use crate::secret::{HIDDEN, Secret, without_url_secrets, without_words_of};
 
 /// One line of the effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) shown: String,
     /// What must not be printed: the text, and contents of files within it. Empty where nothing is secret.
     pub(crate) secrets: Vec<String>,
+    /// Errors may quote a part of it: a file's content is in the value, and nobody knew of the option that it is secret.
+    pub(crate) quoted: bool,
     pub(crate) origin: Origin,
     /// The prefix below which the key is handed on.
     pub(crate) prefix: Option<&'static str>,
@@ -189,7 +191,8 @@ impl Settings {
         }
     }
 
-    /// A text with each secret value of four characters or more replaced by `***`: for messages of libraries.
+    /// A text with each secret value of four characters or more replaced by `***`, and each such word of a value that comes from a file:
+    /// for messages of libraries, and for errors about a part of a value.
     pub fn redact(&self, text: &str) -> String {
         let mut secrets: Vec<&String> = self
             .entries
@@ -203,6 +206,10 @@ impl Settings {
             if secret.chars().count() >= 4 && text.contains(secret.as_str()) {
                 text = text.replace(secret.as_str(), HIDDEN);
             }
+        }
+        let quoted = self.entries.iter().filter(|entry| entry.quoted);
+        for value in quoted.filter_map(|entry| entry.text.as_deref()) {
+            text = without_words_of(value, &text);
         }
         // After the secrets, which may look like URLs themselves.
         without_url_secrets(&text)

@@ -293,6 +293,36 @@ fn a_secret_that_is_elsewhere_counts_as_set() {
 }
 
 #[test]
+fn an_error_about_a_part_of_a_value_from_a_file_does_not_quote_it() {
+    let mut topics = tempfile::NamedTempFile::new().unwrap();
+    topics.write_all(b"plays, s3cret!").unwrap();
+    let sources = with_sets(
+        "",
+        &[&format!(
+            "source.topics=${{file:{}}}",
+            topics.path().display()
+        )],
+    );
+    let settings = good(&sources);
+    let problem = |key| {
+        let text = "no topic can be named s3cret!: '!' is not allowed in it";
+        settings.problem(key, text, "allowed: letters").problem
+    };
+    // Another option may be compared with it.
+    for key in ["source.topics", "sink.kafka.topic"] {
+        assert_eq!(
+            problem(key),
+            "no topic can be named ***: '!' is not allowed in it"
+        );
+    }
+    let plain = good(&file(""));
+    assert_eq!(
+        plain.problem("source.topics", "not a, b", "").problem,
+        "not a, b"
+    );
+}
+
+#[test]
 fn a_reference_that_a_later_layer_replaces_is_not_read() {
     let settings = good(&with_sets("filter=${file:/no/such}", &["filter=$${x}"]));
     assert_eq!(settings.get("filter"), "${x}");
