@@ -77,6 +77,8 @@ pub struct Found {
     pub partition_keys: Vec<(String, String)>,
     pub location: String,
     pub input_format: String,
+    /// In seconds; 0 where the metastore does not say. A table that was dropped and made anew is another one.
+    pub created: i32,
 }
 
 /// Why a call failed.
@@ -322,6 +324,7 @@ fn found(table: Table) -> Found {
         partition_keys: named(table.partition_keys),
         location: storage.location.unwrap_or_default().to_string(),
         input_format: storage.input_format.unwrap_or_default().to_string(),
+        created: table.create_time.unwrap_or_default(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! refuses holds up no other ([`pending`]); it is no problem of the worker, which would stay unready for as long as the files are there and
 //! let no roll-out pass, but [`Hive::refusal`] tells of it, and a metric. All of it may be done twice and by several workers at once. Since what is
 //! pending dies with the process, a worker lists the location when it starts and registers the newest [`MAX_PENDING`] partitions that it
-//! finds there.
+//! finds there. It does the same when a round finds that the table was dropped and made anew.
 
 pub mod client;
 mod options;
@@ -79,6 +79,8 @@ struct State {
     pending: Pending,
     /// The table is known to exist and to fit, with these columns.
     table: Option<Vec<(String, String)>>,
+    /// When the table that partitions were registered in was created.
+    created: Option<i32>,
     problem: Option<String>,
     /// What the last round that came to its end was refused.
     refusal: Option<String>,
@@ -450,7 +452,13 @@ impl Shared {
                 problems.join("; ")
             )));
         }
-        self.lock().table = Some(found.columns.clone());
+        let mut state = self.lock();
+        let before = state.created.replace(found.created);
+        if before.is_some_and(|before| before != found.created) {
+            tracing::info!(database = %self.place.database, table = %self.place.table, "the table was made anew: its partitions are registered again");
+            state.pending.forget();
+        }
+        state.table = Some(found.columns.clone());
         Ok(found.columns)
     }
 

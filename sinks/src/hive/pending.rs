@@ -128,6 +128,12 @@ impl Pending {
         self.known.insert(partition);
     }
 
+    /// Nothing that was registered is there any more.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+        self.list = true;
+    }
+
     /// The metastore refused this partition alone, in these words.
     pub(super) fn set_aside(&mut self, partition: String, words: String) {
         self.waiting.remove(&partition);

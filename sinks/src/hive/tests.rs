@@ -9,7 +9,7 @@ use super::*;
 use crate::parquet::partition::Partitioning;
 use crate::parquet::schema::parse_columns;
 
-pub mod metastore;
+pub(super) mod metastore;
 
 use metastore::Metastore;
 
@@ -23,6 +23,7 @@ fn found(columns: &[(&str, &str)], keys: &[&str]) -> Found {
             .collect(),
         location: "file:/t".to_owned(),
         input_format: "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat".to_owned(),
+        created: 1,
     }
 }
 
@@ -210,6 +211,37 @@ async fn a_problem_that_is_noted_late_is_withdrawn_where_the_metastore_is_well()
     assert!(asked < 10, "{asked} times");
     metastore.holds().is_ill = false;
     soon("it stays", || hive.problems().is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_made_anew_gets_all_partitions_with_the_next_one() {
+    let metastore = Metastore::start("dt").await;
+    let root = tempfile::tempdir().unwrap();
+    let publish = |hive: &Hive, partition: &str| {
+        let directory = root.path().join(partition);
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("a.parquet"), b"").unwrap();
+        hive.published(partition);
+    };
+    let (hive, layout) = hive_of(&metastore, root.path());
+    publish(&hive, "dt=2025");
+    publish(&hive, "dt=2026");
+    hive.start(&layout);
+    soon("they are not registered", || hive.idle()).await;
+    assert_eq!(metastore.holds().added, ["dt=2026", "dt=2025"]);
+    metastore.holds().added.clear();
+    publish(&hive, "dt=2027");
+    soon("it is not registered", || hive.idle()).await;
+    assert_eq!(metastore.holds().added, ["dt=2027"], "it is the same table");
+    metastore.holds().added.clear();
+    metastore.holds().table.create_time = Some(2);
+    publish(&hive, "dt=2028");
+    let are_all_added = || {
+        let mut added = metastore.holds().added.clone();
+        added.sort();
+        added == ["dt=2025", "dt=2026", "dt=2027", "dt=2028"]
+    };
+    soon("they are not registered again", are_all_added).await;
 }
 
 /// A worker that is unready for it would let no roll-out pass, and the fix with it.

@@ -12,13 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-pub struct Metastore {
+pub(crate) struct Metastore {
     pub address: String,
     pub holds: Arc<Mutex<Holds>>,
 }
 
 #[derive(Default)]
-pub struct Holds {
+pub(crate) struct Holds {
     pub table: hms::Table,
     /// Its own database fails it.
     pub is_ill: bool,
@@ -31,7 +31,7 @@ pub struct Holds {
 
 impl Metastore {
     /// It has a table of no columns, with this partition key.
-    pub async fn start(key: &str) -> Metastore {
+    pub(crate) async fn start(key: &str) -> Metastore {
         let text = |text: &str| Some(pilota::FastStr::new(text));
         let key = hms::FieldSchema {
             name: text(key),
@@ -63,7 +63,7 @@ impl Metastore {
         Metastore { address, holds }
     }
 
-    pub fn holds(&self) -> MutexGuard<'_, Holds> {
+    pub(crate) fn holds(&self) -> MutexGuard<'_, Holds> {
         lock(&self.holds)
     }
 }
@@ -82,13 +82,13 @@ async fn serve(mut connection: TcpStream, holds: Arc<Mutex<Holds>>) -> std::io::
 impl Holds {
     fn answer(&mut self, mut request: Bytes) -> BytesMut {
         let mut request = TBinaryProtocol::new(&mut request, false);
-        let call = request.read_message_begin().unwrap().name;
+        let call = request.read_message_begin().unwrap();
         self.asked += 1;
-        match &*call {
-            "get_table_req" => reply(&call, &self.get_table()),
+        match &*call.name {
+            "get_table_req" => reply(call, &self.get_table()),
             "add_partitions_req" => {
                 let Adding { request } = Message::decode(&mut request).unwrap();
-                reply(&call, &self.add_partitions(request))
+                reply(call, &self.add_partitions(request))
             }
             other => panic!("{other} is not played"),
         }
@@ -122,10 +122,13 @@ fn exception() -> hms::MetaException {
     }
 }
 
-fn reply(call: &str, result: &impl Message) -> BytesMut {
+fn reply(call: TMessageIdentifier, result: &impl Message) -> BytesMut {
     let mut answer = BytesMut::new();
     let mut protocol = TBinaryProtocol::new(&mut answer, false);
-    let begin = TMessageIdentifier::new(call.to_owned().into(), TMessageType::Reply, 0);
+    let begin = TMessageIdentifier {
+        message_type: TMessageType::Reply,
+        ..call
+    };
     protocol.write_message_begin(&begin).unwrap();
     result.encode(&mut protocol).unwrap();
     protocol.write_message_end().unwrap();
