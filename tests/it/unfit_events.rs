@@ -151,8 +151,9 @@ fn a_dead_letter_that_its_reason_makes_too_large_has_less_of_it() -> Result<()> 
     ];
     send(kafka, "long-reason-in", &records)?;
     let fields: Vec<String> = (0..300).map(|n| format!("required_field_{n}")).collect();
+    // The reason repeats itself, and would fit compressed.
     let more = format!(
-        "sink.type = blackhole\nhygiene.required = {}",
+        "sink.type = blackhole\nkafka.compression.type = none\nhygiene.required = {}",
         fields.join(", ")
     );
     let mut worker = Worker::spawn(&route(kafka, "long-reason", "long-reason-in", &more))?;
