@@ -409,4 +409,21 @@ mod tests {
         assert!(answer.is_ok(), "{answer:?}");
         assert_eq!(reasons, vec!["not JSON"; BAD]);
     }
+
+    #[test]
+    fn a_runtime_ends_while_brokers_that_are_away_are_asked() {
+        let letters = DeadLetters::new(&route("127.0.0.1:1")).expect("a producer");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        runtime.spawn(async move {
+            let mut looks = std::pin::pin!(letters.look());
+            assert!(futures::poll!(&mut looks).is_pending());
+            begins.send(()).expect("the test waits");
+            looks.await
+        });
+        begun.blocking_recv().expect("it asks");
+        let ends = std::time::Instant::now();
+        runtime.shutdown_timeout(ASK);
+        assert!(ends.elapsed() < ASK / 2, "{:?}", ends.elapsed());
+    }
 }

@@ -10,7 +10,9 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::Producer as _;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{ASK, DeadLetters, MAX_REASON};
@@ -81,11 +83,18 @@ impl DeadLetters {
     async fn exists(&self) -> Result<bool, String> {
         let client = self.producer.client();
         let topic = self.topic.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = client.client().fetch_metadata(None, ASK)?;
-            Ok(metadata.topics().iter().any(|found| found.name() == topic))
+        let (answer, asked) = oneshot::channel();
+        // Of a thread that blocks a runtime would wait for the end, and with it a worker that is to end while the brokers are away.
+        std::thread::spawn(move || {
+            let metadata = client.client().fetch_metadata(None, ASK);
+            let is_there = |metadata: Metadata| {
+                let mut topics = metadata.topics().iter();
+                topics.any(|found| found.name() == topic)
+            };
+            // Whoever asked may have given up.
+            let _gone = answer.send(metadata.map(is_there));
         });
-        let asked: KafkaResult<bool> = asked.await.map_err(|error| error.to_string())?;
+        let asked = asked.await.map_err(|error| error.to_string())?;
         asked.map_err(|error| error.to_string())
     }
 
