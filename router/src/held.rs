@@ -222,6 +222,8 @@ impl Relief {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
 
     #[test]
     fn a_sink_that_can_bring_no_relief_is_asked_seldom() {
@@ -238,8 +240,6 @@ mod tests {
         assert!(relief.is_due(true, tick(3_002)));
         assert!(!relief.is_due(true, tick(3_003)));
     }
-    use proptest::prelude::*;
-    use std::collections::HashSet;
 
     /// What may happen to one batch, in any order that the worker and the sink can bring about.
     #[derive(Debug, Clone)]

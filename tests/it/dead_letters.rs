@@ -1,5 +1,6 @@
 //! The dead-letter topic where Kafka itself stands in the way.
 
+use keystone_tests::kafka::AUTHORIZER;
 use keystone_tests::{Kafka, Result, Worker, keystone};
 
 use crate::cli::file;
@@ -102,11 +103,8 @@ fn a_dead_letter_topic_is_looked_for_before_it_is_needed() -> Result<()> {
     let kafka = Kafka::start_with(&[
         // The only broker can't have them: nobody but these tests, which ask for one, can make a topic.
         ("default.replication.factor", "3"),
-        (
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        ),
-        ("allow.everyone.if.no.acl.found", "true"),
+        AUTHORIZER[0],
+        AUTHORIZER[1],
     ])?;
     kafka.create_topic("in", 1, &[])?;
     kafka.create_topic("hidden", 1, &[])?;

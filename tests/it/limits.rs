@@ -1,5 +1,6 @@
 //! What a Kafka cluster does not let a route do: rights that it lacks, limits of the brokers and of a topic.
 
+use keystone_tests::kafka::AUTHORIZER;
 use keystone_tests::{Kafka, Result, Worker, free_port};
 
 use crate::scenario::{
@@ -32,13 +33,7 @@ fn ends(properties: &str, words: &[&str]) -> Result<()> {
 /// The route may read its topic and may not write to the other one, which its user is told.
 #[test]
 fn without_the_right_to_write_the_worker_ends() -> Result<()> {
-    let kafka = Kafka::start_with(&[
-        (
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        ),
-        ("allow.everyone.if.no.acl.found", "true"),
-    ])?;
+    let kafka = Kafka::start_with(&AUTHORIZER)?;
     kafka.create_topic("in", 1, &[])?;
     kafka.create_topic("forbidden", 1, &[])?;
     send(&kafka, "in", &[Outgoing::new("{}")])?;

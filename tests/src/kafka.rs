@@ -88,6 +88,15 @@ impl Record {
     }
 }
 
+/// Broker settings for access control lists, where what has no list is everybody's.
+pub const AUTHORIZER: [(&str, &str); 2] = [
+    (
+        "authorizer.class.name",
+        "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    ),
+    ("allow.everyone.if.no.acl.found", "true"),
+];
+
 /// Which records of transactions a reader sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {

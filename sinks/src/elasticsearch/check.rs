@@ -41,7 +41,7 @@ impl Elasticsearch {
 
     async fn check_node(&self, node: usize) -> Result<(), String> {
         let reply = self.ask(node, Method::Get, "_cluster/health", None).await?;
-        let words = || self.refusal(node, &reply, 0).words();
+        let words = || self.refusal(node, &reply).words();
         match reply.status {
             200..300 => {
                 self.health().trust.accepted();

@@ -212,10 +212,10 @@ impl Elasticsearch {
     ) -> Result<Answer, SinkError> {
         if !(200..300).contains(&reply.status) {
             count_request("refused");
-            let refusal = self.refusal(node, reply, request.sent.len());
+            let refusal = self.refusal(node, reply);
             let verdict = {
                 let Health { trust, flood, .. } = &mut *self.health();
-                refusal.verdict(trust, flood, Instant::now())
+                refusal.verdict(request.sent.len(), trust, flood, Instant::now())
             };
             match &verdict {
                 SinkError::Retry(cause)
@@ -261,12 +261,11 @@ impl Elasticsearch {
         }
     }
 
-    fn refusal<'a>(&'a self, node: usize, reply: &'a Reply, events: usize) -> Refusal<'a> {
+    fn refusal<'a>(&'a self, node: usize, reply: &'a Reply) -> Refusal<'a> {
         Refusal {
             status: reply.status,
             body: &reply.body,
             retry_after: reply.retry_after.as_deref(),
-            events,
             node: &self.setup.nodes[node].name,
             auth: self.setup.auth,
             now: chrono::Utc::now(),

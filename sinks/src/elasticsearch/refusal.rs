@@ -67,8 +67,6 @@ pub(crate) struct Refusal<'a> {
     pub(crate) body: &'a [u8],
     /// The header `Retry-After`.
     pub(crate) retry_after: Option<&'a str>,
-    /// How many events it had.
-    pub(crate) events: usize,
     /// The node that answered.
     pub(crate) node: &'a str,
     pub(crate) auth: Auth,
@@ -76,9 +74,11 @@ pub(crate) struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
-    /// What the worker is to do. `trust` takes note of a refusal of this moment, `flood` of an event that can't be parsed.
+    /// What the worker is to do with a request of so many events. `trust` takes note of a refusal of this moment, `flood` of an event that
+    /// can't be parsed.
     pub(crate) fn verdict(
         &self,
+        events: usize,
         trust: &mut Trust,
         flood: &mut Flood,
         moment: Instant,
@@ -90,9 +90,7 @@ impl Refusal<'_> {
         match self.status {
             413 => SinkError::TooLarge(words),
             // One event that can't be parsed may cost all others of its request: elastic/elasticsearch#138445. Its halves tell which.
-            400 if is_of_an_event(kind, reason)
-                && (self.events > 1 || flood.is_its_own_fault()) =>
-            {
+            400 if is_of_an_event(kind, reason) && (events > 1 || flood.is_its_own_fault()) => {
                 SinkError::TooLarge(words)
             }
             429 if never_fits(kind, reason) => SinkError::TooLarge(words),
@@ -217,12 +215,11 @@ mod tests {
             status,
             body: body.as_bytes(),
             retry_after: Some("7"),
-            events: 2,
             node: "es1:9200",
             auth: Auth::Password,
             now: DateTime::UNIX_EPOCH,
         }
-        .verdict(trust, &mut Flood::default(), moment)
+        .verdict(2, trust, &mut Flood::default(), moment)
     }
 
     #[test]
@@ -307,12 +304,11 @@ mod tests {
                 status: 400,
                 body: body.as_bytes(),
                 retry_after: None,
-                events,
                 node: "es1:9200",
                 auth: Auth::None,
                 now: DateTime::UNIX_EPOCH,
             }
-            .verdict(&mut Trust::default(), &mut flood, Instant::now())
+            .verdict(events, &mut Trust::default(), &mut flood, Instant::now())
         };
         for _ in 1..FLOOD {
             assert!(matches!(refused(2), SinkError::TooLarge(_)));
