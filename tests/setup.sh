@@ -4,9 +4,10 @@
 #   setup.sh bench   what the benchmarks need besides: kcat, valgrind and Python with its virtual environments
 #   setup.sh peers   what the peers of the benchmark need besides: a JDK, and rsyslog with its modules
 #   setup.sh faults  what the battery of faults needs besides: libfaketime
-#   setup.sh test    also what the tests on real servers need: Java and Maven
+#   setup.sh test    also what the tests on real servers need: Java and Maven, and promtool for those of the alerting rules
 set -eu
 what="${1:-test}"
+servers=$(dirname "$0")/../.servers
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "please install Rust 1.89 or newer with rustup" >&2
@@ -45,8 +46,7 @@ java_package() {
 }
 
 if [ "$what" = test ]; then
-    root=$(dirname "$0")/..
-    [ -d "$root/.servers" ] || room 6 "${CARGO_TARGET_DIR:-$root}" "the build and the servers of the tests"
+    [ -d "$servers" ] || room 6 "${CARGO_TARGET_DIR:-$(dirname "$0")}" "the build and the servers of the tests"
     room 3 "${TMPDIR:-/tmp}" "the data of the servers"
 fi
 
@@ -75,10 +75,13 @@ fi
 
 java=yes
 [ "$what" = build ] || java_fits || java=no
-[ -z "$missing" ] && [ "$java" = yes ] && exit 0
+promtool=yes
+[ "$what" != test ] || [ -x "$servers/promtool" ] || command -v promtool >/dev/null 2>&1 || promtool=no
+[ -z "$missing" ] && [ "$java" = yes ] && [ "$promtool" = yes ] && exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
     [ "$java" = yes ] || missing="$missing java-17"
+    [ "$promtool" = yes ] || missing="$missing prometheus"
     echo "please install (Debian's names):$missing" >&2
     exit 1
 fi
@@ -87,6 +90,7 @@ as_root=""
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null 2>&1; then
         [ "$java" = yes ] || missing="$missing openjdk-17-jre-headless"
+        [ "$promtool" = yes ] || missing="$missing prometheus"
         echo "please install as root: apt-get install$missing" >&2
         exit 1
     fi
@@ -95,5 +99,15 @@ fi
 
 $as_root apt-get update -q
 [ "$java" = yes ] || missing="$missing $(java_package)"
-# shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-upgrade $missing
+if [ -n "$missing" ]; then
+    # shellcheck disable=SC2086
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-upgrade $missing
+fi
+if [ "$promtool" = no ]; then
+    # Taken out of its package: to install that would start a server.
+    mkdir -p "$servers"
+    unpacked=$(mktemp -d "$servers/promtool.XXXXXX")
+    (cd "$unpacked" && apt-get download -q -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .)
+    mv "$unpacked/usr/bin/promtool" "$servers/promtool"
+    rm -r "$unpacked"
+fi

@@ -91,6 +91,23 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
 }
 
 #[test]
+fn each_alert_fires_for_what_it_is_made_for_alone() {
+    // `tests/setup.sh test` brings it where there is none.
+    let own = in_project(".servers/promtool");
+    let promtool = if own.exists() { own } else { "promtool".into() };
+    let output = std::process::Command::new(promtool)
+        .args(["test", "rules", "alerts.test.yaml"])
+        .current_dir(in_project("deploy"))
+        .output()
+        .unwrap_or_else(|error| panic!("start promtool: {error}; run `make setup-test`"));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
 fn the_route_of_the_kubernetes_example_is_valid() {
     let manifest = std::fs::read_to_string(in_project("deploy/kubernetes.yaml")).expect("a file");
     let lines = manifest
