@@ -19,6 +19,7 @@ pub const LATENCY_BOUNDS: [f64; 30] = [
 #[derive(Debug)]
 pub struct Latency {
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    /// Bits of an `f64`, in milliseconds: of an odd clock's timestamps a whole number would be full soon, and begin anew.
     sum_ms: AtomicU64,
     begun: Instant,
     recent: RecentMax,
@@ -60,16 +61,20 @@ impl Latency {
     /// A timestamp in the future counts as no latency.
     pub fn record_all(&self, now: i64, timestamps: &[(i64, u64)]) {
         let oldest = timestamps.iter().map(|(timestamp, _)| *timestamp).min();
-        let highest = oldest.map_or(0, |oldest| (now - oldest).max(0));
+        let highest = oldest.map_or(0, |oldest| now.saturating_sub(oldest).max(0));
         self.recent.note(self.minute(), highest as u64);
+        let mut sum = 0.0;
         for (timestamp, count) in timestamps {
-            let latency = (now - timestamp).max(0);
-            let seconds = latency as f64 / 1_000.0;
+            let latency = now.saturating_sub(*timestamp).max(0) as f64;
+            let seconds = latency / 1_000.0;
             let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
             self.buckets[bucket].fetch_add(*count, Ordering::Relaxed);
-            self.sum_ms
-                .fetch_add(latency as u64 * count, Ordering::Relaxed);
+            sum += latency * *count as f64;
         }
+        let add = |before| Some((f64::from_bits(before) + sum).to_bits());
+        let _always = self
+            .sum_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// Of the last one to two minutes.
@@ -99,7 +104,7 @@ impl Latency {
                 "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {total}"
             );
         }
-        let sum = self.sum_ms.load(Ordering::Relaxed) as f64 / 1_000.0;
+        let sum = f64::from_bits(self.sum_ms.load(Ordering::Relaxed)) / 1_000.0;
         let _written = writeln!(
             text,
             "{name}_sum{{route=\"{route}\"}} {sum}\n{name}_count{{route=\"{route}\"}} {total}"
@@ -127,6 +132,18 @@ mod tests {
         assert_eq!(recent.get(2), 20);
         recent.note(5, u64::MAX);
         assert_eq!(recent.get(5), u32::MAX);
+    }
+
+    #[test]
+    fn odd_timestamps_do_not_bring_the_sum_down() {
+        let latency = Latency::default();
+        let mut before = 0.0;
+        for timestamp in [1_700_000_000, -9_000_000_000_000_000_000, i64::MIN] {
+            latency.record_all(1_700_000_000_000, &[(timestamp, 100_000_000)]);
+            let sum = f64::from_bits(latency.sum_ms.load(Ordering::Relaxed));
+            assert!(sum > before, "{sum}");
+            before = sum;
+        }
     }
 
     #[test]
