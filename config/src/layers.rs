@@ -196,7 +196,25 @@ fn secret(table: &Table, key: &str) -> bool {
     }
 }
 
+/// Of a PEM or a token that was pasted over several lines, each line is a key: it is not to be told.
+fn looks_like_a_key(key: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '-');
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    key.len() <= 80 && (key.chars().all(is_word) || key.contains('.') && key.chars().all(is_name))
+}
+
 fn unknown_key(table: &Table, key: String, origin: Origin) -> Problem {
+    if !looks_like_a_key(&key) {
+        return Problem {
+            key: String::new(),
+            origin: Some(origin),
+            problem:
+                "a line that is no `key=value`; it is not shown, since it may be part of a secret"
+                    .into(),
+            hint: "where a value goes on in the next line, the line before ends with a backslash"
+                .into(),
+        };
+    }
     let near = nearest(&key, declared(table).map(|spec| spec.key)).map(str::to_owned);
     let hint = match near.or_else(|| nearest_handed_on(table, &key)) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -185,6 +185,32 @@ fn an_unknown_key_is_a_problem_with_the_nearest() {
 }
 
 #[test]
+fn a_line_of_a_pasted_secret_is_not_told() {
+    let key = "kafka.ssl.key.pem=-----BEGIN PRIVATE KEY-----\n";
+    for line in [
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIn0.SflKxwRJ",
+        "MzEfYyjiWA4R4/M2bS1GB4t7NXp98C3SC6dVMvDuictGeurT8jNbvJZHtCSuYEvu",
+        "WA4==",
+        "Qk3x",
+    ] {
+        let problem = bad(&file(&format!("{key}{line}")));
+        assert!(
+            problem.starts_with("route.properties:6: a line that is no `key=value`"),
+            "{problem}"
+        );
+        assert!(!problem.contains(line.trim_end_matches('=')), "{problem}");
+    }
+    for key in ["topics", "source_topics", "KAFKA.acks", "Source.Topic"] {
+        let problem = bad(&file(&format!("{key}=x")));
+        assert!(
+            problem.contains(&format!(" {key}: unknown option")),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
 fn a_prefix_for_names_of_the_users_own_is_not_suggested() {
     let mut table = table();
     table.sections[1].passthrough = Some(Passthrough {
