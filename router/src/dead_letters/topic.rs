@@ -123,18 +123,33 @@ impl DeadLetters {
     /// Has the brokers create the topic, or only say whether they would.
     async fn create(&self, only_asked: bool) -> KafkaResult<()> {
         let admin = self.admin()?;
-        // As many partitions and replicas as the brokers choose.
-        let topic = NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1)).set(LIMIT, ROOM);
         let options = options().validate_only(only_asked);
-        let answers = admin.create_topics([&topic], &options).await?;
-        match answers.into_iter().next() {
-            Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
-            Some(Ok(_)) | None => Ok(()),
+        // As many partitions and replicas as the brokers choose.
+        let topic = || NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1));
+        let made = create(&admin, &options, &topic().set(LIMIT, ROOM)).await;
+        // Brokers may cap that limit, or let nobody set it.
+        match made {
+            Err(KafkaError::AdminOp(Code::InvalidConfig | Code::PolicyViolation)) => {
+                create(&admin, &options, &topic()).await
+            }
+            made => made,
         }
     }
 
     fn admin(&self) -> KafkaResult<AdminClient<DefaultClientContext>> {
         properties(&self.settings, Role::Producer, &[SOURCE_PREFIX], &[], &[]).create()
+    }
+}
+
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    options: &AdminOptions,
+    topic: &NewTopic<'_>,
+) -> KafkaResult<()> {
+    let answers = admin.create_topics([topic], options).await?;
+    match answers.into_iter().next() {
+        Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 
