@@ -171,7 +171,7 @@ impl Bench {
     pub(crate) fn properties(&self) -> String {
         format!(
             "route.name = {}\nsource.topics = {}\nkafka.bootstrap.servers = {}\n\
-             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 300\nkafka.fetch.wait.max.ms = 20\n\
+             kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 300\nsource.fetch.max.wait.ms = 20\n\
              sink.type = blackhole\nadmin.listen = 127.0.0.1:0\n\
              delivery.lanes = 2\ndelivery.batch.max.events = 10\ndelivery.batch.max.age.ms = 20\n\
              delivery.commit.interval.ms = 20\ndelivery.retry.backoff.ms = 1\ndelivery.retry.backoff.max.ms = 20\n\

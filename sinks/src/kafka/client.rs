@@ -59,6 +59,8 @@ pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
             "offsets are committed by the offset window only, after delivery",
         ),
         ("auto.offset.reset", "use source.start"),
+        ("fetch.min.bytes", "use source.fetch.min.bytes"),
+        ("fetch.wait.max.ms", "use source.fetch.max.wait.ms"),
         ("enable.partition.eof", "the worker has no use for it"),
         ("transactional.id", "it is the Kafka sink's to choose"),
         REPORTS,
