@@ -9,9 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::state::Shared;
+use crate::watchdog::aside;
+use crate::worker::ended_within;
 
 /// Signals that come together are one: some process managers send one to the process and to its group. A person takes longer.
 const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
+/// How long the last words may take: nobody may read the log.
+const TELL: Duration = Duration::from_secs(1);
 
 /// Stops the worker on SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once.
 pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> {
@@ -32,15 +37,21 @@ pub fn stop_on_signals(runtime: &Handle, shared: Arc<Shared>) -> io::Result<()> 
             };
             match asked {
                 None => {
-                    info!("{name}: draining; another SIGTERM or SIGINT ends it at once");
                     asked = Some(Instant::now());
                     shared.request_stop();
+                    aside(move || {
+                        info!("{name}: draining; another SIGTERM or SIGINT ends it at once");
+                    });
                 }
                 // A terminal that is closed on a worker that drains does not ask for more.
                 Some(_) if name == "SIGHUP" => {}
                 Some(first) if first.elapsed() < SAME_SIGNAL => {}
                 Some(_) => {
-                    warn!("{name} again: ended at once; what is not committed is delivered again");
+                    ended_within(TELL, move || {
+                        warn!(
+                            "{name} again: ended at once; what is not committed is delivered again"
+                        );
+                    });
                     std::process::exit(1);
                 }
             }

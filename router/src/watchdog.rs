@@ -79,8 +79,8 @@ fn watch(shared: Arc<Shared>, ended: &Receiver<()>) {
     }
 }
 
-/// Does what may be held up for ever, on a thread of its own: verdicts that come here are few.
-fn aside(work: impl FnOnce() + Send + 'static) {
+/// Does what may be held up for ever, on a thread of its own: of verdicts and signals there are few.
+pub fn aside(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
