@@ -10,16 +10,29 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use keystone_sinks::Sink;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::debug;
 
 use crate::metrics;
 use crate::state::{Shared, lock};
 
 /// Trouble that lasts shorter than this does not make the worker unready.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Connections at a time; others wait.
+const CONNECTIONS: usize = 64;
+/// How long one may take, from its first byte to the last of the answer.
+const ANSWER: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 10_000 });
+/// What of a request is kept at once, in bytes.
+const BUFFER: usize = 16 * 1024;
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -36,15 +49,38 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
         .map_err(|error| format!("admin.listen = {address} can't be listened on: {error}"))
 }
 
-/// Serves until the runtime ends.
-pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
+/// Serves until the runtime ends. Whoever can reach the listener may ask, so what one who asks can take up is bounded.
+pub async fn serve(listener: TcpListener, admin: Admin) {
     let app = Router::new()
         .route("/metrics", get(serve_metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .with_state(admin);
-    axum::serve(listener, app).await
+    let service = TowerToHyperService::new(app);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return; // Nobody closes it.
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Of the connection that was to come, or of a process without file descriptors.
+                debug!("the admin listener could not accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let mut http = http1::Builder::new();
+        http.keep_alive(false).max_buf_size(BUFFER);
+        let answering = http.serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(async move {
+            // Whoever hangs up, or takes too long, has no answer.
+            let _answered = tokio::time::timeout(ANSWER, answering).await;
+            drop(slot);
+        });
+    }
 }
 
 async fn serve_metrics(State(admin): State<Admin>) -> Response {
@@ -180,5 +216,38 @@ impl Admin {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_on_which_nothing_is_asked_keep_nobody_from_an_answer() {
+        let (shared, sink) = crate::state::tests::shared();
+        let admin = Admin {
+            shared: Arc::new(shared),
+            sink,
+            exporter: PrometheusBuilder::new().build_recorder().handle(),
+        };
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(serve(listener, admin));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        let mut asking = TcpStream::connect(address).await.expect("a connection");
+        let request = b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n";
+        asking.write_all(request).await.expect("it is sent");
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
     }
 }
