@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
+use keystone_sinks::kafka::client::is_refusal;
 use keystone_sinks::{Cause, Sink};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -47,6 +48,7 @@ const ABANDON: Duration = Duration::from_secs(180);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
+const RIGHTS: &str = "give its user the rights, or change kafka.sasl.*";
 /// Errors served between two looks at requests: they come many times a second while no broker is there.
 const ERRORS_A_TURN: usize = 100;
 
@@ -61,11 +63,29 @@ fn unread(assigned: &Assigned, error: &KafkaError) -> String {
         Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
             "if that lasts, the batch there is damaged: restore it on the broker, or move the group's offset behind it"
         }
+        Some(code) if is_refusal(code) => {
+            "give the route's user the right to read that topic, or have no pattern of source.topics match it"
+        }
         _ => "if that lasts, see the broker's log",
     };
     format!(
         "{topic}-{partition} could not be read at {place}: {error}; it is tried again; {advice}"
     )
+}
+
+/// What is said of a consumer that librdkafka has ended.
+fn ended(code: RDKafkaErrorCode, reason: &str, group: &str) -> String {
+    use RDKafkaErrorCode as Code;
+    match code {
+        code if is_refusal(code) => {
+            format!("kafka does not let the route be in group {group}: {reason}; {RIGHTS}")
+        }
+        Code::FencedInstanceId | Code::UnreleasedInstanceId => format!(
+            "kafka has ended this consumer of group {group}: {reason}; each worker needs a kafka.group.instance.id of its own, and one that was \
+             killed keeps its place until kafka.session.timeout.ms is over"
+        ),
+        _ => format!("kafka has ended this consumer of group {group}: {reason} ({code})"),
+    }
 }
 
 fn not_moved(error: &KafkaError) -> String {
@@ -217,14 +237,14 @@ impl<'c> Intake<'c> {
         self.read_again();
         let mut records = Vec::with_capacity(self.most);
         let faults = self.queue.read(self.most, wait, &mut records);
+        if records.len() < self.most && faults.is_empty() {
+            let queue_was_empty = &self.shared.queue_was_empty;
+            queue_was_empty.store(true, Ordering::Relaxed);
+        }
         if !faults.is_empty() || self.unread.waiting().next().is_some() {
             self.leave_out(&faults, &mut records);
         }
         let count = records.len();
-        if count == 0 && faults.is_empty() {
-            let queue_was_empty = &self.shared.queue_was_empty;
-            queue_was_empty.store(true, Ordering::Relaxed);
-        }
         let mut bytes = 0;
         for record in records {
             let size = record.payload().map_or(0, <[u8]>::len);
@@ -265,7 +285,7 @@ impl<'c> Intake<'c> {
                 self.poll_error(error);
                 continue;
             };
-            let is_told = self.act_on(error);
+            let is_told = self.act_on(error, key);
             if self.unread.failed(assigned, Instant::now()) && !is_told {
                 let text = unread(assigned, error);
                 warn!("{text}");
@@ -421,39 +441,57 @@ impl<'c> Intake<'c> {
     }
 
     fn poll_error(&self, error: &KafkaError) {
-        if !self.act_on(error) {
+        if !self.act_on(error, None) {
             self.shared.remember(format!("kafka consumer: {error}"));
         }
     }
 
-    /// Does what an error asks for, and says so; `false` where it asks for nothing.
-    fn act_on(&self, error: &KafkaError) -> bool {
+    /// Does what an error, of this partition or of the consumer, asks for, and says so; `false` where it asks for nothing.
+    fn act_on(&self, error: &KafkaError, partition: Option<&PartitionKey>) -> bool {
         use RDKafkaErrorCode as Code;
         let code = error.rdkafka_error_code();
         match (error, code) {
-            (KafkaError::MessageConsumptionFatal(code), _) => self.shared.fail(format!(
-                "kafka has ended this consumer: {code}; where kafka.group.instance.id is set, each worker needs its own"
-            )),
-            (_, Some(code)) if keystone_sinks::kafka::client::is_refusal(code) => {
+            (KafkaError::MessageConsumptionFatal(code), _) => {
+                // What librdkafka hands out says only that it was fatal.
+                let why = self.consumer.client().fatal_error();
+                let (code, reason) = why.unwrap_or_else(|| (*code, error.to_string()));
+                self.shared
+                    .fail(ended(code, &reason, &self.consumer.context().id));
+            }
+            (_, Some(code)) if is_refusal(code) => {
+                let route = &self.shared.route;
+                let what = match partition {
+                    // One of the topics that a pattern leads to; the others can be read.
+                    Some(key) if !route.named_topics().any(|named| *named == *key.topic) => {
+                        return false;
+                    }
+                    Some(key) => format!("topic {} (source.topics)", key.topic),
+                    None => format!("{:?} (source.topics)", route.topics),
+                };
                 self.shared.fail(format!(
-                    "kafka does not let the route read {:?} (source.topics) as group {}: {code}; give its user the rights, or change kafka.sasl.*",
-                    self.shared.route.topics,
+                    "kafka does not let the route read {what} as group {}: {code}; {RIGHTS}",
                     self.consumer.context().id
                 ));
             }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
                 self.shared.trouble(
                     "topics",
-                    format!("a topic of source.topics = {} does not exist (yet)", self.shared.route.topics.join(",")),
+                    format!(
+                        "a topic of source.topics = {} does not exist (yet)",
+                        self.shared.route.topics.join(",")
+                    ),
                 );
             }
-            (_, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve)) => {
+            // One that is down alone is librdkafka's to get around.
+            (_, Some(Code::AllBrokersDown)) => {
                 let detail = self.consumer.context().recent_error();
                 let detail = detail.unwrap_or_else(|| error.to_string());
                 self.shared.trouble("source", no_broker(&detail));
             }
             (_, Some(Code::PollExceeded)) => {
-                warn!("the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again");
+                warn!(
+                    "the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again"
+                );
                 self.shared.remember(error.to_string());
             }
             _ => return false,
@@ -551,7 +589,7 @@ impl<'c> Intake<'c> {
     fn drain(mut self) -> Ended {
         let shared = self.shared;
         let context = self.consumer.context();
-        let deadline = Instant::now() + shared.route.shutdown_drain;
+        let deadline = shared.until(Instant::now() + shared.route.shutdown_drain);
         info!(
             "draining, for at most {} ms",
             shared.route.shutdown_drain.as_millis()

@@ -26,11 +26,13 @@ use crate::records::Entrance;
 use crate::start;
 use crate::state::{ASK_TIMEOUT, Log, Shared, lock};
 
+mod absent;
 mod commits;
 mod ends;
+mod looks;
 
 pub use commits::{CommitRequest, commit_regularly};
-pub use ends::look_at_ends;
+pub use looks::look_regularly;
 
 pub type GroupConsumer = BaseConsumer<Group>;
 
@@ -177,10 +179,11 @@ impl Group {
                 .fail(format!("kafka's assignment could not be taken: {error}"));
         }
         info!(partitions = %describe(list), "assigned");
+        self.shared.rebalances.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared.membership).assigned();
         self.shared.all_is_well("group");
-        // Also where there is no partition for this worker: librdkafka joins when it has found a topic, after it has told of those missing.
-        self.shared.all_is_well("topics");
+        // A call that was under way when partitions were taken away may have failed after that.
+        self.shared.doubt("sink");
     }
 
     /// Has the records of these partitions arrive where the consumer thread reads.
@@ -204,8 +207,13 @@ impl Group {
             if !self.closing.load(Ordering::Acquire) && !keys.is_empty() {
                 self.drain(&keys, self.shared.route.rebalance_drain);
             }
-            if !self.closing.load(Ordering::Acquire) {
-                self.commit_within(Some(&keys), ASK_TIMEOUT);
+            if !self.closing.load(Ordering::Acquire)
+                && !self.commit_within(Some(&keys), ASK_TIMEOUT)
+            {
+                warn!(
+                    "kafka has not acknowledged the commit for the partitions that are given up within {} s; whoever holds them next may deliver again what was not committed before",
+                    ASK_TIMEOUT.as_secs()
+                );
             }
         }
         let answered = self.wait_for_answers();
@@ -213,6 +221,10 @@ impl Group {
         {
             let mut assigned = lock(&self.assigned);
             let mut offsets = self.shared.offsets();
+            let views = offsets.views().into_iter();
+            let committed =
+                views.filter(|view| view.committed.is_some() && keys.contains(&view.key));
+            lock(&self.shared.old_topics).extend(committed.map(|view| view.key.topic));
             for key in &keys {
                 assigned.remove(key);
                 offsets.revoke(key);
@@ -277,6 +289,7 @@ impl Group {
             if lanes_done && unsettled == 0 {
                 return true;
             }
+            let deadline = self.shared.until(deadline);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.shared.failure().is_some() {
                 return false;
@@ -444,7 +457,6 @@ impl ConsumerContext for Group {
         event: RDKafkaRespErr,
         list: &mut TopicPartitionList,
     ) {
-        self.shared.rebalances.fetch_add(1, Ordering::Relaxed);
         match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
             _ => self.revoke(consumer, list),

@@ -19,6 +19,10 @@ pub const ADVICE: &str = "if that lasts, see the brokers' logs, and whether all 
 pub struct Membership {
     place: Place,
     away: Lasting,
+    /// `group.protocol = consumer`: librdkafka does not tell of an assignment without partitions, so a coordinator that is there and takes
+    /// nothing away is what shows a place.
+    is_silent: bool,
+    there: Lasting,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,13 @@ pub enum Outside {
 }
 
 impl Membership {
+    pub fn new(is_silent: bool) -> Membership {
+        Membership {
+            is_silent,
+            ..Membership::default()
+        }
+    }
+
     /// The group has assigned partitions, or none: a worker that stands by is a member, too.
     pub fn assigned(&mut self) {
         self.place = Place::Member;
@@ -48,6 +59,7 @@ impl Membership {
     /// All partitions were taken away without asking.
     pub fn lost(&mut self) {
         self.place = Place::Lost;
+        self.there.is_over();
     }
 
     pub fn is_member(&self) -> bool {
@@ -66,8 +78,12 @@ impl Membership {
             // Its topics were deleted, and the partitions lost with them: the place was not. (What was steady before a loss is served before it.)
             self.place = Place::Member;
         }
-        if is_up {
-            self.away.is_over();
+        match is_up {
+            true => self.away.is_over(),
+            false => self.there.is_over(),
+        }
+        if self.is_silent && is_up && self.there.lasts(now, now, PATIENCE) {
+            self.place = Place::Member;
         }
         let is_away = !is_up && self.away.lasts(now, now, PATIENCE);
         match self.place {
@@ -140,6 +156,24 @@ mod tests {
         assert_eq!(after(&mut membership, &joining), None, "others may be slow");
         membership.assigned();
         assert!(!membership.is_new() && membership.is_member());
+    }
+
+    #[test]
+    fn where_nothing_is_told_of_an_assignment_without_partitions_the_coordinator_shows_the_place() {
+        let mut membership = Membership::new(true);
+        assert_eq!(after(&mut membership, &[("up", "init"); 3]), None);
+        assert!(membership.is_new(), "it may be refused yet");
+        let away = [("wait-coord", "init")];
+        assert_eq!(after(&mut membership, &away), None);
+        assert_eq!(after(&mut membership, &[("up", "init"); 3]), None);
+        assert!(membership.is_new(), "it was away in between");
+        assert_eq!(after(&mut membership, &[("up", "init"); 4]), None);
+        assert!(membership.is_member(), "a standby");
+        membership.lost();
+        let lost = Some(Outside::Lost);
+        assert_eq!(after(&mut membership, &[("up", "init"); 3]), lost);
+        assert_eq!(after(&mut membership, &[("up", "init"); 4]), None);
+        assert!(membership.is_member());
     }
 
     #[test]

@@ -195,7 +195,7 @@ pub const METRICS: &[Metric] = &[
         "keystone_rebalances_total",
         Counter,
         &[],
-        "Rebalances of the consumer group that this worker took part in.",
+        "Assignments that this worker was given by its consumer group, those without partitions and those without a change included: one in each rebalance. With `kafka.group.protocol = consumer` those alone that change something.",
     ),
     metric(
         "keystone_commits_total",

@@ -46,7 +46,8 @@ const SOURCE: &[OptionSpec] = &[
         default: Default::Value("earliest"),
         secret: false,
         doc: "Where a group without commits begins. A partition added to a topic later is always read from its beginning, so nothing in it is missed; \
-              with `latest`, so is a topic that a pattern of `source.topics` comes to match when the group has read others that it matches.",
+              with `latest`, so is a topic that a pattern of `source.topics` comes to match when the group has read others that it matches, and a topic that \
+              a worker found missing or has committed offsets of: it was made, or made anew, while the worker ran.",
         example: "",
     },
     OptionSpec {

@@ -82,12 +82,19 @@ pub struct Route {
 }
 
 impl Route {
+    /// Items of `source.topics` that are names, not patterns.
+    pub fn named_topics(&self) -> impl Iterator<Item = &str> {
+        let topics = self.topics.iter().map(String::as_str);
+        topics.filter(|topic| !topics::is_pattern(topic))
+    }
+
     /// What is allowed and may still surprise: set options without effect, and promises that a sink does not keep yet.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.settings.warnings().to_vec();
         let apart = match &*self.sink_type {
             "kafka" => !self.settings.flag("sink.kafka.transactions"),
             "parquet" => self.settings.get("sink.parquet.publish") == "direct",
+            "elasticsearch" => self.settings.get("sink.elasticsearch.id") == "auto",
             _ => false,
         };
         if self.tradeoff == "no-duplicates" && apart {

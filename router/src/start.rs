@@ -2,7 +2,8 @@
 //!
 //! A partition with a commit is read from there. Without one, `source.start` holds, but only where the group is new to the whole
 //! topic: a partition added to a topic later is read from its beginning, or what was written to it before this worker noticed would be
-//! skipped. With `latest` so is a topic that comes to a pattern of which the group has read others. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
+//! skipped. With `latest` so is a topic that comes to a pattern of which the group has read others, and one that this worker has
+//! found missing or has committed offsets of: it was made, or made anew, meanwhile. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
 //! before the first event does not move it.
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use crate::list::without_errors;
 use crate::named;
 use crate::offsets::PartitionKey;
 use crate::route::{Start, topics};
-use crate::state::{ASK_TIMEOUT, Shared};
+use crate::state::{ASK_TIMEOUT, Shared, lock};
 
 /// Where one partition begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +70,15 @@ pub fn resolve(
     let later = later_topics(consumer, &asking, &committed)?;
     let mut known = known_topics(consumer, &asking, &committed)?;
     known.extend(later);
+    if shared.route.start == Start::Latest {
+        known.extend(lock(&shared.old_topics).iter().cloned());
+    }
     let mut starts = Vec::new();
     for Committed { key, offset, name } in committed {
         let from = match offset {
             Some(_) => offset,
             None if known.contains(&key.topic) => {
-                info!(topic = %key.topic, partition = key.partition, "new, of a topic or a pattern of topics that the group knows: read from its beginning");
+                info!(topic = %key.topic, partition = key.partition, "new, of a topic that is new or that the group knows: read from its beginning");
                 None
             }
             None => first_start(consumer, &asking, &key)?,
@@ -237,7 +241,7 @@ fn later_topics(
     committed: &[Committed],
 ) -> Result<BTreeSet<Arc<str>>, String> {
     let route = &asking.shared.route;
-    let is_named = |topic: &str| route.topics.iter().any(|item| item == topic);
+    let is_named = |topic: &str| route.named_topics().any(|named| named == topic);
     let by_pattern = || {
         committed
             .iter()

@@ -1,8 +1,8 @@
 //! What the threads of one worker share: offset windows, ledger, held batches, problems, and the requests to stop or rewind.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keystone_dsl::Rule;
@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::membership::Membership;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
-use crate::route::Route;
+use crate::route::{Route, topics};
 use crate::stall::{Pulse, Stall, Stalls};
 
 /// How many errors `/status` remembers.
@@ -130,7 +130,8 @@ pub struct Shared {
     errors: Mutex<VecDeque<(SystemTime, String)>>,
     pub bad_events: Mutex<BadEvents>,
     pub logs: Mutex<HashMap<PartitionKey, Log>>,
-    stop: AtomicBool,
+    /// When what is asked to end should have ended, from the moment it is asked.
+    stop: OnceLock<Instant>,
     fatal: Mutex<Option<String>>,
     rewind: Mutex<Option<Cause>>,
     /// Held for reading around every call of the sink that may take over events; a rewind takes it for writing.
@@ -155,6 +156,8 @@ pub struct Shared {
     consumer: Arc<Pulse>,
     loop_ended: AtomicBool,
     pub membership: Mutex<Membership>,
+    /// Topics that the group has committed offsets of, or that this worker found missing: what has no offset of them is new.
+    pub old_topics: Mutex<BTreeSet<Arc<str>>>,
     /// Commits fail.
     pub uncommitted: Mutex<Lasting>,
     pub rebalances: AtomicU64,
@@ -170,6 +173,7 @@ impl Shared {
     pub fn new(route: Arc<Route>, sink: &dyn Sink) -> Shared {
         let ceiling = route.lanes * route.max_in_flight;
         let stalls = Stalls::default();
+        let new_protocol = topics::is_new_protocol(&route.settings);
         Shared {
             consumer: stalls.watch("the consumer thread", ASK_TIMEOUT),
             stalls,
@@ -188,7 +192,7 @@ impl Shared {
             errors: Mutex::default(),
             bad_events: Mutex::default(),
             logs: Mutex::default(),
-            stop: AtomicBool::new(false),
+            stop: OnceLock::new(),
             fatal: Mutex::default(),
             rewind: Mutex::default(),
             gate: RwLock::new(()),
@@ -200,7 +204,8 @@ impl Shared {
             begun: Instant::now(),
             heartbeat: AtomicU64::new(0),
             loop_ended: AtomicBool::new(false),
-            membership: Mutex::default(),
+            membership: Mutex::new(Membership::new(new_protocol)),
+            old_topics: Mutex::default(),
             uncommitted: Mutex::default(),
             rebalances: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -224,10 +229,12 @@ impl Shared {
         self.begun.elapsed().saturating_sub(last)
     }
 
-    /// Has the consumer thread wait for something with a deadline of its own; `None` where the worker has failed meanwhile.
+    /// Has the consumer thread wait for something with a deadline of its own; `None` where the worker has failed meanwhile, or was asked to
+    /// stop and the time for that is over.
     pub fn wait_beating<T>(&self, runtime: &Handle, wait: impl Future<Output = T>) -> Option<T> {
         let beating = async {
-            while self.failure().is_none() {
+            let is_over = || self.stop.get().is_some_and(|stop| *stop <= Instant::now());
+            while self.failure().is_none() && !is_over() {
                 self.beat();
                 tokio::time::sleep(BEAT).await;
             }
@@ -469,11 +476,17 @@ impl Shared {
 
     /// Asks the worker to drain and end.
     pub fn request_stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        let drain = self.route.shutdown_drain;
+        self.stop.get_or_init(|| Instant::now() + drain);
     }
 
     pub fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.stop.get().is_some()
+    }
+
+    /// Until when something that ends at this moment may go on: not beyond `delivery.shutdown.drain.max.ms` after a request to stop.
+    pub fn until(&self, end: Instant) -> Instant {
+        self.stop.get().map_or(end, |stop| end.min(*stop))
     }
 
     /// Asks the worker to end, with this text as the reason; only what is settled is committed. The first one counts.

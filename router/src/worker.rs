@@ -16,18 +16,19 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::backoff::{Backoff, jitter};
 use crate::consumer::{Ended, Intake};
 use crate::dead_letters::{DeadLetters, Place};
 use crate::delivery::Delivery;
 use crate::group::{
-    CommitRequest, Group, GroupConsumer, commit_regularly, look_at_ends, take_durable,
+    CommitRequest, Group, GroupConsumer, commit_regularly, look_regularly, take_durable,
 };
 use crate::held::Relief;
 use crate::lane::{Chunk, Flush, Lane};
 use crate::ledger::LedgerView;
 use crate::metrics;
 use crate::records::RecordQueue;
-use crate::route::{DeadLetterPolicy, Route};
+use crate::route::{DeadLetterPolicy, Route, topics};
 use crate::signals;
 use crate::state::Shared;
 use crate::watchdog;
@@ -40,8 +41,8 @@ const BATCHES_PER_LANE: usize = 1;
 const TICK: Duration = Duration::from_millis(200);
 /// How long a sink, or the dead-letter topic, may take to say whether it is there.
 const CHECK_PATIENCE: Duration = Duration::from_secs(15);
-/// How often one that was away at the start is asked again.
-const CHECK_AGAIN: Duration = Duration::from_secs(5);
+/// Until one that was away at the start is asked again: the first pause, and the longest one.
+const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// How long the sink may take to drop what it holds at the end.
 const DROP_HELD: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
@@ -143,9 +144,9 @@ impl Worker {
             std::thread::spawn(move || commit_regularly(&consumer, &requests, interval))
         };
         let (looking, end) = bounded::<()>(0);
-        let ends = {
+        let looks = {
             let consumer = consumer.clone();
-            std::thread::spawn(move || look_at_ends(&consumer, &end))
+            std::thread::spawn(move || look_regularly(&consumer, &end))
         };
         let ended = self.run_threads(&consumer, deliveries, &flush_receivers);
         ticks.abort();
@@ -157,7 +158,7 @@ impl Worker {
         drop(looking);
         // librdkafka waits for brokers that may be gone; the process ends afterwards.
         let leave = move || {
-            drop(ends.join());
+            drop(looks.join());
             drop(consumer);
         };
         if !ended_within(rest, leave) || !committing_ended {
@@ -242,6 +243,7 @@ impl Worker {
         let shared = self.shared.clone();
         self.runtime.spawn(async move {
             let complaint = shared.complaint(part);
+            let mut again = Backoff::new(CHECK_AGAIN.0, CHECK_AGAIN.1);
             loop {
                 let problem = match tokio::time::timeout(CHECK_PATIENCE, ask()).await {
                     Ok(Ok(())) => break,
@@ -249,7 +251,7 @@ impl Worker {
                     Err(_) => format!("no answer within {} s", CHECK_PATIENCE.as_secs()),
                 };
                 complaint.tell(problem);
-                tokio::time::sleep(CHECK_AGAIN).await;
+                tokio::time::sleep(again.next(jitter(), None)).await;
                 if !shared.troubles().contains_key(part) {
                     return; // Withdrawn by a delivery.
                 }
@@ -412,10 +414,6 @@ fn start_runtime(name: &str, threads: usize) -> Result<Runtime, String> {
 /// The consumer's properties: our defaults, `kafka.*`, and what the guarantee rests on.
 pub fn consumer_config(settings: &Settings) -> ClientConfig {
     let name = settings.get("route.name");
-    let own = settings.passthrough(SOURCE_PREFIX);
-    let new_protocol = own
-        .iter()
-        .any(|(name, value)| name == "group.protocol" && value.eq_ignore_ascii_case("consumer"));
     let mut defaults = vec![("group.id", name), ("client.id", name)];
     defaults.extend_from_slice(CONSUMER_DEFAULTS);
     let least = settings.bytes("source.fetch.min.bytes").to_string();
@@ -423,7 +421,7 @@ pub fn consumer_config(settings: &Settings) -> ClientConfig {
     let wait = wait.to_string();
     defaults.push(("fetch.min.bytes", &least));
     defaults.push(("fetch.wait.max.ms", &wait));
-    if !new_protocol {
+    if !topics::is_new_protocol(settings) {
         // With `group.protocol = consumer` the broker's assignor counts and this property is refused.
         defaults.push(("partition.assignment.strategy", "cooperative-sticky"));
     }

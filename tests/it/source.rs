@@ -363,6 +363,56 @@ fn a_topic_that_was_deleted_and_made_anew_is_read_again() -> Result<()> {
     Ok(())
 }
 
+/// One topic of two is missing: the worker says which for as long as that lasts, though it reads the other. When the topic comes, or is made
+/// anew, all of it is new to the group, which starts at the end elsewhere.
+#[test]
+fn a_named_topic_that_is_missing_is_told_of_and_read_whole_when_it_comes() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for topic in ["missing-a", "missing-out"] {
+        kafka.create_topic(topic, 1, &[])?;
+    }
+    send(kafka, "missing-a", &events(&["old"]))?;
+    let properties = copy(kafka, "missing", "missing-a, missing-b", "missing-out");
+    let mut worker = Worker::spawn(&(properties + "source.start = latest\n"))?;
+    holds(&mut worker, 1)?;
+    let says =
+        "topics: of source.topics = missing-a,missing-b these do not exist (yet): missing-b;";
+    let is_told = |worker: &Worker| Ok(worker.readyz()?.1.contains(says));
+    worker.wait_until(WORK, "the missing one is told of", is_told)?;
+    for id in ["b1", "b2"] {
+        kafka.create_topic("missing-b", 1, &[])?;
+        send(kafka, "missing-b", &events(&[id]))?;
+        holds(&mut worker, 2)?;
+        worker.wait_ready(WORK)?;
+        all_committed(kafka, "missing", "missing-b", &mut [&mut worker])?;
+        kafka.delete_topic("missing-b")?;
+        worker.wait_until(WORK, "the deleted one is told of", is_told)?;
+        holds(&mut worker, 1)?;
+    }
+    drain(worker)?;
+    assert_eq!(ids(kafka, "missing-out")?, ["b1", "b2"]);
+    Ok(())
+}
+
+/// There librdkafka says nothing of an assignment without partitions.
+#[test]
+fn a_worker_that_stands_by_under_the_new_protocol_is_ready() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    for topic in ["standby-in", "standby-out"] {
+        kafka.create_topic(topic, 1, &[])?;
+    }
+    let properties = copy(kafka, "standby", "standby-in", "standby-out") + NEW_PROTOCOL;
+    let mut first = Worker::spawn(&properties)?;
+    let mut second = Worker::spawn(&properties)?;
+    first.wait_ready(WORK)?;
+    second.wait_ready(WORK)?;
+    let held = assigned(&first)? + assigned(&second)?;
+    assert_eq!(held, 1, "one of them stands by");
+    drain(first)?;
+    drain(second)?;
+    Ok(())
+}
+
 /// A worker that is frozen for longer than its session loses its partitions, and finds that out when it wakes.
 fn freeze(kafka: &Kafka, name: &str, seed: u64, quick: &str, more: &str) -> Result<()> {
     let load = Events::new(seed, 200_000);

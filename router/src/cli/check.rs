@@ -134,7 +134,7 @@ fn source_problems(route: &Route, metadata: &Metadata) -> Vec<String> {
         }
     }
     let found: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-    let whole = topics::whole_names(&route.settings);
+    let whole = topics::is_new_protocol(&route.settings);
     for pattern in route
         .topics
         .iter()

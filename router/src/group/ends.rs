@@ -2,9 +2,7 @@
 //! nothing.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
@@ -14,29 +12,21 @@ use super::GroupConsumer;
 use crate::offsets::{PartitionKey, WindowView};
 use crate::state::{ASK_TIMEOUT, Log, lock};
 
-/// How often Kafka is asked.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// Keeps the lag right while lanes are paused, until `end` is dropped.
-pub fn look_at_ends(consumer: &GroupConsumer, end: &Receiver<()>) {
+/// Keeps the lag right while lanes are paused.
+pub(super) fn look_at_ends(consumer: &GroupConsumer) {
     let shared = &consumer.context().shared;
-    while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-        if !shared.is_paused() || shared.stop_requested() {
-            continue;
-        }
-        match look(consumer) {
-            Ok(found) => {
-                let assigned = lock(&consumer.context().assigned);
-                let mut logs = lock(&shared.logs);
-                for (key, log) in found {
-                    if assigned.contains_key(&key) {
-                        logs.entry(key).or_default().update(log);
-                    }
+    match look(consumer) {
+        Ok(found) => {
+            let assigned = lock(&consumer.context().assigned);
+            let mut logs = lock(&shared.logs);
+            for (key, log) in found {
+                if assigned.contains_key(&key) {
+                    logs.entry(key).or_default().update(log);
                 }
             }
-            // Kafka is away: others say so.
-            Err(error) => debug!("the ends of the logs could not be asked for: {error}"),
         }
+        // Kafka is away: others say so.
+        Err(error) => debug!("the ends of the logs could not be asked for: {error}"),
     }
 }
 

@@ -16,8 +16,9 @@ pub(crate) fn is_pattern(item: &str) -> bool {
     item.starts_with('^')
 }
 
-/// Whether a pattern has to match the whole name of a topic: it is the broker that matches then.
-pub(crate) fn whole_names(settings: &Settings) -> bool {
+/// Whether `kafka.group.protocol` is `consumer` (KIP-848). Then it is the broker that matches patterns, and each has to match the whole name
+/// of a topic.
+pub(crate) fn is_new_protocol(settings: &Settings) -> bool {
     let own = settings.passthrough(client::SOURCE_PREFIX).into_iter();
     let mut protocol = own.filter(|(name, _)| name == "group.protocol");
     protocol.any(|(_, value)| value.eq_ignore_ascii_case("consumer"))
@@ -45,7 +46,7 @@ pub(crate) fn pattern(item: &str, whole: bool) -> Result<Regex, String> {
 
 /// The patterns of `source.topics`, which were checked before.
 pub(crate) fn patterns(settings: &Settings) -> Vec<Regex> {
-    let whole = whole_names(settings);
+    let whole = is_new_protocol(settings);
     let items = settings.list(SOURCE).into_iter();
     items
         .filter(|item| is_pattern(item))

@@ -40,7 +40,10 @@ pub(super) fn latest(settings: &Settings, count: usize) -> Result<Latest, Failur
     config.set("enable.partition.eof", "true");
     let consumer = asking::client(&config).map_err(Failure::Failed)?;
     let metadata = asking::metadata(&consumer, settings).map_err(Failure::Failed)?;
-    let (wanted, whole) = (settings.list("source.topics"), names::whole_names(settings));
+    let (wanted, whole) = (
+        settings.list("source.topics"),
+        names::is_new_protocol(settings),
+    );
     let topics = topics(&wanted, whole, &metadata).map_err(Failure::Failed)?;
     let partitions: usize = topics.values().map(Vec::len).sum();
     let tail = (MOST_READ / partitions.max(1) as i64).clamp(1, count as i64);
