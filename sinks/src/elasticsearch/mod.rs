@@ -7,12 +7,13 @@
 //! | 200, 201 | delivered; 200 with an id of our own: it was there and was written over |
 //! | 409 version conflict of a `create` | delivered before, a suppressed duplicate; with an id that Elasticsearch made: sent again |
 //! | 409 version conflict with an external version | delivered before, or a later event of the id was: suppressed |
-//! | an index whose name is made from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
-//! | `cluster_block_exception` (disk full, read-only), no room for another index | sent again: somebody at the cluster ends it |
-//! | 500 of a pipeline's `fail` processor | rejected |
+//! | `noop` | a pipeline has dropped the event: settled, and counted by itself |
+//! | an index whose name is made from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away; the worker stops where that befalls many more events than are taken |
+//! | `cluster_block_exception` (disk full, read-only), OpenSearch's `index_create_block_exception`, no room for another index | sent again: somebody at the cluster ends it |
+//! | 500 of a pipeline's processor (`fail`, `dissect`, an exception of Java itself) | rejected |
 //! | 429, any other 5xx, 408 | sent again |
 //! | 403, the index name comes from a field of the event | rejected; the worker stops where that befalls many events of several indices in a row |
-//! | 401, any other 403, `index` into a data stream; missing or closed index, alias without write index, missing pipeline, unless a field names the index | the worker stops; where the name is made from the event, rejected as long as others are taken |
+//! | 401, any other 403, `index` into a data stream, an id for a time series; missing or closed index, alias without write index, missing pipeline, unless a field names the index | the worker stops; where the name is made from the event, rejected as long as others are taken |
 //! | any other 4xx | rejected with Elasticsearch's own words |
 //!
 //! The worker stops where every event would meet the same answer: as dead letters they would bury those that are really bad. A missing
@@ -21,8 +22,11 @@
 //! A request that is refused as a whole: `refusal`. There a 401 is waited out (`trust`), and one that can't be parsed is sent in halves.
 //!
 //! An answer that does not match the request item by item (cut off, another number of items, ids out of order) delivers nothing: the
-//! whole batch is sent again. With ids of our own that makes no duplicate. Where all was taken under other ids, which a pipeline sets, the
-//! worker stops: sent again, it would be there twice.
+//! whole batch is sent again. With ids of our own that makes no duplicate. Where an event has got an id that none was sent with, a pipeline
+//! sets it, and the worker stops: sent again, it would be there twice. (In a failure store all have other ids, and are not compared.)
+//!
+//! A dead letter has Elasticsearch's own words. Causes of retries and of the worker's end go to the log and `/status`: of an item they have
+//! status, type and index, and of the reason only what quotes no event.
 //!
 //! Requests and answers use the plain media types, which Elasticsearch 7, 8 and 9 and OpenSearch all take.
 
@@ -389,6 +393,7 @@ fn count(outcome: &Outcome) {
         counter!("keystone_elasticsearch_duplicates_total", "outcome" => label).increment(number);
     }
     counter!("keystone_elasticsearch_failure_store_total").increment(outcome.failure_store);
+    counter!("keystone_elasticsearch_dropped_total").increment(outcome.dropped);
 }
 
 impl Sink for Elasticsearch {

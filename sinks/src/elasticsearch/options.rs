@@ -187,6 +187,12 @@ pub const METRICS: &[Metric] = &[
         help: "Events that Elasticsearch put into the failure store of a data stream instead of rejecting them. They count as delivered; look into the failure store when this rises.",
     },
     Metric {
+        name: "keystone_elasticsearch_dropped_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Events that an ingest pipeline dropped (a `drop` processor): Elasticsearch calls them a success, and they are in no index. They count as delivered.",
+    },
+    Metric {
         name: "keystone_elasticsearch_node_up",
         kind: MetricKind::Gauge,
         labels: &["node"],

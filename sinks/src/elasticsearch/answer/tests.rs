@@ -85,6 +85,14 @@ fn each_item_status_has_its_verdict() {
         "document_parsing_exception",
         "value: 'Validation Failed maximum normal shards open'",
     ));
+    let no_new_index = Some((
+        "index_create_block_exception",
+        "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];",
+    ));
+    let series = Some((
+        "illegal_argument_exception",
+        "_id must be unset or set to [AAE] but was [t-3-100] because [.ds-e-1] is in time_series mode",
+    ));
     let cases = [
         (201, None, "delivered"),
         (200, None, "overwritten"),
@@ -105,6 +113,14 @@ fn each_item_status_has_its_verdict() {
         (503, Some(("unavailable_shards_exception", "r")), "http_5xx"),
         (500, Some(("x", "r")), "http_5xx"),
         (500, Some(("fail_processor_exception", "no")), "rejected"),
+        (
+            500,
+            Some(("find_match", "Unable to find match")),
+            "rejected",
+        ),
+        (503, Some(("runtime_exception", "r")), "http_5xx"),
+        (403, no_new_index, "blocked"),
+        (400, series, "fatal id=auto"),
         (408, Some(("x", "r")), "timeout"),
         (403, Some(("security_exception", "r")), "fatal index"),
         (
@@ -208,6 +224,85 @@ fn a_missing_index_is_the_events_fault_only_where_a_field_names_it() {
         one(&plan("e", "auto", Op::Create), 404, missing),
         Err(Unsettled::Fatal(_))
     ));
+}
+
+/// The reason for a time series stands in the cause; other documents may quote its words.
+#[test]
+fn a_time_series_takes_no_ids_of_ours() {
+    let plan = plan("e", "offset", Op::Create);
+    let batch = texts(&["{}"]);
+    let request = encode(&batch, &plan);
+    let words = "_id must be unset or set to [AAE] but was [t-3-100] because [.ds-e-1] is in time_series mode";
+    let settled = |reason: &str, cause: &str| {
+        let mut refused = item(
+            "create",
+            "t-3-100",
+            400,
+            Some(("document_parsing_exception", reason)),
+        );
+        refused["create"]["error"]["caused_by"] =
+            json!({"type": "illegal_argument_exception", "reason": cause});
+        let body = json!({"items": [refused]}).to_string();
+        settle(body.as_bytes(), &request, &plan, &batch)
+    };
+    assert_eq!(word(&settled("[1:6] failed", words)), "fatal id=auto");
+    let quoted = format!("failed: {words}");
+    assert_eq!(word(&settled(&quoted, &quoted)), "rejected");
+}
+
+#[test]
+fn no_value_of_an_event_leaves_but_in_a_dead_letter() {
+    let plan = plan("e-{f}", "id", Op::Index);
+    let batch = texts(&[r#"{"f":"x","id":"secret"}"#, r#"{"f":"x","id":"secret"}"#]);
+    let request = encode(&batch, &plan);
+    let settled = |status: u16, kind: &str, reason: &str| {
+        let refused = || item("index", "secret", status, Some((kind, reason)));
+        let body = json!({"items": [refused(), refused()]}).to_string();
+        settle(body.as_bytes(), &request, &plan, &batch)
+    };
+    let shard = "[e-x][0] primary shard is not active Timeout: [45s], request: [BulkShardRequest [[e-x][0]] containing [index {[e-x][secret], source[{\"id\":\"secret\"}]}]]";
+    let stream = "only write ops with an op_type of create are allowed in data streams";
+    let block =
+        "index [e-x] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark];";
+    for (status, kind, reason, told) in [
+        (
+            503,
+            "unavailable_shards_exception",
+            shard,
+            "503 unavailable_shards_exception: [e-x][0] primary shard is not active Timeout: [45s] (index e-x)",
+        ),
+        (
+            429,
+            "es_rejected_execution_exception",
+            "rejected execution of primary [secret]",
+            "429 es_rejected_execution_exception (index e-x)",
+        ),
+        (429, "cluster_block_exception", block, block),
+        (400, "illegal_argument_exception", stream, stream),
+    ] {
+        let text = match settled(status, kind, reason) {
+            Ok(outcome) => outcome.answer.cause.unwrap().detail,
+            Err(Unsettled::Fatal(text)) => text,
+            Err(Unsettled::Unreadable(text)) => panic!("{text}"),
+        };
+        assert!(text.contains(told) && !text.contains("secret"), "{text}");
+    }
+    let rejected = settled(400, "x", "secret").unwrap().answer.rejected;
+    assert_eq!(
+        rejected[0].reason,
+        "elasticsearch answered 400 x: secret (index e-x, id secret)"
+    );
+    for body in [
+        r#"{"items":[{"index":{"_id":"other","status":400,"error":{"type":"x"}}},{}]}"#,
+        r#"{"items":[{"index":{"_id":"secret","status":"secret"}}]}"#,
+        r#"{"items":[{"index":{"status":201}},{"index":{"status":201}}]}"#,
+    ] {
+        let Err(Unsettled::Unreadable(text)) = settle(body.as_bytes(), &request, &plan, &batch)
+        else {
+            panic!("{body}")
+        };
+        assert!(!text.contains("secret"), "{text}");
+    }
 }
 
 /// What becomes of events with these values of `f`, with an answer of this status to each.
@@ -408,6 +503,38 @@ fn an_index_that_was_put_away_holds_up_no_other() {
     }
 }
 
+/// The index in use may be closed or blocked as well as an old one: that is seen by how many events it befalls.
+#[test]
+fn a_flood_of_events_for_an_index_that_was_put_away_stops_the_worker() {
+    let plan = plan("e-{t:%Y}", "auto", Op::Create);
+    let batch = texts(&[r#"{"t":"2026-11-23"}"#]);
+    let request = encode(&batch, &plan);
+    let block = "index [e-2026] blocked by: [FORBIDDEN/8/index write (api)];";
+    let answer = |item: Value| json!({"items": [item]}).to_string();
+    let blocked = answer(item(
+        "create",
+        "made",
+        403,
+        Some(("cluster_block_exception", block)),
+    ));
+    let taken = answer(item("create", "made", 201, None));
+    let mut flood = Flood::default();
+    let mut settled = |body: &str| {
+        let outcome = settle_after(&mut flood, body.as_bytes(), &request, &plan, &batch);
+        outcome.map(|outcome| outcome.answer.rejected.len())
+    };
+    // A late one may be the first of all.
+    for _ in 1..FLOOD {
+        assert_eq!(settled(&blocked), Ok(1));
+    }
+    assert_eq!(settled(&taken), Ok(0));
+    assert_eq!(settled(&blocked), Ok(1));
+    let Err(Unsettled::Fatal(text)) = settled(&blocked) else {
+        panic!()
+    };
+    assert!(text.contains(block) && text.ends_with(PUT_AWAY), "{text}");
+}
+
 #[test]
 fn a_pipeline_that_sets_other_ids_stops_the_worker() {
     let plan = plan("e", "offset", Op::Create);
@@ -423,18 +550,45 @@ fn a_pipeline_that_sets_other_ids_stops_the_worker() {
         matches!(&answer, Err(Unsettled::Fatal(text)) if text.contains("sink.elasticsearch.pipeline")),
         "{answer:?}"
     );
-    // One of the ids is ours: then the answer is no answer to this request.
-    let answer = settled(json!([taken("a"), taken("t-3-100")]));
-    assert!(
-        matches!(answer, Err(Unsettled::Unreadable(_))),
-        "{answer:?}"
-    );
+    // Of some events only, and whatever became of them.
+    for others in [
+        taken("t-3-101"),
+        item("create", "t-3-101", 400, Some(("x", "r"))),
+        item("create", "t-3-101", 503, Some(("x", "r"))),
+    ] {
+        let answer = settled(json!([taken("a"), others]));
+        assert!(matches!(answer, Err(Unsettled::Fatal(_))), "{answer:?}");
+    }
     let refused = item("create", "b", 400, Some(("x", "r")));
-    let answer = settled(json!([taken("a"), refused]));
-    assert!(
-        matches!(answer, Err(Unsettled::Unreadable(_))),
-        "{answer:?}"
-    );
+    let answer = settled(json!([taken("t-3-100"), refused]));
+    assert!(matches!(answer, Err(Unsettled::Fatal(_))), "{answer:?}");
+    // All ids were sent: then the answer is no answer to this request.
+    for items in [
+        json!([taken("t-3-101"), taken("t-3-100")]),
+        json!([taken("t-3-100"), taken("t-3-100")]),
+    ] {
+        let answer = settled(items);
+        assert!(
+            matches!(answer, Err(Unsettled::Unreadable(_))),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn an_event_that_a_pipeline_dropped_is_settled_and_is_no_duplicate() {
+    let plan = plan("e", "offset", Op::Index);
+    let batch = texts(&["{}"]);
+    let request = encode(&batch, &plan);
+    let body = r#"{"items":[{"index":{"_id":"t-3-100","result":"noop","status":200}}]}"#;
+    let outcome = settle(body.as_bytes(), &request, &plan, &batch).unwrap();
+    assert_eq!((outcome.dropped, outcome.overwritten), (1, 0));
+    assert!(outcome.answer.rejected.is_empty() && outcome.answer.retry.is_empty());
+    // It shows of no index that it takes events.
+    assert_eq!(outcome.taken, 0);
+    let body = body.replace("noop", "updated");
+    let outcome = settle(body.as_bytes(), &request, &plan, &batch).unwrap();
+    assert_eq!((outcome.dropped, outcome.overwritten), (0, 1));
 }
 
 #[test]
@@ -465,7 +619,7 @@ fn a_mixed_answer_is_taken_apart_event_by_event() {
     assert_eq!(
         cause.detail,
         "2 of 5 events were not taken, the first with elasticsearch answered 429 \
-         es_rejected_execution_exception: queue full (index events, id t-3-103)"
+         es_rejected_execution_exception (index events, id t-3-103)"
     );
     let rejected = &outcome.answer.rejected;
     assert_eq!(rejected.iter().map(|r| r.index).collect::<Vec<_>>(), [1, 2]);
@@ -510,15 +664,25 @@ fn an_answer_that_does_not_fit_the_request_delivers_nothing() {
     assert!(settle(more.as_bytes(), &request, &plan, &batch).is_err());
 }
 
+/// There a document has an id that Elasticsearch made.
 #[test]
 fn the_failure_store_counts_as_delivered_and_is_counted() {
-    let plan = plan("e", "auto", Op::Create);
-    let batch = texts(&["{}"]);
-    let request = encode(&batch, &plan);
-    let body = r#"{"items":[{"create":{"_id":"x","status":201,"failure_store":"used"}}]}"#;
-    let outcome = settle(body.as_bytes(), &request, &plan, &batch).unwrap();
-    assert_eq!(outcome.failure_store, 1);
-    assert!(outcome.answer.rejected.is_empty() && outcome.answer.retry.is_empty());
+    let batch = texts(&["{}", "{}"]);
+    for id in ["auto", "offset"] {
+        let plan = plan("e", id, Op::Create);
+        let request = encode(&batch, &plan);
+        let body = r#"{"items":[{"create":{"_id":"x","status":201,"failure_store":"used"}},
+            {"create":{"_id":"t-3-101","status":201}}]}"#;
+        let outcome = settle(body.as_bytes(), &request, &plan, &batch).unwrap();
+        assert_eq!((outcome.failure_store, outcome.taken), (1, 2), "{id}");
+        assert!(outcome.answer.rejected.is_empty() && outcome.answer.retry.is_empty());
+        let body = body.replace(
+            "201,\"failure_store\":\"used\"",
+            "400,\"failure_store\":\"failed\",\"error\":{\"type\":\"x\"}",
+        );
+        let outcome = settle(body.as_bytes(), &request, &plan, &batch).unwrap();
+        assert_eq!(outcome.answer.rejected[0].index, 0, "{id}");
+    }
 }
 
 #[test]
