@@ -219,7 +219,8 @@ impl Elasticsearch {
             let refusal = self.refusal(node, reply);
             let verdict = {
                 let Health { trust, flood, .. } = &mut *self.health();
-                refusal.verdict(request.sent.len(), trust, flood, Instant::now())
+                // Of the whole batch, for that is what is sent in halves: else the last event sent of several would count twice.
+                refusal.verdict(batch.len(), trust, flood, Instant::now())
             };
             match &verdict {
                 SinkError::Retry(cause)

@@ -357,6 +357,21 @@ async fn too_large_splits_refused_credentials_wait_and_a_wrong_address_stops() {
     assert!(server.requests()[0].0.contains("authorization: apikey abc"));
 }
 
+/// An event that can't be sent at all is beside it: the worker sends the halves, and only then is the bad one alone.
+#[tokio::test]
+async fn an_event_that_can_not_be_parsed_counts_once_beside_one_that_was_not_sent() {
+    let unparsed = r#"{"error":{"type":"x_content_parse_exception","reason":"[1:11] Duplicate field 'a'"},"status":400}"#;
+    let server = Server::start(vec![Step::Say(400, "", unparsed.to_owned())]).await;
+    let sink = sink(&[server.address], &[]);
+    for _ in 0..flood::FLOOD {
+        let refused = sink.deliver(&texts(&["{}", "7"])).await;
+        assert!(
+            matches!(refused, Err(SinkError::TooLarge(_))),
+            "{refused:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn check_tells_what_is_wrong_and_where() {
     let security = r#"{"error":{"type":"security_exception","reason":"action [cluster:monitor/health] is unauthorized"}}"#;
