@@ -184,8 +184,14 @@ fn never_fits(kind: &str, reason: &str) -> bool {
         digits.parse().ok()
     };
     let needed = number("coordinating_operation_bytes=");
-    let most = number("max_coordinating_bytes=");
-    kind == "es_rejected_execution_exception" && most.is_some() && needed > most
+    // The other name is that of OpenSearch and of older Elasticsearch; the other type is that of OpenSearch.
+    let most =
+        number("max_coordinating_bytes=").or_else(|| number("max_coordinating_and_primary_bytes="));
+    let is_rejection = matches!(
+        kind,
+        "es_rejected_execution_exception" | "rejected_execution_exception"
+    );
+    is_rejection && most.is_some() && needed > most
 }
 
 /// Reads `Retry-After`: a number of seconds or a date.
@@ -244,9 +250,18 @@ mod tests {
                  coordinating_operation_bytes={needed}, max_coordinating_bytes=20480]\"}},\"status\":429}}"
             )
         };
+        let opensearch = |needed: u64| {
+            let words =
+                pressure(needed).replace("max_coordinating", "max_coordinating_and_primary");
+            words.replace("es_rejected", "rejected")
+        };
+        let no_new_index = r#"{"error":{"type":"index_create_block_exception","reason":"blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];"},"status":403}"#;
         for (status, body, expected) in [
             (429, pressure(20_480).as_str(), "http_429"),
             (429, pressure(20_481).as_str(), "too large"),
+            (429, opensearch(20_480).as_str(), "http_429"),
+            (429, opensearch(20_481).as_str(), "too large"),
+            (403, no_new_index, "blocked"),
             (413, "<html>too large</html>", "too large"),
             (429, "", "http_429"),
             (500, "{}", "http_5xx"),
