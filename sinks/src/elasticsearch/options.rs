@@ -16,6 +16,7 @@ use crate::metric::{Metric, MetricKind};
 use crate::template::{Fields, Template};
 use crate::{Context, Sink};
 
+const TRADEOFF: &str = "delivery.tradeoff";
 const URLS: &str = "sink.elasticsearch.urls";
 const INDEX: &str = "sink.elasticsearch.index";
 const OP_TYPE: &str = "sink.elasticsearch.op.type";
@@ -62,19 +63,15 @@ pub const OPTIONS: &[OptionSpec] = &[
             no_duplicates: "topic-partition-offset",
         }),
         secret: false,
-        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. Begin with a new index, also for a topic that was deleted and made anew: documents written without this have versions that count their writes, a new topic counts from 0, and where such a version is the higher one the event is left out. Anything else is the path of a field with a text or a number; an event without it is rejected.",
+        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. Begin with a new index for a topic that was deleted and made anew: it counts from 0 again. An id is unique in one index: behind a data stream or an alias that rolls over, an event that is sent before a rollover and again after it is there twice. A time series takes `auto` only. Anything else is the path of a field with a text or a number; an event without it is rejected.",
         example: "",
     },
     OptionSpec {
         key: OP_TYPE,
         kind: Kind::Choice(&["auto", "index", "create"]),
-        default: Default::ByTradeoff(Tradeoff3 {
-            low_latency: "auto",
-            balanced: "auto",
-            no_duplicates: "create",
-        }),
+        default: Default::Value("auto"),
         secret: false,
-        doc: "The bulk action. `index` writes over a document with the same id; `create` leaves it as it is, and the event counts as delivered before. `auto` is `create` where Elasticsearch makes the ids, else `index`. A data stream takes `create` only. To deliver a changed projection over old documents after a rewind, set `index`.",
+        doc: "The bulk action. `index` writes over a document with the same id; `create` leaves it as it is, and the event counts as delivered before. `auto` is `create` where Elasticsearch makes the ids, and with `delivery.tradeoff=no-duplicates` where the id is `topic-partition-offset`; else `index`. Where the id is a field, `create` keeps the first event of each id and leaves out all later ones, which count as suppressed: set it if events of one id are the same. A data stream takes `create` only. To deliver a changed projection over old documents after a rewind, set `index`.",
         example: "",
     },
     OptionSpec {
@@ -317,8 +314,11 @@ fn plan(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Plan> {
             }
         },
     };
+    let once = settings.get(TRADEOFF) == "no-duplicates";
     let op = match (settings.get(OP_TYPE), id) {
         ("create", _) | ("auto", Id::Auto) => Op::Create,
+        // Not with an id from a field: a later event of the id is mostly another one, and would be lost.
+        ("auto", Id::Offset) if once => Op::Create,
         _ => Op::Index,
     };
     let later_wins = settings.get(VERSION) == "offset";
