@@ -1,7 +1,9 @@
+use std::cell::Cell;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::Value;
+use proptest::test_runner::TestRunner;
+use serde_json::{Map, Value};
 
 use super::*;
 use crate::{BatchBuilder, BatchId, RecordMeta};
@@ -218,7 +220,9 @@ fn index_names_follow_elasticsearchs_rules() {
 }
 
 /// Objects in any layout: white space of every kind between tokens, texts with every character.
-fn document() -> impl Strategy<Value = (Value, String)> {
+fn document(
+    named: impl Strategy<Value = Option<(Value, Value)>>,
+) -> impl Strategy<Value = (Value, String)> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -233,28 +237,52 @@ fn document() -> impl Strategy<Value = (Value, String)> {
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     });
-    let object = prop::collection::hash_map(any::<String>(), value, 0..4)
-        .prop_map(|map| Value::Object(map.into_iter().collect()));
-    (object, any::<bool>(), "[ \\t\\r\\n]{0,4}").prop_map(|(object, pretty, space)| {
-        let text = if pretty {
-            let unix = serde_json::to_string_pretty(&object).unwrap();
-            // Raw line breaks are only between tokens here.
-            unix.replace('\n', "\r\n")
-        } else {
-            object.to_string()
-        };
-        (object, format!("{space}{text}{space}"))
-    })
+    let object = prop::collection::hash_map(any::<String>(), value, 0..4);
+    (object, named, any::<bool>(), "[ \\t\\r\\n]{0,4}").prop_map(
+        |(object, named, pretty, space)| {
+            let mut object: Value = object.into_iter().collect::<Map<_, _>>().into();
+            if let Some((id, name)) = named {
+                object["id"] = id;
+                object["name"] = name;
+            }
+            let text = if pretty {
+                let unix = serde_json::to_string_pretty(&object).unwrap();
+                // Raw line breaks are only between tokens here.
+                unix.replace('\n', "\r\n")
+            } else {
+                object.to_string()
+            };
+            (object, format!("{space}{text}{space}"))
+        },
+    )
 }
 
-proptest! {
-    /// Whatever the payloads: two lines for each event that is sent, each line JSON, the document unchanged in meaning.
-    #[test]
-    fn the_body_stays_well_formed(
-        documents in prop::collection::vec(document(), 0..6),
-        id in prop_oneof![Just("auto"), Just("offset"), Just("id")],
-        index in prop_oneof![Just("e"), Just("e-{id}")],
-    ) {
+/// What a name and an id can be made of, and what not.
+fn named() -> impl Strategy<Value = Option<(Value, Value)>> {
+    let id = prop_oneof![
+        4 => any::<String>().prop_map(Value::from),
+        1 => any::<u64>().prop_map(Value::from),
+        1 => Just(Value::Null),
+    ];
+    let name = prop_oneof![
+        8 => "[a-z0-9.]{1,8}".prop_map(Value::from),
+        1 => any::<String>().prop_map(Value::from),
+    ];
+    prop::option::weighted(0.9, (id, name))
+}
+
+/// Whatever the payloads: two lines for each event that is sent, each line JSON, the document unchanged in meaning.
+#[test]
+fn the_body_stays_well_formed() {
+    // Of those by a field alone.
+    let (ids, names) = (Cell::new(0), Cell::new(0));
+    let mut runner = TestRunner::default();
+    let ways = (
+        prop_oneof![Just("auto"), Just("offset"), Just("id")],
+        prop_oneof![Just("e"), Just("e-{name}")],
+    );
+    let inputs = (prop::collection::vec(document(named()), 0..6), ways);
+    let result = runner.run(&inputs, |(documents, (id, index))| {
         let payloads: Vec<&str> = documents.iter().map(|(_, text)| text.as_str()).collect();
         let request = encode(&texts(&payloads), &plan(index, id, Op::Create));
         prop_assert_eq!(request.sent.len() + request.rejected.len(), documents.len());
@@ -263,13 +291,32 @@ proptest! {
         let lines: Vec<&str> = text.split('\n').collect();
         prop_assert_eq!(lines.len(), 2 * request.sent.len() + 1);
         for (sent, pair) in request.sent.iter().zip(lines.chunks(2)) {
+            let (value, _) = &documents[sent.index];
             let action: Value = serde_json::from_str(pair[0]).unwrap();
             prop_assert_eq!(action["create"]["_id"].as_str(), request.id(sent));
             let document: Value = serde_json::from_str(pair[1]).unwrap();
-            prop_assert_eq!(&document, &documents[sent.index].0);
+            prop_assert_eq!(&document, value);
+            if id == "id" {
+                let expected = match &value["id"] {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                prop_assert_eq!(request.id(sent), Some(expected.as_str()));
+                ids.set(ids.get() + 1);
+            }
+            if index != "e" {
+                let expected = format!("e-{}", value["name"].as_str().unwrap());
+                prop_assert_eq!(action["create"]["_index"].as_str(), Some(expected.as_str()));
+                names.set(names.get() + 1);
+            }
         }
-    }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(ids.get() > 0 && names.get() > 0, "{ids:?} {names:?}");
+}
 
+proptest! {
     /// Bytes that are no JSON at all break no other event's lines.
     #[test]
     fn raw_bytes_stay_on_their_line(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
