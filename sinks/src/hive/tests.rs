@@ -127,14 +127,9 @@ fn addresses_are_read_and_mistakes_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
-    // A port that nothing listens on: bound, then given back.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
     let place = Place {
-        addresses: client::Addresses::new(vec![format!("127.0.0.1:{port}")]),
+        // A port that nothing listens on, and no other test is given.
+        addresses: client::Addresses::new(vec!["127.0.0.1:1".to_owned()]),
         database: "default".to_owned(),
         table: "t".to_owned(),
         location: "file:///t".to_owned(),
@@ -160,7 +155,7 @@ async fn a_metastore_that_is_down_is_a_problem_and_holds_nothing_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let problem = hive.problems().unwrap();
-    assert!(problem.contains(&format!("127.0.0.1:{port}")), "{problem}");
+    assert!(problem.contains("127.0.0.1:1: "), "{problem}");
     assert!(problem.contains("1 partition(s) wait"), "{problem}");
     assert!(!hive.idle());
 }
