@@ -24,7 +24,7 @@ use crate::lock;
 use crate::metric::{Metric, MetricKind};
 use crate::parquet::rows::SharedLayout;
 use crate::parquet::store::Store;
-use client::{CallError, Client, Place};
+use client::{CallError, Client, Found, Place};
 pub use options::{OPTIONS, SECTION, place};
 pub use pending::MAX_PENDING;
 use pending::{Next, Pending};
@@ -131,7 +131,7 @@ impl Hive {
                 false => Err(CheckError::Mismatch(place.no_database())),
             };
         };
-        let problems = differences(&found, &layout.columns, &layout.partitioning);
+        let problems = self.shared.differences(&found, layout);
         if problems.is_empty() {
             return Ok(());
         }
@@ -291,6 +291,11 @@ impl Shared {
         lock(&self.state)
     }
 
+    fn differences(&self, found: &Found, layout: &SharedLayout) -> Vec<String> {
+        let location = &self.place.location;
+        differences(found, &layout.columns, &layout.partitioning, location)
+    }
+
     async fn run(&self, layout: &SharedLayout) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -443,7 +448,7 @@ impl Shared {
                 })?
             }
         };
-        let problems = differences(&found, &layout.columns, &layout.partitioning);
+        let problems = self.differences(&found, layout);
         if !problems.is_empty() {
             return Err(RoundError::Other(format!(
                 "table {}.{} does not fit the route: {}",

@@ -46,7 +46,14 @@ pub enum ColumnsError {
 }
 
 /// What is wrong with a table that exists, naming the column; empty where it fits.
-pub fn differences(found: &Found, columns: &[Column], partitioning: &Partitioning) -> Vec<String> {
+///
+/// `location` is where Hive is to find the files.
+pub fn differences(
+    found: &Found,
+    columns: &[Column],
+    partitioning: &Partitioning,
+    location: &str,
+) -> Vec<String> {
     let mut problems = Vec::new();
     let wanted = client::hive_columns(columns);
     for (name, kind) in &wanted {
@@ -76,6 +83,13 @@ pub fn differences(found: &Found, columns: &[Column], partitioning: &Partitionin
         let unfit = typed.filter(|(index, (_, kind))| !partitioning.always_gives(*index, kind));
         problems.extend(unfit.map(|(_, (name, kind))| no_such_value(name, kind)));
     }
+    // Partitions are registered with locations of their own.
+    if there.is_empty() && comparable(&found.location) != comparable(location) {
+        problems.push(format!(
+            "the files of the table are at {}, and those of the route at {location}, where no reader of the table looks: correct sink.parquet.location, or sink.hive.location where Hive sees the same place under another name, or the table (ALTER TABLE … SET LOCATION)",
+            found.location
+        ));
+    }
     if !found.input_format.contains("Parquet") {
         problems.push(format!(
             "the table's input format is {}, not Parquet",
@@ -83,6 +97,17 @@ pub fn differences(found: &Found, columns: &[Column], partitioning: &Partitionin
         ));
     }
     problems
+}
+
+/// A location without what may differ in the name of one place: the client's protocol of a bucket, the number of slashes, one at the end.
+fn comparable(location: &str) -> String {
+    let (scheme, rest) = location.split_once(':').unwrap_or(("", location));
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "s3a" | "s3n" => "s3".to_owned(),
+        other => other.to_owned(),
+    };
+    let parts = rest.split('/').filter(|part| !part.is_empty());
+    format!("{scheme}:{}", parts.collect::<Vec<_>>().join("/"))
 }
 
 /// A partition is registered by its text, whatever that is: engines fail at one that the type does not hold, or read null.

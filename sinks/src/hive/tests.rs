@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::client::Found;
 use super::options::{address, check_uris};
 use super::pending::{CHUNK, MOST_REFUSED};
 use super::*;
@@ -40,10 +39,13 @@ fn a_table_that_does_not_fit_is_explained_by_column() {
         ],
         &["dt"],
     );
-    assert_eq!(differences(&fits, &columns, &keys), Vec::<String>::new());
+    assert_eq!(
+        differences(&fits, &columns, &keys, "file:///t"),
+        Vec::<String>::new()
+    );
     let other = found(&[("id", "int"), ("s", "struct<a:int>")], &["hour"]);
     assert_eq!(
-        differences(&other, &columns, &keys),
+        differences(&other, &columns, &keys, "file:///t"),
         [
             "column id is int in the table, but string in sink.parquet.schema",
             "column n is not in the table",
@@ -57,7 +59,7 @@ fn a_partition_column_that_may_get_other_values_is_a_problem() {
     let problems = |key: &str, kind: &str| {
         let mut table = found(&[], &["k"]);
         table.partition_keys[0].1 = kind.to_owned();
-        differences(&table, &[], &Partitioning::parse(key).unwrap())
+        differences(&table, &[], &Partitioning::parse(key).unwrap(), "file:///t")
     };
     for (key, kind) in [
         ("k", "string"),
@@ -105,6 +107,39 @@ fn a_partition_column_that_may_get_other_values_is_a_problem() {
     assert!(
         problem.contains("is Integer in") && problem.contains("{ts:%-H}"),
         "{problem}"
+    );
+}
+
+#[test]
+fn a_table_without_partitions_has_its_files_where_the_route_writes_them() {
+    let problems = |there: &str, ours: &str| {
+        let mut table = found(&[], &[]);
+        table.location = there.to_owned();
+        differences(&table, &[], &Partitioning::default(), ours)
+    };
+    for (there, ours) in [
+        ("file:/t", "file:///t"),
+        ("s3a://lake/plays/", "s3://lake/plays"),
+        ("s3n://lake//plays", "s3://lake/plays"),
+        ("hdfs://name:8020/t", "hdfs://name:8020/t"),
+    ] {
+        assert_eq!(problems(there, ours), Vec::<String>::new(), "{there}");
+    }
+    for (there, ours) in [
+        ("file:/warehouse/t", "file:///t"),
+        ("s3a://lake/plays2", "s3://lake/plays"),
+        ("s3a://other/plays", "s3://lake/plays"),
+        ("hdfs://name:8020/t", "file:///t"),
+    ] {
+        let problems = problems(there, ours);
+        assert!(problems[0].contains(there) && problems[0].contains("sink.hive.location"));
+    }
+    // A partition brings its own.
+    let keys = Partitioning::parse("dt={ts:%F}").unwrap();
+    let table = found(&[], &["dt"]);
+    assert_eq!(
+        differences(&table, &[], &keys, "s3://lake/plays"),
+        Vec::<String>::new()
     );
 }
 
