@@ -49,6 +49,18 @@ pub(super) struct Rolling {
     pub(super) name: String,
 }
 
+impl Rolling {
+    /// The name of this process's file of this number.
+    fn file_name(&self, number: u64) -> String {
+        format!("{}-{number:06}.parquet", self.name)
+    }
+
+    /// Bytes of the longest of these names.
+    pub(super) fn longest_name(&self) -> usize {
+        self.file_name(u64::MAX).len()
+    }
+}
+
 /// What ended a file: a label of `keystone_parquet_files_published_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -235,7 +247,7 @@ impl Files {
                 None => break,
             }
         }
-        let name = format!("{}-{:06}.parquet", self.rolling.name, self.counter);
+        let name = self.rolling.file_name(self.counter);
         self.counter += 1;
         OpenFile::create(
             &self.store,

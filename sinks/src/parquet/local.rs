@@ -9,6 +9,9 @@ use super::store::{Publication, StoreError};
 /// Ends the name of a file that is being written.
 pub const HIDDEN_SUFFIX: &str = ".inprogress";
 
+/// By how many bytes a hidden name is longer: a dot before it, and the suffix.
+pub const HIDDEN_BYTES: usize = 1 + HIDDEN_SUFFIX.len();
+
 /// A file under its hidden name.
 #[derive(Debug)]
 pub struct HiddenFile {

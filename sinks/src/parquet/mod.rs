@@ -85,11 +85,13 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
     };
     let two_phase = settings.get("sink.parquet.publish") == "two-phase";
     let started = chrono::Utc::now().timestamp_millis();
+    let rolling = options::rolling(settings, context, started);
+    let longest_path = store.longest_partition(rolling.longest_name());
     let layout = OnceLock::new();
     if let Some(columns) = columns {
-        let _ = layout.set(Arc::new(Layout::new(columns, partitioning.clone())));
+        let declared = Layout::new(columns, partitioning.clone());
+        let _ = layout.set(Arc::new(declared.with_longest_path(longest_path)));
     }
-    let rolling = options::rolling(settings, context, started);
     Ok(Box::new(ParquetSink {
         two_phase,
         manifests: Manifests::new(
@@ -109,6 +111,7 @@ pub fn build(settings: &Settings, context: &Context) -> Result<Box<dyn Sink>, Ve
         facts: std::sync::Mutex::new(SinkFacts::default()),
         store,
         partitioning,
+        longest_path,
         layout,
     }))
 }
@@ -130,6 +133,7 @@ struct ParquetSink {
     two_phase: bool,
     manifests: Manifests,
     partitioning: Partitioning,
+    longest_path: usize,
     /// Empty until the Hive table was read, where the route declares no columns.
     layout: OnceLock<SharedLayout>,
     hive: Option<Hive>,
@@ -186,8 +190,9 @@ impl ParquetSink {
                         wanted.join(", ")
                     )));
                 }
-                let layout = Arc::new(Layout::new(columns, self.partitioning.clone()));
-                Ok(self.layout.get_or_init(|| layout).clone())
+                let layout = Layout::new(columns, self.partitioning.clone());
+                let layout = layout.with_longest_path(self.longest_path);
+                Ok(self.layout.get_or_init(|| Arc::new(layout)).clone())
             }
             Err(ColumnsError::Call(error)) => {
                 let detail = format!(

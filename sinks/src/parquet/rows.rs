@@ -29,6 +29,8 @@ pub struct Layout {
     pub columns: Vec<Column>,
     pub schema: SchemaRef,
     pub partitioning: Partitioning,
+    /// Bytes that the path of a partition may have.
+    longest_path: usize,
     slots: HashMap<String, Slot>,
     /// The same by lower-case name.
     lower: HashMap<String, Slot>,
@@ -100,9 +102,18 @@ impl Layout {
             schema: to_arrow(&columns),
             columns,
             partitioning,
+            longest_path: usize::MAX,
             slots,
             lower,
             all_lower,
+        }
+    }
+
+    /// Refuses events whose partition has a longer path: their file could never be written.
+    pub fn with_longest_path(self, longest_path: usize) -> Layout {
+        Layout {
+            longest_path,
+            ..self
         }
     }
 
@@ -279,6 +290,13 @@ impl<'l> Table<'l> {
     fn place(&mut self) -> Result<(), String> {
         let partitioning = &self.layout.partitioning;
         let Rendered { path, is_last } = partitioning.render(&self.sources, &mut self.cache)?;
+        let (bytes, most) = (path.len(), self.layout.longest_path);
+        if bytes > most {
+            return Err(format!(
+                "the path of its partition has {bytes} bytes, and a file at sink.parquet.location can be written below {most} at most: {}",
+                short(path)
+            ));
+        }
         let partition = match self.partition_of.last() {
             Some(last) if is_last => *last,
             _ => match self.partitions.get(path) {

@@ -26,6 +26,12 @@ use super::s3::{self, S3Upload, s3_error};
 use super::sweep::has_passed;
 use super::uploads::Uploads;
 
+/// The longest key of an object in S3, in bytes of UTF-8. A longer one is refused for good (`KeyTooLongError`).
+const LONGEST_KEY: usize = 1_024;
+
+/// The longest path that Linux takes, without the zero at its end.
+const LONGEST_PATH: usize = 4_095;
+
 /// A table's files.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -98,6 +104,16 @@ impl Store {
                 .trim_end_matches('/')
                 .to_owned(),
         }
+    }
+
+    /// Bytes that the path of a partition may have, so that files with names of so many bytes can be in it.
+    pub fn longest_partition(&self, name: usize) -> usize {
+        let (most, around) = match self {
+            Store::Local { root } => (LONGEST_PATH, root.as_os_str().len() + local::HIDDEN_BYTES),
+            Store::S3 { prefix, .. } => (LONGEST_KEY, prefix.len()),
+        };
+        // And two slashes.
+        most.saturating_sub(around + name + 2)
     }
 
     /// Begins a file. `partition` is a path below the location, `name` the file's final name.

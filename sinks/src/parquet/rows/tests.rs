@@ -47,6 +47,35 @@ fn decode(layout: &Layout, payloads: &[&str]) -> Decoded {
     layout.decode(batch(&payloads).events()).unwrap()
 }
 
+/// A file of it could never be written, and would be tried for ever.
+#[test]
+fn an_event_whose_partition_has_too_long_a_path_is_rejected() {
+    let hourly = layout("id string", "day={ts:%F}");
+    // Between others in the same hour, which the path is kept for.
+    let events = [r#"{"ts":"2026-11-23T11:00:00Z"}"#; 2];
+    let longest = "day=2026-11-23".len();
+    let decoded = decode(&hourly.with_longest_path(longest), &events);
+    assert_eq!((decoded.rejected.len(), decoded.groups.len()), (0, 1));
+    let hourly = layout("id string", "day={ts:%F}");
+    let decoded = decode(&hourly.with_longest_path(longest - 1), &events);
+    assert_eq!((decoded.rejected.len(), decoded.groups.len()), (2, 0));
+
+    let two = layout("id string", "a,b").with_longest_path(30);
+    let events = [
+        r#"{"a":"x","b":"y"}"#,
+        r#"{"a":"//////","b":"yyyyyyyy"}"#,
+        r#"{"a":"x","b":"y"}"#,
+    ];
+    let decoded = decode(&two, &events);
+    assert_eq!(decoded.groups[0].rows.num_rows(), 2);
+    assert_eq!(decoded.rejected[0].index, 1);
+    let reason = &decoded.rejected[0].reason;
+    assert!(
+        reason.contains("has 31 bytes") && reason.contains("a=%2F"),
+        "{reason}"
+    );
+}
+
 /// A row read back as the JSON that its columns stand for.
 fn row(rows: &RecordBatch, at: usize) -> Map<String, Value> {
     let mut out = Map::new();

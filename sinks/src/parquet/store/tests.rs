@@ -19,6 +19,29 @@ async fn a_file_is_hidden_until_it_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_longest_partition_is_the_longest_that_can_be_written() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().to_owned();
+    let name = "a.parquet";
+    let bytes = root.as_os_str().len();
+    let store = Store::Local { root };
+    let longest = store.longest_partition(name.len());
+    assert!(longest < LONGEST_PATH - bytes);
+    let partition = |bytes: usize| {
+        let (whole, rest) = (bytes / 100, bytes % 100);
+        format!(
+            "{}{}",
+            format!("{}/", "d".repeat(99)).repeat(whole),
+            "e".repeat(rest)
+        )
+    };
+    assert_eq!(partition(longest).len(), longest);
+    let mut upload = store.create(&partition(longest), name).await.unwrap();
+    upload.publish().await.unwrap();
+    assert!(store.create(&partition(longest + 1), name).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_published_file_is_never_replaced() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::Local {
