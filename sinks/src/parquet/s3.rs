@@ -237,7 +237,7 @@ pub async fn abort(store: &AmazonS3, path: &ObjectPath, id: &String) -> bool {
         Ok(Ok(()) | Err(Error::NotFound { .. })) => true,
         failed => {
             let reason = match failed {
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => words(&error),
                 _ => format!("no answer within {} s", ABORT.as_secs()),
             };
             tracing::warn!(path = %path, "an upload could not be aborted ({reason}); a later sweep does it, or a lifecycle rule of the bucket");
@@ -290,6 +290,53 @@ pub fn s3_error(doing: &str, path: &ObjectPath, error: object_store::Error) -> S
     };
     StoreError {
         reason,
-        detail: format!("{doing} s3 object {path}: {error}{hint}"),
+        detail: format!("{doing} s3 object {path}: {}{hint}", words(&error)),
+    }
+}
+
+/// What went wrong, without the answer's body but for its code and message: beside them it may repeat a session token, or what was signed.
+pub fn words(error: &object_store::Error) -> String {
+    without_body(&error.to_string())
+}
+
+fn without_body(text: &str) -> String {
+    let Some(start) = text.find("<?xml").or_else(|| text.find("<Error")) else {
+        return text.to_owned();
+    };
+    let (before, body) = text.split_at(start);
+    let element = |name: &str| {
+        let (_, after) = body.split_once(&format!("<{name}>"))?;
+        let (inside, _) = after.split_once(&format!("</{name}>"))?;
+        Some(inside)
+    };
+    let said: Vec<&str> = ["Code", "Message"]
+        .into_iter()
+        .filter_map(element)
+        .collect();
+    match said.is_empty() {
+        true => format!("{before}(a body without a code)"),
+        false => format!("{before}{}", said.join(": ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answers_body_only_code_and_message_are_told() {
+        let body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message><Token-0>s3cret</Token-0></Error>";
+        let text = format!(
+            "Server returned non-2xx status code: 400 Bad Request: <?xml version=\"1.0\"?>\n{body}"
+        );
+        let told = "Server returned non-2xx status code: 400 Bad Request: ExpiredToken: The provided token has expired.";
+        assert_eq!(without_body(&text), told);
+        assert_eq!(
+            without_body(&format!("400: {body}")),
+            "400: ExpiredToken: The provided token has expired."
+        );
+        let cut = "403: <Error><Token-0>s3cret</Token-0>";
+        assert_eq!(without_body(cut), "403: (a body without a code)");
+        assert_eq!(without_body("timed out"), "timed out");
     }
 }
