@@ -278,7 +278,7 @@ impl Manifests {
         self.remove(stem).await
     }
 
-    /// Removes a manifest; where that fails it is emptied, which says the same. (Not every server that speaks S3 knows `DeleteObjects`.)
+    /// Removes a manifest; where that fails it is emptied, which says the same. (A user may have the right to write and none to remove.)
     async fn remove(&self, stem: &str) -> Result<(), StoreError> {
         let name = file_name(stem);
         let Err(error) = self.store.remove(&self.directory, &name).await else {

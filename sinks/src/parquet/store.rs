@@ -261,15 +261,21 @@ impl Store {
         })
     }
 
-    /// Removes a small file; one that is not there is no error. Fails soon: some servers know no `DeleteObjects`, and their 501 looks like a
-    /// failure that passes.
+    /// Removes a small file; one that is not there is no error. Fails soon. In a bucket it is removed by a request of its own: some servers
+    /// know no `DeleteObjects`, which the client always asks for, and which is asked here only where the other has failed.
     pub async fn remove(&self, directory: &str, name: &str) -> Result<(), StoreError> {
         match self {
             Store::Local { root } => {
                 super::blocking(|| local::remove(&root.join(directory).join(name)))
             }
-            Store::S3 { impatient, .. } => {
-                s3::remove(impatient, &self.object(&[directory, name])?).await
+            Store::S3 {
+                impatient, uploads, ..
+            } => {
+                let path = self.object(&[directory, name])?;
+                match uploads.remove_object(&path).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => s3::remove(impatient, &path).await,
+                }
             }
         }
     }

@@ -1,19 +1,22 @@
 //! Uploads to a bucket that were begun and neither completed nor aborted. S3 keeps their parts, and asks to be paid for them, until someone
 //! aborts them.
 //!
-//! `object_store` has no ListMultipartUploads, so the request is made here, with its client and its signature.
+//! `object_store` has no ListMultipartUploads, so the request is made here, with its client and its signature; and so is DeleteObject, for
+//! it removes by DeleteObjects alone.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
+use http::{Method, StatusCode};
 use object_store::aws::{AmazonS3, AwsAuthorizer};
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path as ObjectPath;
 use object_store::signer::Signer;
 use serde::Deserialize;
+use url::Url;
 
-use super::s3::s3_error;
+use super::s3::{s3_error, words};
 use super::store::StoreError;
 
 /// Pages of 1,000 uploads that are read at most: the ones behind them are not seen.
@@ -97,13 +100,7 @@ impl Uploads {
         below: &ObjectPath,
         after: Option<&(String, String)>,
     ) -> Result<Page, StoreError> {
-        let failed = |error| s3_error("listing the uploads below", below, error);
-        let mut url = self
-            .store
-            .signed_url(http::Method::GET, &ObjectPath::default(), SHORT)
-            .await
-            .map_err(failed)?;
-        url.set_query(None);
+        let mut url = self.address(&ObjectPath::default()).await?;
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("uploads", "");
@@ -115,9 +112,18 @@ impl Uploads {
                 query.append_pair("upload-id-marker", id);
             }
         }
-        let answer = self.get(url.as_str()).await.map_err(|detail| StoreError {
-            reason: "s3_failed",
-            detail: format!("listing the uploads below {below}: {detail}"),
+        let answer = self.send(Method::GET, &url).await;
+        let answer = answer.map_err(|(status, problem)| {
+            let hint = match status {
+                Some(StatusCode::FORBIDDEN) => {
+                    "; give the route's user s3:ListBucketMultipartUploads, or the bucket a lifecycle rule for incomplete uploads"
+                }
+                _ => "",
+            };
+            StoreError {
+                reason: "s3_failed",
+                detail: format!("listing the uploads below {below}: {problem}{hint}"),
+            }
         })?;
         quick_xml::de::from_str(&answer).map_err(|error| StoreError {
             reason: "s3_failed",
@@ -125,30 +131,50 @@ impl Uploads {
         })
     }
 
-    /// The text of an error is for a person.
-    async fn get(&self, url: &str) -> Result<String, String> {
+    /// Removes an object by a request of its own; one that is not there is no error. It is tried once.
+    pub async fn remove_object(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        let url = self.address(path).await?;
+        match self.send(Method::DELETE, &url).await {
+            Ok(_) | Err((Some(StatusCode::NOT_FOUND), _)) => Ok(()),
+            Err((_, problem)) => Err(StoreError {
+                reason: "s3_failed",
+                detail: format!("removing s3 object {path}: {problem}"),
+            }),
+        }
+    }
+
+    async fn address(&self, path: &ObjectPath) -> Result<Url, StoreError> {
+        let signed = self.store.signed_url(Method::GET, path, SHORT).await;
+        let mut url = signed.map_err(|error| s3_error("addressing", path, error))?;
+        url.set_query(None);
+        Ok(url)
+    }
+
+    /// Answers with the body. An error has the status, where there was an answer, and a text for a person.
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+    ) -> Result<String, (Option<StatusCode>, String)> {
+        let failed = |problem: String| (None, problem);
         let credential = self.store.credentials().get_credential().await;
-        let credential = credential.map_err(|error| error.to_string())?;
+        let credential = credential.map_err(|error| failed(words(&error)))?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.method_mut() = method;
         *request.uri_mut() = url
+            .as_str()
             .parse()
-            .map_err(|error| format!("its address can't be used: {error}"))?;
+            .map_err(|error| failed(format!("its address can't be used: {error}")))?;
         AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
         let answer = self.client.execute(request).await;
-        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         let status = answer.status();
         if !status.is_success() {
-            let hint = match status {
-                http::StatusCode::FORBIDDEN => {
-                    "; give the route's user s3:ListBucketMultipartUploads, or the bucket a lifecycle rule for incomplete uploads"
-                }
-                _ => "",
-            };
-            return Err(format!("the answer is {status}{hint}"));
+            return Err((Some(status), format!("the answer is {status}")));
         }
         let body = answer.into_body().bytes().await;
-        let body = body.map_err(|error| error.to_string())?;
-        String::from_utf8(body.to_vec()).map_err(|error| error.to_string())
+        let body = body.map_err(|error| failed(error.to_string()))?;
+        String::from_utf8(body.to_vec()).map_err(|error| failed(error.to_string()))
     }
 }
 

@@ -119,20 +119,38 @@ async fn a_check_of_a_bucket_that_is_ill_says_so_soon() {
     );
 }
 
-/// Some servers know no `DeleteObjects`. The client tries it again for longer than a failing bucket is no problem.
+/// Some servers know no `DeleteObjects`, which the client asks for, and tries again for longer than a failing bucket is no problem.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_does_not_know_a_request_is_there() {
+async fn a_bucket_that_knows_no_request_for_many_objects_removes_one() {
     let bucket = Bucket::start(|line| match line.contains("?delete") {
         true => "501 Not Implemented",
         false => "200 OK",
     })
     .await;
     let store = options::store(&bucket.settings(&[])).unwrap();
-    let (directory, name) = ("_keystone/plays", "a.json");
+    let (directory, name) = ("_keystone/plays", "a b.json");
     let written = store.write_whole(directory, name, b"{}".to_vec());
     written.await.unwrap();
+    let before = bucket.requests.load(Ordering::Relaxed);
+    store.remove(directory, name).await.unwrap();
+    assert_eq!(bucket.requests.load(Ordering::Relaxed) - before, 1);
+    assert_eq!(s3::problem(), None);
+}
+
+/// Where a request fails for good, the bucket is there all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_does_not_know_a_request_is_there() {
+    let bucket =
+        Bucket::start(
+            |line| match line.contains("?delete") || line.starts_with("DELETE") {
+                true => "501 Not Implemented",
+                false => "200 OK",
+            },
+        )
+        .await;
+    let store = options::store(&bucket.settings(&[])).unwrap();
     let begun = Instant::now();
-    let mut removing = pin!(store.remove(directory, name));
+    let mut removing = pin!(store.remove("_keystone/plays", "a.json"));
     loop {
         tokio::select! {
             removed = &mut removing => break assert!(removed.is_err()),
@@ -143,6 +161,45 @@ async fn a_bucket_that_does_not_know_a_request_is_there() {
         begun.elapsed() > Duration::from_secs(3),
         "it was not tried again"
     );
+}
+
+/// S3 refuses a longer key for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_file_would_have_too_long_a_key_is_rejected() {
+    let bucket = Bucket::start(|line| {
+        let path = line.split(' ').nth(1).unwrap().replace("%3D", "=");
+        let key = path.trim_start_matches("/lake/").split('?').next();
+        match key.unwrap().len() > 1_024 {
+            true => "400 Bad Request",
+            false => "200 OK",
+        }
+    })
+    .await;
+    let keys: Vec<String> = (0..5).map(|key| format!("k{key}={{text}}")).collect();
+    let by = format!("sink.parquet.partition.by={}", keys.join(","));
+    let sink = bucket.sink(&[&by, "sink.parquet.publish=direct"]);
+    let outcome = |length: usize| {
+        let sink = &sink;
+        async move {
+            let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(length));
+            let answer = sink.deliver(&batch_of(1, [payload])).await.unwrap();
+            sink.flush().await.unwrap();
+            answer.rejected
+        }
+    };
+    assert!(outcome(100).await.is_empty());
+    let rejected = outcome(220).await;
+    assert!(
+        rejected[0].reason.contains("the path of its partition has"),
+        "{rejected:?}"
+    );
+    // At each length the event is either written or rejected, and never tried for ever.
+    let mut were_rejected = false;
+    for length in 150..220 {
+        let is_rejected = !outcome(length).await.is_empty();
+        assert!(is_rejected || !were_rejected, "{length}");
+        were_rejected = is_rejected;
+    }
 }
 
 /// In an outage each request takes as long as the client's patience, and a rewind or a drain waits.
