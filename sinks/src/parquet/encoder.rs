@@ -9,14 +9,19 @@ use arrow::row::{RowConverter, SortField};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{
+    DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT, DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT, DEFAULT_PAGE_SIZE,
+    DEFAULT_WRITE_BATCH_SIZE, WriterProperties,
+};
 use parquet::schema::types::ColumnPath;
+
+use super::compressors::zstd_bytes;
 
 /// A row group is written out when its encoded form is about this large. It is what an open file holds in memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
-/// A compressor and a decompressor for each column, measured; the encoder does not count them.
-const ZSTD_BYTES: usize = 112 << 10;
+/// Values that the encoder takes at once: a page may be larger by those.
+const AT_ONCE: usize = DEFAULT_WRITE_BATCH_SIZE;
 
 /// Rows that are looked at, to see whether a value comes twice.
 const SAMPLE: usize = 512;
@@ -46,8 +51,35 @@ impl Codec {
 /// Encodes the rows of one file.
 pub(super) struct Encoder {
     writer: ArrowWriter<Chunks>,
-    /// What it holds beside what it tells, while a row group is in progress.
-    untold_bytes: usize,
+    codec: Codec,
+    columns: Vec<Progress>,
+    rows: usize,
+}
+
+/// What a column of the table has of the row group in progress.
+struct Progress {
+    /// Columns of the file that it is.
+    leaves: usize,
+    has_dictionary: bool,
+    /// Before they are encoded.
+    bytes: usize,
+}
+
+impl Progress {
+    /// Bytes of its largest page so far, at most, of so many rows.
+    fn page(&self, rows: usize) -> usize {
+        let bytes = self.bytes / self.leaves.max(1);
+        let mean = bytes.div_ceil(rows.max(1));
+        let rows = rows.min(DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT);
+        let plain = (mean * rows)
+            .min(bytes)
+            .min(DEFAULT_PAGE_SIZE.max(mean * AT_ONCE));
+        // As long as there surely is a dictionary, it is places in there that are written, of fewer than 24 bits.
+        match self.has_dictionary && bytes <= DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT {
+            true => plain.min(3 * rows),
+            false => plain,
+        }
+    }
 }
 
 impl Encoder {
@@ -62,31 +94,46 @@ impl Encoder {
             .set_compression(codec.to_parquet())
             .set_created_by(concat!("keystone ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES));
+        let mut columns = Vec::with_capacity(schema.fields().len());
         for (index, field) in schema.fields().iter().enumerate() {
-            if is_unique(first.iter().map(|rows| rows.column(index))) {
+            let is_unique = is_unique(first.iter().map(|rows| rows.column(index)));
+            if is_unique {
                 let column = ColumnPath::new(vec![field.name().clone()]);
                 properties = properties.set_column_dictionary_enabled(column, false);
             }
+            columns.push(Progress {
+                leaves: leaves(field),
+                has_dictionary: !is_unique,
+                bytes: 0,
+            });
         }
-        let untold_bytes = match codec {
-            Codec::Zstd(_) => {
-                let fields = schema.fields().iter();
-                fields.map(|field| leaves(field)).sum::<usize>() * ZSTD_BYTES
-            }
-            Codec::Snappy | Codec::None => 0,
-        };
         Ok(Encoder {
             writer: ArrowWriter::try_new(Chunks::default(), schema, Some(properties.build()))?,
-            untold_bytes,
+            codec,
+            columns,
+            rows: 0,
         })
     }
 
     pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
-        self.writer.write(rows)
+        self.writer.write(rows)?;
+        let before = std::mem::replace(&mut self.rows, self.writer.in_progress_rows());
+        // Else a row group has ended in between; what is left of the rows is little, and left out.
+        let all_in_progress = self.rows == before + rows.num_rows();
+        for (column, values) in self.columns.iter_mut().zip(rows.columns()) {
+            column.bytes = match all_in_progress {
+                true => column.bytes + values.to_data().get_slice_memory_size()?,
+                false => 0,
+            };
+        }
+        Ok(())
     }
 
     pub(super) fn end_row_group(&mut self) -> Result<(), ParquetError> {
-        self.writer.flush()
+        self.writer.flush()?;
+        self.rows = 0;
+        self.columns.iter_mut().for_each(|column| column.bytes = 0);
+        Ok(())
     }
 
     /// Nothing can be written after it.
@@ -110,8 +157,19 @@ impl Encoder {
     pub(super) fn memory(&self) -> usize {
         match self.writer.in_progress_rows() {
             0 => 0,
-            _ => self.writer.memory_size() + self.untold_bytes,
+            rows => self.writer.memory_size() + self.compressors(rows),
         }
+    }
+
+    /// Bytes that the encoder does not count.
+    fn compressors(&self, rows: usize) -> usize {
+        let Codec::Zstd(level) = self.codec else {
+            return 0;
+        };
+        let columns = self.columns.iter();
+        columns
+            .map(|column| column.leaves * zstd_bytes(level, column.page(rows)))
+            .sum()
     }
 }
 
@@ -216,6 +274,29 @@ mod tests {
         let field = Arc::new(Field::new("text", DataType::Utf8, true));
         let nested: ArrayRef = Arc::new(StructArray::from(vec![(field, texts)]));
         assert!(!unique(&[nested]), "a nested column");
+    }
+
+    /// Else open files would take many times the memory that they may.
+    #[test]
+    fn compressors_count_as_memory_by_level_and_pages_until_the_row_group_ends() {
+        let memory = |codec: Codec, rows: usize, times: usize| {
+            let columns: [(&str, ArrayRef); 1] = [("id", numbers(0..rows))];
+            let rows = RecordBatch::try_from_iter(columns).unwrap();
+            let first = std::slice::from_ref(&rows);
+            let mut encoder = Encoder::new(rows.schema(), codec, first).unwrap();
+            (0..times).for_each(|_| encoder.write(&rows).unwrap());
+            let taken = encoder.compressors(encoder.writer.in_progress_rows());
+            assert!(encoder.memory() >= taken);
+            encoder.end_row_group().unwrap();
+            assert_eq!(encoder.memory(), 0);
+            taken
+        };
+        assert_eq!(memory(Codec::Snappy, 20_000, 1), 0);
+        let level = |level| memory(Codec::Zstd(level), 20_000, 1);
+        assert!(level(1) < level(3) && 2 * level(3) < level(9) && level(9) < level(22));
+        assert!(3 * memory(Codec::Zstd(3), 200, 1) < level(3));
+        // Pages have as many rows at most.
+        assert_eq!(memory(Codec::Zstd(3), 20_000, 5), level(3));
     }
 
     #[test]

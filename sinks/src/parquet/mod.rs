@@ -15,6 +15,7 @@
 //! row group by row group, never held as a whole.
 
 mod column;
+mod compressors;
 mod contract;
 mod encoder;
 mod exact;
