@@ -132,6 +132,8 @@ mod tests {
     /// A topic that takes produce batches of a limited size, and a producer that makes them.
     struct Topic {
         sizes: Vec<usize>,
+        /// Records that are no good, each of which has its batch refused.
+        invalid: BTreeSet<usize>,
         max_message: usize,
         batch: usize,
         /// The first refusal ends the transaction: what comes later is handed back.
@@ -154,13 +156,15 @@ mod tests {
             }
             let (mut failures, mut broken) = (Vec::new(), false);
             for batch in batches {
-                let code = match size(&batch) > self.max_message {
-                    _ if broken => Code::PurgeQueue,
-                    true => Code::MessageSizeTooLarge,
-                    false => {
-                        taken.extend(batch);
-                        continue;
-                    }
+                let code = if broken {
+                    Code::PurgeQueue
+                } else if size(&batch) > self.max_message {
+                    Code::MessageSizeTooLarge
+                } else if batch.iter().any(|index| self.invalid.contains(index)) {
+                    Code::InvalidRecord
+                } else {
+                    taken.extend(batch);
+                    continue;
                 };
                 broken = self.transactions;
                 failures.extend(batch.into_iter().map(|index| Failure {
@@ -191,6 +195,7 @@ mod tests {
     fn a_batch_that_is_too_large_is_found_out_in_few_sends() {
         let topic = Topic {
             sizes: vec![100; 2_600],
+            invalid: BTreeSet::new(),
             max_message: 65_536,
             batch: 262_144,
             transactions: false,
@@ -208,6 +213,7 @@ mod tests {
             sizes[333] = 70_000;
             let topic = Topic {
                 sizes,
+                invalid: BTreeSet::new(),
                 max_message: 65_536,
                 batch: 60_000,
                 transactions,
@@ -278,19 +284,22 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Exactly the records that are too large are refused, and batches are called too large only where some are.
+        /// Exactly the records that are too large or invalid are refused, and batches are called too large only where some are.
         #[test]
-        fn only_records_that_are_too_large_are_refused(
+        fn only_records_that_are_too_large_or_invalid_are_refused(
             sizes in prop::collection::vec(1..200_usize, 1..200),
+            invalid in prop::collection::btree_set(0..200_usize, 0..5),
             max_message in 50..400_usize,
             batch in 1..1_000_usize,
             transactions in any::<bool>(),
         ) {
-            let topic = Topic { sizes, max_message, batch, transactions };
+            let topic = Topic { sizes, invalid, max_message, batch, transactions };
             let (taken, mut refused, _, too_large) = topic.search();
             refused.sort_unstable();
-            let expected: Vec<usize> =
-                (0..topic.sizes.len()).filter(|&index| topic.sizes[index] > max_message).collect();
+            let is_bad = |index: &usize| {
+                topic.sizes[*index] > max_message || topic.invalid.contains(index)
+            };
+            let expected: Vec<usize> = (0..topic.sizes.len()).filter(is_bad).collect();
             prop_assert_eq!(&refused, &expected);
             let taken: BTreeSet<usize> = taken.into_iter().collect();
             prop_assert_eq!(taken.len() + refused.len(), topic.sizes.len());
