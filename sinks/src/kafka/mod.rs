@@ -31,7 +31,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         kind: Kind::Text,
         default: Default::Required,
         secret: false,
-        doc: "The topic to deliver to. It must exist, or the brokers must create topics by themselves.",
+        doc: "The topic to deliver to. It must exist, or the brokers must create topics by themselves. Key, headers and timestamp go along; a timestamp of exactly 0 (the first millisecond of 1970) becomes the present time, which librdkafka takes it for.",
         example: "plays",
     },
     OptionSpec {

@@ -59,7 +59,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         default: Default::Absent,
         secret: false,
-        doc: "The columns, in Hive's words. A column takes the event's field of exactly its name, else one that differs only in case; a missing field is null, a field without a column is ignored, and an event with a value that does not fit is a dead letter. Absent: the columns of the table `sink.hive.table`, which must exist and whose metastore must be up when the worker starts.",
+        doc: "The columns, in Hive's words. A column takes the event's field of exactly its name, else one that differs only in case; a missing field is null, a field without a column is ignored, and an event with a value that does not fit is a dead letter. A `timestamp` is written as INT64 in microseconds, a `decimal` of up to 18 digits as INT32 or INT64. Spark, DuckDB, polars and pyarrow read both; Hive 2 (and probably each before 4) takes no timestamp but INT96, and older ones no decimal but of bytes: declare `bigint` or `string` in their place for such a reader, or the decimal with 19 digits or more. Absent: the columns of the table `sink.hive.table`, which must exist and whose metastore must be up when the worker starts.",
         example: "event_id string, ts timestamp, duration_ms bigint",
     },
     OptionSpec {
