@@ -5,19 +5,12 @@ use keystone_tests::{Kafka, Result, Worker};
 
 use crate::by_hand::produce_by_hand;
 use crate::scenario::{
-    END, Outgoing, all_committed, assert_ledger, assert_lines, counter, drain, last_line, send,
-    values,
+    END, Outgoing, all_committed, assert_ledger, assert_lines, counter, drain, last_line, route,
+    send, values,
 };
 
 /// For topics that take events of 20 MB.
 pub(crate) const LARGE: &[(&str, &str)] = &[("max.message.bytes", "30000000")];
-
-pub(crate) fn route(kafka: &Kafka, name: &str, topic: &str, more: &str) -> String {
-    format!(
-        "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\n{more}\n",
-        kafka.bootstrap()
-    )
-}
 
 /// Events that are not JSON, each with words that its reason must hold.
 pub(crate) fn not_json() -> Vec<(Vec<u8>, &'static str)> {

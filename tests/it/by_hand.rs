@@ -1,10 +1,9 @@
 //! A Produce request written byte by byte, for a record that no client of ours would send.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
+use keystone_tests::kafka::Request;
 use keystone_tests::{Kafka, Result};
+
+const PRODUCE: i16 = 0;
 
 /// One record with one header, by version 3 of Kafka's Produce request.
 pub(crate) fn produce_by_hand(
@@ -14,28 +13,17 @@ pub(crate) fn produce_by_hand(
     header: &[u8],
 ) -> Result<()> {
     let records = record_batch(value, header);
-    let mut request = Vec::new();
-    request.extend(0_i16.to_be_bytes()); // Produce
-    request.extend(3_i16.to_be_bytes());
-    request.extend(1_i32.to_be_bytes()); // correlation
-    put_text(&mut request, b"by hand");
-    request.extend((-1_i16).to_be_bytes()); // no transaction
-    request.extend((-1_i16).to_be_bytes()); // acks=all
-    request.extend(10_000_i32.to_be_bytes());
-    request.extend(1_i32.to_be_bytes()); // one topic
-    put_text(&mut request, topic.as_bytes());
-    request.extend(1_i32.to_be_bytes()); // one partition
-    request.extend(0_i32.to_be_bytes());
-    request.extend((records.len() as i32).to_be_bytes());
-    request.extend(records);
-    let mut stream = TcpStream::connect(kafka.bootstrap())?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    stream.write_all(&(request.len() as i32).to_be_bytes())?;
-    stream.write_all(&request)?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer)?;
+    let mut request = Request::new(PRODUCE, 3);
+    request.put(&(-1_i16).to_be_bytes()); // no transaction
+    request.put(&(-1_i16).to_be_bytes()); // acks=all
+    request.put(&10_000_i32.to_be_bytes());
+    request.put(&1_i32.to_be_bytes()); // one topic
+    request.text(topic);
+    request.put(&1_i32.to_be_bytes()); // one partition
+    request.put(&0_i32.to_be_bytes());
+    request.put(&(records.len() as i32).to_be_bytes());
+    request.put(&records);
+    let answer = request.ask(&kafka.bootstrap())?;
     // correlation, number of topics, topic, number of partitions, partition, error.
     let error = 4 + 4 + 2 + topic.len() + 4 + 4;
     assert_eq!(answer[error..error + 2], [0, 0], "Kafka's error code");
@@ -73,11 +61,6 @@ fn record_batch(value: &[u8], header: &[u8]) -> Vec<u8> {
     batch.extend(crc32c(&checked).to_be_bytes());
     batch.extend(checked);
     batch
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend((text.len() as i16).to_be_bytes());
-    out.extend(text);
 }
 
 fn put_varint(out: &mut Vec<u8>, number: i64) {

@@ -10,11 +10,10 @@ use keystone_tests::proxy::{Mode, Proxy};
 use keystone_tests::{Elasticsearch, Events, Judge, Kafka, Metastore, Result, S3, Verdict, Worker};
 
 use crate::scenario::{
-    LONG_DRAIN, QUICK_SESSION, WORK, all_committed, all_read, consumed, counter, drain, file_url,
-    holds, source, to_elasticsearch, to_kafka, to_parquet, topic_of,
+    LONG_DRAIN, MEBIBYTE, QUICK_SESSION, WORK, all_committed, all_read, consumed, counter, drain,
+    file_url, holds, source, to_elasticsearch, to_kafka, to_parquet, topic_of,
 };
 
-const MEBIBYTE: u64 = 1024 * 1024;
 /// What a worker says whose sink took too long at the end.
 const NOT_CLOSED: &str = "could not be closed in time";
 

@@ -8,13 +8,12 @@ use keystone_tests::kafka::Isolation;
 use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, S3, Worker};
 
 use crate::scenario::{
-    LONG_DRAIN, all_committed, assert_ledger, consumed, counter, drain, file_url, to_elasticsearch,
-    to_kafka, to_parquet, topic_of,
+    LONG_DRAIN, MEBIBYTE, all_committed, assert_ledger, consumed, counter, drain, file_url,
+    to_elasticsearch, to_kafka, to_parquet, topic_of,
 };
 
 const COUNT: u64 = 1_000_000;
 const TOPIC: &str = "million";
-const MEBIBYTE: u64 = 1024 * 1024;
 
 fn million() -> Events {
     Events::new(1, COUNT)

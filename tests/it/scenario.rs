@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
+pub(crate) const MEBIBYTE: u64 = 1024 * 1024;
 /// For a route to do its work; generous, since two cores serve everything.
 pub(crate) const WORK: Duration = Duration::from_secs(240);
 /// For a worker to end after SIGTERM: longer than any drain.
@@ -23,6 +24,14 @@ pub(crate) const QUICK_SESSION: &str =
     "kafka.session.timeout.ms = 6000\nkafka.heartbeat.interval.ms = 500\n";
 /// KIP-848: the brokers assign, and say how long a member may be silent (see [`Kafka::shorten_sessions`]).
 pub(crate) const NEW_PROTOCOL: &str = "kafka.group.protocol = consumer\n";
+
+/// A route that keeps everything, with these lines more.
+pub(crate) fn route(kafka: &Kafka, name: &str, topic: &str, more: &str) -> String {
+    format!(
+        "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\n{more}\n",
+        kafka.bootstrap()
+    )
+}
 
 /// The part of a route that every sink shares.
 pub(crate) fn source(kafka: &Kafka, name: &str, topic: &str) -> String {

@@ -4,21 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use keystone_tests::elasticsearch::Options;
+use keystone_tests::events::noise;
 use keystone_tests::{
     Elasticsearch, Events, Judge, Kafka, Metastore, Result, Route, S3, Worker, free_port, judge,
 };
 
 use crate::scenario::{
-    LONG_DRAIN, Outgoing, WORK, all_committed, all_read, assert_ledger, counter, drain, file_url,
-    holds, send, to_elasticsearch, to_parquet, topic_of, values,
+    LONG_DRAIN, MEBIBYTE, Outgoing, WORK, all_committed, all_read, assert_ledger, counter, drain,
+    file_url, holds, route, send, to_elasticsearch, to_parquet, topic_of, values,
 };
-
-fn route(kafka: &Kafka, name: &str, topic: &str, more: &str) -> String {
-    format!(
-        "route.name = {name}\nsource.topics = {topic}\nkafka.bootstrap.servers = {}\n{more}\n",
-        kafka.bootstrap()
-    )
-}
 
 /// The names of all files below a directory, hidden ones too.
 fn all_files(directory: &Path) -> Result<Vec<String>> {
@@ -262,9 +256,7 @@ fn a_record_that_kafka_refuses_takes_none_with_it() -> Result<()> {
     let mut records: Vec<_> = (0..500)
         .map(|n| keyed(Some("k"), format!("{{\"n\":{n}}}")))
         .collect();
-    let long: String = (0..6_000_u64)
-        .map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-        .collect();
+    let long = noise(1, 60_000);
     records.insert(250, keyed(Some("k"), format!("{{\"t\":\"{long}\"}}")));
     records.insert(100, keyed(None, "{\"no\":\"key\"}".to_owned()));
     send(kafka, "refused-in", &records)?;
@@ -523,7 +515,7 @@ fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
     all_committed(kafka, "s3-outage", "s3-outage-in", &mut [&mut worker])?;
     worker.wait_ready(WORK)?;
     assert_ledger(&worker)?;
-    let memory = worker.peak_rss()? / 1024 / 1024;
+    let memory = worker.peak_rss()? / MEBIBYTE;
     assert!(memory < 200, "{memory} MiB at most");
     drain(worker)?;
     let mut judge = Judge::new(events.expected_with_time(), "event_id");

@@ -6,20 +6,15 @@ use std::time::{Duration, Instant};
 
 use keystone_tests::events::{self, Record};
 use keystone_tests::kafka::Isolation;
-use keystone_tests::{Events, Judge, Kafka, Result, Route, Stream, Worker, block_on};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
+use keystone_tests::{Events, Judge, Kafka, Result, Route, Stream, Worker};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::scenario::{
-    LONG_DRAIN, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assigned, counter,
-    drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
+    LONG_DRAIN, MEBIBYTE, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assigned,
+    counter, drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
 };
 
-const MEBIBYTE: u64 = 1024 * 1024;
 /// Events a second, while workers come and go.
 const RATE: u64 = 20_000;
 /// Notices new topics and partitions soon.
@@ -169,13 +164,7 @@ fn a_new_group_starts_at_the_end_or_at_a_time() -> Result<()> {
         )?;
         let mut worker = Worker::spawn(&properties)?;
         delivered(&mut worker, 1)?;
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", kafka.bootstrap())
-            .create()?;
-        let more = NewPartitions::new(&from, 3);
-        for answer in block_on(admin.create_partitions([&more], &AdminOptions::new()))? {
-            assert!(answer.is_ok(), "{answer:?}");
-        }
+        kafka.widen(&from, 3)?;
         // At 10:00 too: a time as the start does not hold for it.
         keystone_tests::wait_for(WORK, "the new partition takes events", || {
             send(
@@ -212,12 +201,7 @@ fn events_that_were_deleted_unread_are_counted() -> Result<()> {
     all_committed(kafka, "expired", "expired-in", &mut [&mut worker])?;
     drain(worker)?;
     send(kafka, "expired-in", &numbers(10..1010))?;
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", kafka.bootstrap())
-        .create()?;
-    let mut before = TopicPartitionList::new();
-    before.add_partition_offset("expired-in", 0, Offset::Offset(900))?;
-    block_on(admin.delete_records(&before, &AdminOptions::new()))?;
+    kafka.delete_before("expired-in", 0, 900)?;
     let mut worker = Worker::spawn(&properties)?;
     worker.wait_until(WORK, "the loss is counted", |worker| {
         Ok(counter(worker, "expired")? > 0)

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use keystone_tests::events::noise;
 use keystone_tests::kafka::Isolation;
 use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Worker, wait_for};
 
@@ -336,7 +337,7 @@ fn refused_events_are_dead_letters() -> Result<()> {
             key: Some("large"),
             ..Outgoing::new(format!(
                 "{{\"n\":{number},\"noise\":\"{}\"}}",
-                noise(number)
+                noise(number as u64, 60_000)
             ))
         },
         // Larger than the producer lets pass.
@@ -418,16 +419,4 @@ fn a_stop_at_a_bad_event_publishes_nothing_of_its_batch() -> Result<()> {
         .collect();
     assert_eq!(values(kafka, "once-stop-out")?, good);
     Ok(())
-}
-
-/// Letters and digits without a pattern.
-fn noise(seed: usize) -> String {
-    let mut state = seed as u64 + 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from_digit((state % 36) as u32, 36).unwrap_or('0')
-    };
-    (0..60_000).map(|_| next()).collect()
 }

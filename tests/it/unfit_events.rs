@@ -1,28 +1,16 @@
 //! Events that are in order and do not fit where they are to go: too large, or not what an index or a table takes.
 
+use keystone_tests::events::noise;
 use keystone_tests::{Elasticsearch, Kafka, Result, Worker, http, judge};
 use serde_json::json;
 
-use crate::bad_events::{LARGE, assert_dead_letter, dead_letters, not_json, route};
+use crate::bad_events::{LARGE, assert_dead_letter, dead_letters, not_json};
 use crate::scenario::{
-    END, Outgoing, all_committed, assert_ledger, assert_lines, drain, file_url, last_line, send,
-    values,
+    END, Outgoing, all_committed, assert_ledger, assert_lines, drain, file_url, last_line, route,
+    send, values,
 };
 
 const TWENTY_MEGABYTES: usize = 20_000_000;
-
-/// Text that a producer's compression does not bring below a topic's limit.
-fn incompressible(length: usize) -> String {
-    const DIGITS: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
-    let mut state = 88_172_645_463_325_252_u64;
-    let digit = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(DIGITS[(state >> 32) as usize % DIGITS.len()])
-    };
-    (0..length).map(digit).collect()
-}
 
 /// 20 MB are delivered where the target takes them. Where it does not, the event is a dead letter that names the limit.
 #[test]
@@ -31,7 +19,7 @@ fn events_of_twenty_megabytes() -> Result<()> {
     kafka.create_topic("large-in", 1, LARGE)?;
     kafka.create_topic("large-out", 1, LARGE)?;
     kafka.create_topic("small-out", 1, &[])?;
-    let filler = incompressible(TWENTY_MEGABYTES);
+    let filler = noise(1, TWENTY_MEGABYTES);
     let records = [
         Outgoing::new(r#"{"id":"before"}"#),
         Outgoing::new(format!(r#"{{"id":"large","t":"{filler}"}}"#)),
@@ -89,7 +77,7 @@ fn a_dead_letter_that_does_not_fit_stops_the_worker_until_its_topic_takes_it() -
     )?;
     let records = [
         Outgoing::new(r#"{"id":"before"}"#),
-        Outgoing::new(incompressible(2_000_000)),
+        Outgoing::new(noise(1, 2_000_000)),
         Outgoing::new("small and bad"),
         Outgoing::new(r#"{"id":"after"}"#),
     ];
@@ -143,7 +131,7 @@ fn a_dead_letter_that_its_reason_makes_too_large_has_less_of_it() -> Result<()> 
     let limit = [("max.message.bytes", "100000")];
     kafka.create_topic("long-reason-in", 1, &[])?;
     kafka.create_topic("long-reason.dead-letters", 1, &limit)?;
-    let large = format!(r#"{{"t":"{}"}}"#, incompressible(97_500));
+    let large = format!(r#"{{"t":"{}"}}"#, noise(1, 97_500));
     let records = [
         Outgoing::new("{}"),
         Outgoing::new(large),

@@ -214,11 +214,6 @@ impl Elasticsearch {
         Ok(documents)
     }
 
-    /// The end of the node's log.
-    pub fn log_tail(&self) -> String {
-        process::tail(&self.dir.path().join("console.log"))
-    }
-
     /// A program of the server's `bin`, run as a user that it does not refuse.
     fn program(&self, name: &str) -> Result<Command> {
         let program = self.home.join("bin").join(name);

@@ -355,6 +355,13 @@ pub fn mixed(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Text without a pattern, of letters and digits: compression can't halve it.
+pub fn noise(seed: u64, length: usize) -> String {
+    const DIGITS: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+    let digit = |at| DIGITS[mixed(seed.wrapping_add(at)) as usize % DIGITS.len()];
+    (0..length as u64).map(|at| char::from(digit(at))).collect()
+}
+
 /// Counts the records that were not acknowledged.
 #[derive(Clone, Default)]
 pub(crate) struct Failures(pub(crate) Arc<AtomicU64>);

@@ -2,6 +2,7 @@
 
 mod acl;
 mod guarded;
+mod request;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -20,6 +22,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use tempfile::TempDir;
+
+pub use request::Request;
 
 use crate::process::{self, LOG4J, Process};
 use crate::{Doing, Error, Result, block_on, free_port, provision};
@@ -266,6 +270,21 @@ impl Kafka {
         single(answers.into_iter().next(), "delete", name)
     }
 
+    /// Gives a topic more partitions: this many then.
+    pub fn widen(&self, topic: &str, partitions: usize) -> Result<()> {
+        let more = NewPartitions::new(topic, partitions);
+        let answers = block_on(self.admin()?.create_partitions([&more], &admin_options()))?;
+        single(answers.into_iter().next(), "widen", topic)
+    }
+
+    /// Deletes the records of a partition before this offset.
+    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        block_on(self.admin()?.delete_records(&before, &admin_options()))?;
+        Ok(())
+    }
+
     /// The partitions of a topic; none where the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
         let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
@@ -425,11 +444,6 @@ impl Kafka {
             records.push(record)
         })?;
         Ok(records)
-    }
-
-    /// The end of the broker's log.
-    pub fn log_tail(&self) -> String {
-        process::tail(&self.log())
     }
 
     /// Copies the broker's log, which goes with its directory otherwise.

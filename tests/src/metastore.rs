@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use hive_metastore::{
-    Database, FieldSchema, GetTableRequest, Partition, SerDeInfo, StorageDescriptor, Table,
+    FieldSchema, GetTableRequest, Partition, SerDeInfo, StorageDescriptor, Table,
     ThriftHiveMetastoreClient, ThriftHiveMetastoreClientBuilder,
 };
 use tempfile::TempDir;
@@ -140,18 +140,6 @@ impl Metastore {
         Ok(names.iter().map(ToString::to_string).collect())
     }
 
-    pub fn create_database(&self, name: &str, location: &str) -> Result<()> {
-        let database = Database {
-            name: text(name),
-            location_uri: text(location),
-            ..Default::default()
-        };
-        plain(
-            block_on(self.client().create_database(database)),
-            "creating a database",
-        )
-    }
-
     /// Creates an external Parquet table. Columns and partition keys are pairs of name and Hive type.
     pub fn create_table(
         &self,
@@ -243,11 +231,6 @@ impl Metastore {
             .address(address);
         // Its connection pool wants a runtime around it.
         block_on(async move { builder.build() })
-    }
-
-    /// The end of the metastore's log.
-    pub fn log_tail(&self) -> String {
-        process::tail(&self.dir.path().join("metastore.log"))
     }
 
     fn java(&self, class: &str) -> Result<Command> {

@@ -180,10 +180,6 @@ impl Worker {
         self.process.pid()
     }
 
-    pub fn admin_port(&self) -> u16 {
-        self.port
-    }
-
     /// Since the start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
