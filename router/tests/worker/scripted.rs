@@ -84,6 +84,8 @@ pub(crate) fn cause(reason: &'static str) -> Cause {
 pub(crate) struct Call<'a> {
     /// Counted from 0 over all lanes.
     pub(crate) number: u64,
+    /// How many rewinds were carried out before it.
+    pub(crate) rewinds: u64,
     pub(crate) batch: &'a Batch,
 }
 
@@ -302,7 +304,12 @@ impl Sink for Scripted {
             self.under_way.fetch_add(1, Ordering::SeqCst);
             let _under_way = UnderWay(&self.under_way);
             self.check_call(batch);
-            let mut act = (self.decide)(&Call { number, batch });
+            let rewinds = self.abandons.load(Ordering::SeqCst);
+            let mut act = (self.decide)(&Call {
+                number,
+                rewinds,
+                batch,
+            });
             loop {
                 match act {
                     Act::Never => futures::future::pending().await,
