@@ -129,6 +129,7 @@ pub(crate) fn all_committed(
             true => Err(Error::new("it has no partitions")),
         }
     })?;
+    let group = kafka.group_on(group, topic)?;
     let (first, others) = workers.split_first_mut().expect("at least one worker");
     first.wait_until(WORK, &format!("all of {topic} is committed"), |_| {
         for other in others.iter_mut() {
@@ -139,7 +140,7 @@ pub(crate) fn all_committed(
                 )));
             }
         }
-        let committed = kafka.committed(group, topic)?;
+        let committed = group.committed()?;
         Ok(ends
             .iter()
             .all(|(partition, end)| *end == 0 || committed.get(partition) == Some(end)))

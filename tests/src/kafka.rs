@@ -67,6 +67,8 @@ pub struct Kafka {
     port: u16,
     dir: TempDir,
     lib: PathBuf,
+    /// For what is asked again and again while a test waits, by [`Isolation`].
+    clients: [OnceLock<BaseConsumer>; 2],
 }
 
 /// A record as it stands in a topic.
@@ -89,6 +91,40 @@ impl Record {
         value
             .as_deref()
             .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+/// What a group has committed of a topic, asked by one client.
+pub struct GroupOnTopic {
+    client: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl GroupOnTopic {
+    /// By partition; partitions without a commit are left out.
+    pub fn committed(&self) -> Result<BTreeMap<i32, i64>> {
+        let commits = self.commits()?.into_iter();
+        Ok(commits
+            .map(|(partition, (offset, _))| (partition, offset))
+            .collect())
+    }
+
+    /// The same with the metadata of each commit.
+    pub fn commits(&self) -> Result<BTreeMap<i32, (i64, String)>> {
+        let committed = self
+            .client
+            .committed_offsets(self.partitions.clone(), REQUEST)
+            .doing("asking for the offsets of a group")?;
+        Ok(committed
+            .elements()
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => {
+                    Some((element.partition(), (offset, element.metadata().to_owned())))
+                }
+                _ => None,
+            })
+            .collect())
     }
 }
 
@@ -155,6 +191,7 @@ impl Kafka {
             port,
             dir,
             lib,
+            clients: Default::default(),
         };
         let mut format = kafka.java("kafka.tools.StorageTool", &["-Xmx256m"])?;
         format
@@ -287,10 +324,10 @@ impl Kafka {
 
     /// The partitions of a topic; none where the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
-        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
-        let metadata = consumer
-            .fetch_metadata(None, REQUEST)
-            .doing("asking for Kafka's metadata")?;
+        let metadata = self
+            .client(Isolation::ReadUncommitted)?
+            .fetch_metadata(Some(topic), REQUEST)
+            .doing(format!("asking for the partitions of {topic}"))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         Ok(found
             .map(|topic| {
@@ -328,11 +365,11 @@ impl Kafka {
 
     /// Where a reader's last record of each partition ends.
     fn ends(&self, topic: &str, isolation: Isolation) -> Result<BTreeMap<i32, i64>> {
-        let consumer = self.consumer("keystone-tests", isolation)?;
+        let client = self.client(isolation)?;
         let offset = |partition| {
             Ok((
                 partition,
-                consumer.fetch_watermarks(topic, partition, REQUEST)?.1,
+                client.fetch_watermarks(topic, partition, REQUEST)?.1,
             ))
         };
         self.partitions(topic)?.into_iter().map(offset).collect()
@@ -340,33 +377,24 @@ impl Kafka {
 
     /// What a group has committed, by partition; partitions without a commit are left out.
     pub fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
-        let commits = self.commits(group, topic)?;
-        Ok(commits
-            .into_iter()
-            .map(|(partition, (offset, _))| (partition, offset))
-            .collect())
+        self.group_on(group, topic)?.committed()
     }
 
     /// The same with the metadata of each commit.
     pub fn commits(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, (i64, String)>> {
-        let consumer = self.consumer(group, Isolation::ReadUncommitted)?;
-        let mut asked = TopicPartitionList::new();
+        self.group_on(group, topic)?.commits()
+    }
+
+    /// A group on a topic of the present partitions, to be asked more than once.
+    pub fn group_on(&self, group: &str, topic: &str) -> Result<GroupOnTopic> {
+        let mut partitions = TopicPartitionList::new();
         for partition in self.partitions(topic)? {
-            asked.add_partition(topic, partition);
+            partitions.add_partition(topic, partition);
         }
-        let committed = consumer
-            .committed_offsets(asked, REQUEST)
-            .doing(format!("asking for the offsets of group {group}"))?;
-        Ok(committed
-            .elements()
-            .iter()
-            .filter_map(|element| match element.offset() {
-                Offset::Offset(offset) => {
-                    Some((element.partition(), (offset, element.metadata().to_owned())))
-                }
-                _ => None,
-            })
-            .collect())
+        Ok(GroupOnTopic {
+            client: self.consumer(group, Isolation::ReadUncommitted)?,
+            partitions,
+        })
     }
 
     /// Has Kafka throw members of a group of the new protocol out after 6 s of silence: there it is not for the member to say.
@@ -394,8 +422,8 @@ impl Kafka {
 
     /// How many members a (classic) group has, and its state, for example `Stable`.
     pub fn group(&self, group: &str) -> Result<(usize, String)> {
-        let consumer = self.consumer("keystone-tests", Isolation::ReadUncommitted)?;
-        let list = consumer
+        let list = self
+            .client(Isolation::ReadUncommitted)?
             .fetch_group_list(Some(group), REQUEST)
             .doing(format!("asking for group {group}"))?;
         let found = list
@@ -468,6 +496,15 @@ impl Kafka {
             .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
         command.arg("-cp").arg(self.lib.join("*")).arg(class);
         Ok(command)
+    }
+
+    fn client(&self, isolation: Isolation) -> Result<&BaseConsumer> {
+        let place = &self.clients[isolation as usize];
+        if place.get().is_none() {
+            // Where another test was faster, its client stays.
+            let _ = place.set(self.consumer("keystone-tests", isolation)?);
+        }
+        Ok(place.get().expect("it was made above"))
     }
 
     fn consumer(&self, group: &str, isolation: Isolation) -> Result<BaseConsumer> {
