@@ -1,8 +1,8 @@
 //! `keystone check`, and what it shares with `run`: mistakes, values with their origins, secrets, servers that do not answer.
 
-use keystone_tests::elasticsearch::Options;
+use keystone_tests::elasticsearch::PASSWORD;
 use keystone_tests::worker::Output;
-use keystone_tests::{Elasticsearch, Kafka, Result, Route, Worker, free_port, keystone};
+use keystone_tests::{Elasticsearch, Error, Kafka, Result, Route, Worker, free_port, keystone};
 
 use crate::cli::{USAGE, file};
 use crate::scenario::{END, Outgoing, all_committed, assert_lines, drain, last_line, send};
@@ -221,6 +221,7 @@ fn a_secret_is_printed_nowhere() -> Result<()> {
             "sink.elasticsearch.password = basic-hidden\ndelivery.lanes = ${{file:{key}}}\nkafka.session.timeout.ms = ${{file:{password}}}\n"
         ),
     ];
+    let mut ending = Vec::new();
     for (at, more) in ways.iter().enumerate() {
         let text = format!("{text}{more}");
         let route = file(directory.path(), "secret.properties", &text)?;
@@ -245,11 +246,15 @@ fn a_secret_is_printed_nowhere() -> Result<()> {
             let status = worker.status()?.to_string();
             let (_, metrics) = worker.get("/metrics")?;
             worker.sigterm()?;
-            let (_, _) = worker.wait_exit(END)?;
-            let said = worker.stderr() + &worker.stdout() + &status + &metrics;
-            for secret in secrets {
-                assert!(!said.contains(secret), "{secret} is in\n{said}");
-            }
+            ending.push((worker, status + &metrics));
+        }
+    }
+    // Each waits for servers that are not there, all of them at once.
+    for (mut worker, told) in ending {
+        let (_, _) = worker.wait_exit(END)?;
+        let said = worker.stderr() + &worker.stdout() + &told;
+        for secret in secrets {
+            assert!(!said.contains(secret), "{secret} is in\n{said}");
         }
     }
     Ok(())
@@ -259,17 +264,21 @@ fn a_secret_is_printed_nowhere() -> Result<()> {
 fn check_says_which_option_names_a_server_that_does_not_answer() -> Result<()> {
     let kafka = Kafka::shared()?;
     kafka.create_topic("check-in", 3, &[])?;
-    let server = Elasticsearch::start(Options {
-        password: Some("right-one".to_owned()),
-        ..Options::default()
-    })?;
+    let server = Elasticsearch::secured()?;
     let directory = tempfile::tempdir()?;
     let text = format!(
         "route.name = check\nsource.topics = check-in\nkafka.bootstrap.servers = {}\nsink.type = elasticsearch\n\
-         sink.elasticsearch.urls = {}\nsink.elasticsearch.index = i\nsink.elasticsearch.username = elastic\nsink.elasticsearch.password = right-one\n",
+         sink.elasticsearch.urls = {}\nsink.elasticsearch.index = check\n",
         kafka.bootstrap(),
         server.url()
     );
+    let basic = |password: &str| {
+        format!("sink.elasticsearch.username = elastic\nsink.elasticsearch.password = {password}\n")
+    };
+    let api_key = "aWQ6a2V5LWhpZGRlbg==";
+    let wrong_key = format!("{text}sink.elasticsearch.api.key = {api_key}\n");
+    let wrong_password = text.clone() + &basic("wrong-one");
+    let text = text + &basic(PASSWORD);
     let route = file(directory.path(), "check.properties", &text)?;
     let good = keystone(&["check", "--config", &route], b"")?;
     assert_eq!(good.code, Some(0), "{}", good.stderr);
@@ -325,25 +334,34 @@ fn check_says_which_option_names_a_server_that_does_not_answer() -> Result<()> {
     assert_eq!(answer.code, Some(1), "{}", answer.stderr);
     assert_lines(&answer.stderr, &[&["no-such-target", "sink.kafka.topic"]]);
 
-    // The worker meets the wrong password with its first batch, waits half a minute for a cluster that may only be restarting, and stops
-    // with the option on the last line.
+    // A worker meets wrong credentials with its first batch, waits half a minute for a cluster that may only be restarting, and stops with
+    // the option on the last line. (This packaging of the server can't make API keys: its security index needs a module that it lacks.)
     send(kafka, "check-in", &[Outgoing::new("{}")])?;
-    let mut worker = Route::new(&text)
-        .set("sink.elasticsearch.password", "wrong-one")
-        .spawn()?;
-    let (status, log) = worker.wait_exit(END)?;
-    assert_eq!(status.code(), Some(1), "{log}");
-    assert_lines(
-        last_line(&log),
-        &[&[
-            "401",
+    let wrong = [
+        (
+            "check-password",
+            wrong_password,
             "check sink.elasticsearch.username and sink.elasticsearch.password",
-        ]],
-    );
-    assert!(kafka.committed("check", "check-in")?.values().sum::<i64>() == 0);
+        ),
+        ("check-key", wrong_key, "check sink.elasticsearch.api.key"),
+    ];
+    // At once, in groups of their own.
+    let start = |(group, properties, advice): (&'static str, String, &'static str)| {
+        let route = Route::new(properties).set("kafka.group.id", group);
+        Ok::<_, Error>((group, route.spawn()?, advice))
+    };
+    for started in wrong.map(start) {
+        let (group, mut worker, advice) = started?;
+        let (status, log) = worker.wait_exit(END)?;
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert_lines(last_line(&log), &[&["401", advice]]);
+        assert!(!worker.stderr().contains(api_key));
+        let committed = kafka.committed(group, "check-in")?;
+        assert!(committed.values().all(|offset| *offset == 0));
+    }
     let mut worker = Worker::spawn(&text)?;
     all_committed(kafka, "check", "check-in", &mut [&mut worker])?;
     drain(worker)?;
-    assert_eq!(server.count("i")?, 1);
+    assert_eq!(server.count("check")?, 1);
     Ok(())
 }

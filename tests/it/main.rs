@@ -1,9 +1,10 @@
 //! The end-to-end tests, on real servers.
 //!
-//! - [`servers`]: each server answers, keeps its data over a restart, and the judge reads it to the end.
+//! - [`servers`]: what the other tests take for granted of the servers and of the judge.
 //! - [`main_job`]: a million events through each sink, exactly.
 //! - [`faults`]: killed workers, drained workers, servers that go away and come back.
 //! - [`leftovers`]: what killed workers leave at the location of Parquet files.
+//! - [`signals`]: what ends a worker at once, and after a drain.
 //! - [`stalls`]: a part of the worker that stands still.
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
@@ -26,6 +27,7 @@ mod main_job;
 mod overload;
 mod scenario;
 mod servers;
+mod signals;
 mod sinks;
 mod source;
 mod stalls;

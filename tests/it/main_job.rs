@@ -3,9 +3,8 @@
 
 use std::sync::OnceLock;
 
-use keystone_tests::elasticsearch::Options;
 use keystone_tests::kafka::Isolation;
-use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, S3, Worker};
+use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Worker};
 
 use crate::scenario::{
     LONG_DRAIN, MEBIBYTE, all_committed, assert_ledger, consumed, counter, drain, file_url,
@@ -87,18 +86,18 @@ fn a_million_events_reach_kafka() -> Result<()> {
 #[test]
 fn a_million_events_reach_elasticsearch() -> Result<()> {
     let kafka = source()?;
-    let server = Elasticsearch::start(Options::default())?;
+    let server = Elasticsearch::shared()?;
     let properties = to_elasticsearch(
         kafka,
         "million-elasticsearch",
         TOPIC,
         &server.url(),
-        "plays",
+        "million",
     );
     run_to_the_end(kafka, "million-elasticsearch", &properties)?;
     nothing_left(&properties)?;
     let mut judge = Judge::new(million().expected(), "event_id");
-    judge.elasticsearch(&server, "plays")?;
+    judge.elasticsearch(server, "million")?;
     judge.verdict().assert_exact();
     Ok(())
 }
@@ -112,34 +111,6 @@ fn a_million_events_reach_parquet_files() -> Result<()> {
     nothing_left(&properties)?;
     let mut judge = Judge::new(million().expected_with_time(), "event_id");
     judge.parquet(directory.path())?;
-    judge.verdict().assert_exact();
-    Ok(())
-}
-
-#[test]
-fn parquet_files_on_s3() -> Result<()> {
-    let kafka = Kafka::shared()?;
-    let s3 = S3::shared()?;
-    let events = Events::new(2, 100_000);
-    topic_of(kafka, "for-s3", &events)?;
-    let mut properties = to_parquet(
-        kafka,
-        "to-s3",
-        "for-s3",
-        &format!("s3://{}/plays", S3::BUCKET),
-    );
-    properties += &S3::properties(&s3.endpoint());
-    properties += "sink.parquet.roll.max.rows = 3000\n";
-    properties += LONG_DRAIN;
-    let mut worker = Worker::spawn(&properties)?;
-    consumed(&mut worker, events.count())?;
-    drain(worker)?;
-    assert_eq!(
-        kafka.committed("to-s3", "for-s3")?,
-        kafka.end_offsets("for-s3")?
-    );
-    let mut judge = Judge::new(events.expected_with_time(), "event_id");
-    judge.parquet_s3(s3, "plays/")?;
     judge.verdict().assert_exact();
     Ok(())
 }

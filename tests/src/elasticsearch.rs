@@ -21,6 +21,8 @@ const READY: Duration = Duration::from_secs(180);
 const GRACE: Duration = Duration::from_secs(30);
 /// The user that the server runs as where we are root, which it refuses: `nobody`.
 const NOBODY: u32 = 65534;
+/// Of the user `elastic` of [`Elasticsearch::secured`].
+pub const PASSWORD: &str = "pass word:ü";
 /// Documents a page when an index is read to its end.
 const PAGE: usize = 10_000;
 
@@ -78,6 +80,17 @@ impl Elasticsearch {
         static SHARED: OnceLock<Result<Elasticsearch, String>> = OnceLock::new();
         let start = || Elasticsearch::start(Options::default()).map_err(|error| error.to_string());
         SHARED.get_or_init(start).as_ref().map_err(Error::new)
+    }
+
+    /// The same with a password: [`PASSWORD`].
+    pub fn secured() -> Result<&'static Elasticsearch> {
+        static SECURED: OnceLock<Result<Elasticsearch, String>> = OnceLock::new();
+        let options = || Options {
+            password: Some(PASSWORD.to_owned()),
+            ..Options::default()
+        };
+        let start = || Elasticsearch::start(options()).map_err(|error| error.to_string());
+        SECURED.get_or_init(start).as_ref().map_err(Error::new)
     }
 
     pub fn port(&self) -> u16 {

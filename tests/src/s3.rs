@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{Doing, Error, Result, block_on, free_port, make_old, provision};
+use crate::{Doing, Result, block_on, free_port, make_old, provision};
 
 const READY: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,15 +61,6 @@ impl S3 {
         };
         s3.restart()?;
         Ok(s3)
-    }
-
-    /// The server that all tests of this process share. Use a prefix of your own.
-    pub fn shared() -> Result<&'static S3> {
-        static SHARED: OnceLock<Result<S3, String>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| S3::start().map_err(|error| error.to_string()))
-            .as_ref()
-            .map_err(Error::new)
     }
 
     /// `http://127.0.0.1:port`, with the bucket in the path.
