@@ -134,7 +134,7 @@ fn bad_events_are_dead_letters_and_good_ones_around_them_are_delivered() -> Resu
     let sink = "sink.type = kafka\nsink.kafka.topic = bad-out";
     let mut worker = Worker::spawn(&route(kafka, "bad", "bad-in", sink))?;
     all_committed(kafka, "bad", "bad-in", &mut [&mut worker])?;
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     assert_eq!(counter(&worker, "dead_lettered")?, reasons.len() as u64);
     let decoded = [("stage", "decode")];
     let by_stage = worker
@@ -239,7 +239,7 @@ fn events_that_break_hygiene_rules() -> Result<()> {
         let more = format!("{rules}sink.kafka.topic = {out}\n{more}");
         let mut worker = Worker::spawn(&route(kafka, name, "hygiene-in", &more))?;
         all_committed(kafka, name, "hygiene-in", &mut [&mut worker])?;
-        assert_ledger(&worker)?;
+        assert_ledger(&mut worker)?;
         let metrics = worker.metrics()?;
         for (rule, count) in [("required", 1.0), ("types", 2.0), ("max.event.bytes", 1.0)] {
             let rule = [("rule", rule), ("route", name)];
@@ -301,7 +301,7 @@ fn the_policies_stop_and_discard() -> Result<()> {
     all_committed(kafka, "policy-discard", "policy-in", &mut [&mut worker])?;
     assert_eq!(counter(&worker, "discarded")?, 2);
     assert_eq!(counter(&worker, "dead_lettered")?, 0);
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     drain(worker)?;
     assert_eq!(
         values(kafka, "discard-out")?,

@@ -116,7 +116,7 @@ fn a_topic_that_takes_less_than_a_batch_gets_all_events() -> Result<()> {
         worker.wait_ready(WORK)?;
         all_committed(kafka, &name, "narrow-in", &mut [&mut worker])?;
         assert_eq!(counter(&worker, "dead_lettered")?, 0);
-        assert_ledger(&worker)?;
+        assert_ledger(&mut worker)?;
         let log = drain(worker)?;
         assert!(
             log.contains("lower sink.kafka.batch.size") && log.contains("max.message.bytes"),

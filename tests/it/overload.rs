@@ -80,7 +80,7 @@ fn requests_follow_the_room_that_elasticsearch_has() -> Result<()> {
     eprintln!("limit {} after the small batches", limit(&worker)?);
     assert_eq!(counter(&worker, "delivered")?, 43_000);
     assert_eq!(counter(&worker, "dead_lettered")?, 0);
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     drain(worker)?;
     server.request("POST", "/overload/_refresh", None)?;
     assert_eq!(server.count("overload")?, 43_000);
@@ -136,7 +136,7 @@ fn the_servers_pause_holds_for_all_calls() -> Result<()> {
         let early = visits.iter().find(early);
         assert!(early.is_none(), "{early:?} after {visit:?}");
     }
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     drain(worker)?;
     let mut expected = first.expected();
     expected.extend(events.expected());

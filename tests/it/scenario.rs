@@ -163,36 +163,50 @@ pub(crate) fn all_read(kafka: &Kafka, topic: &str, workers: &mut [&mut Worker]) 
     })
 }
 
-/// The ledger adds up: consumed = filtered + discarded + delivered + dead-lettered + abandoned + in flight.
-pub(crate) fn assert_ledger(worker: &Worker) -> Result<()> {
-    let status = worker.status()?;
-    let ledger = &status["ledger"];
-    let entry = |name: &str| {
-        ledger[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no {name} in {ledger}"))
-    };
-    let outcomes: u64 = [
-        "filtered",
-        "discarded",
-        "delivered",
-        "dead_lettered",
-        "abandoned",
-        "in_flight",
-    ]
-    .into_iter()
-    .map(entry)
-    .sum();
+/// What becomes of an event that is consumed.
+const OUTCOMES: [&str; 5] = [
+    "filtered",
+    "discarded",
+    "delivered",
+    "dead_lettered",
+    "abandoned",
+];
+
+/// Each event that was consumed has its outcome, once. What is in flight is computed of the others: one that was never counted stays there.
+#[track_caller]
+fn assert_adds_up(ledger: &str, entry: impl Fn(&str) -> Option<u64>) {
+    let entry = |name: &str| entry(name).unwrap_or_else(|| panic!("no {name} in {ledger}"));
+    assert_eq!(entry("in_flight"), 0, "{ledger}");
+    let outcomes: u64 = OUTCOMES.into_iter().map(entry).sum();
     assert_eq!(entry("consumed"), outcomes, "{ledger}");
+}
+
+/// The ledger of a worker that has done everything adds up: consumed = filtered + discarded + delivered + dead-lettered + abandoned.
+pub(crate) fn assert_ledger(worker: &mut Worker) -> Result<()> {
+    // A transaction is counted when the worker hears that it is committed; others hear sooner.
+    worker.wait_until(WORK, "nothing is in flight", |worker| {
+        Ok(worker.status()?["ledger"]["in_flight"] == 0)
+    })?;
+    let ledger = &worker.status()?["ledger"];
+    assert_adds_up(&ledger.to_string(), |name| ledger[name].as_u64());
     Ok(())
 }
 
-/// SIGTERM; the worker must drain and end with exit code 0.
+/// SIGTERM; the worker must drain and end with exit code 0, and its last words about the ledger add up.
 pub(crate) fn drain(mut worker: Worker) -> Result<String> {
     worker.sigterm()?;
     let (status, _) = worker.wait_exit(END)?;
     let log = worker.stderr();
     assert_eq!(status.code(), Some(0), "{log}");
+    let ended = log.lines().rfind(|line| line.contains("in_flight"));
+    let ended = ended.unwrap_or_else(|| panic!("no ledger in {log}"));
+    // As text `consumed=7`, as JSON `"consumed":7`.
+    assert_adds_up(ended, |name| {
+        let (_, after) = ended.rsplit_once(name)?;
+        let digits = after.trim_start_matches(['"', ':', '=']);
+        let end = digits.find(|next: char| !next.is_ascii_digit());
+        digits[..end.unwrap_or(digits.len())].parse().ok()
+    });
     Ok(log)
 }
 

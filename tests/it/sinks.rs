@@ -208,7 +208,7 @@ fn elasticsearch_with_credentials_gzip_and_a_dead_node() -> Result<()> {
             + &format!("sink.elasticsearch.compression = {compression}\n");
         let mut worker = Worker::spawn(&properties)?;
         all_committed(kafka, name, "auth-in", &mut [&mut worker])?;
-        assert_ledger(&worker)?;
+        assert_ledger(&mut worker)?;
         let failures = worker.status()?["sink"]["failures"].to_string();
         assert!(failures.contains("can't be reached"), "{failures}");
         let (ready, text) = worker.readyz()?;
@@ -250,7 +250,7 @@ fn a_record_that_kafka_refuses_takes_none_with_it() -> Result<()> {
         let more = format!("sink.type = kafka\nsink.kafka.topic = {to}");
         let mut worker = Worker::spawn(&route(kafka, name, "refused-in", &more))?;
         all_committed(kafka, name, "refused-in", &mut [&mut worker])?;
-        assert_ledger(&worker)?;
+        assert_ledger(&mut worker)?;
         drain(worker)?;
         assert_eq!(values(kafka, &to)?.len(), 501, "{name}");
         let letters = kafka.read_all(&format!("{name}.dead-letters"))?;
@@ -496,7 +496,7 @@ fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
     s3.restart()?;
     all_committed(kafka, "s3-outage", "s3-outage-in", &mut [&mut worker])?;
     worker.wait_ready(WORK)?;
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     let memory = worker.peak_rss()? / MEBIBYTE;
     assert!(memory < 200, "{memory} MiB at most");
     drain(worker)?;

@@ -85,7 +85,7 @@ fn a_drained_worker_hands_on_exactly() -> Result<()> {
     let mut second = route.spawn()?;
     consumed(&mut second, events.count() - committed as u64)?;
     all_committed(kafka, "once", "once-in", &mut [&mut second])?;
-    assert_ledger(&second)?;
+    assert_ledger(&mut second)?;
     assert_eq!(counter(&second, "abandoned")?, 0);
     drain(second)?;
     judge(kafka, &events, "once-out")

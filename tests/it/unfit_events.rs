@@ -40,7 +40,7 @@ fn events_of_twenty_megabytes() -> Result<()> {
         let more = format!("sink.type = kafka\nsink.kafka.topic = {to}\n{limit}");
         let mut worker = Worker::spawn(&route(kafka, name, "large-in", &more))?;
         all_committed(kafka, name, "large-in", &mut [&mut worker])?;
-        assert_ledger(&worker)?;
+        assert_ledger(&mut worker)?;
         drain(worker)?;
         let mut letters = dead_letters(kafka, name)?;
         if !fits {
@@ -146,7 +146,7 @@ fn a_dead_letter_that_its_reason_makes_too_large_has_less_of_it() -> Result<()> 
     );
     let mut worker = Worker::spawn(&route(kafka, "long-reason", "long-reason-in", &more))?;
     all_committed(kafka, "long-reason", "long-reason-in", &mut [&mut worker])?;
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     drain(worker)?;
     let letters = dead_letters(kafka, "long-reason")?;
     let sent = kafka.read_all("long-reason-in")?;
@@ -202,7 +202,7 @@ fn odd_and_bad_events_on_the_way_to_elasticsearch() -> Result<()> {
     );
     let mut worker = Worker::spawn(&route(kafka, "odd-es", "odd-es-in", &more))?;
     all_committed(kafka, "odd-es", "odd-es-in", &mut [&mut worker])?;
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     drain(worker)?;
 
     assert_eq!(server.count("odd")?, 5);
@@ -284,7 +284,7 @@ fn events_that_do_not_fit_a_parquet_schema() -> Result<()> {
     );
     let mut worker = Worker::spawn(&route(kafka, "unfit", "unfit-in", &more))?;
     all_committed(kafka, "unfit", "unfit-in", &mut [&mut worker])?;
-    assert_ledger(&worker)?;
+    assert_ledger(&mut worker)?;
     let status = worker.status()?.to_string();
     let said = status + &drain(worker)?;
     assert!(said.contains("(stage sink)"), "{said}");
