@@ -1,14 +1,15 @@
 //! A million events through each sink: every expected id there exactly as projected, the ledger exact, memory bounded, nothing twice after
 //! SIGTERM.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use keystone_tests::kafka::Isolation;
+use keystone_tests::kafka::{Isolation, Record};
 use keystone_tests::{Elasticsearch, Error, Events, Judge, Kafka, Result, Worker};
 
 use crate::scenario::{
-    LONG_DRAIN, MEBIBYTE, all_committed, assert_ledger, consumed, counter, drain, file_url,
-    to_elasticsearch, to_kafka, to_parquet, topic_of,
+    LONG_DRAIN, MEBIBYTE, Outgoing, all_committed, assert_ledger, consumed, counter, drain,
+    file_url, route, send, to_elasticsearch, to_kafka, to_parquet, topic_of,
 };
 
 const COUNT: u64 = 1_000_000;
@@ -115,32 +116,78 @@ fn a_million_events_reach_parquet_files() -> Result<()> {
     Ok(())
 }
 
-/// Without a filter and a projection, key, headers, timestamp and payload arrive byte for byte, tombstones too.
+/// What producers in other languages send: a header twice, without a value, empty, of no text; a tombstone; a time long ago.
+fn odd_records() -> Vec<Outgoing> {
+    let plain = |key| Outgoing {
+        partition: 3,
+        key: Some(key),
+        ..Outgoing::new("odd")
+    };
+    let headers = vec![
+        ("twice", Some(&b"one"[..])),
+        ("none", None),
+        ("twice", Some(b"two")),
+        ("empty", Some(b"")),
+        ("bytes", Some(b"\xff\x00")),
+    ];
+    let with_headers = Outgoing {
+        headers: headers.clone(),
+        ..plain("headers")
+    };
+    let tombstone = Outgoing {
+        value: None,
+        ..plain("tombstone")
+    };
+    let tombstone_with_headers = Outgoing {
+        headers,
+        ..tombstone.clone()
+    };
+    let old = Outgoing {
+        timestamp: Some(1_000),
+        ..plain("old")
+    };
+    let empty = Outgoing {
+        value: Some(Vec::new()),
+        ..plain("empty")
+    };
+    vec![with_headers, tombstone, tombstone_with_headers, old, empty]
+}
+
+/// Without a filter and a projection, key, headers, timestamp and payload arrive byte for byte, tombstones too; and in their order.
 #[test]
 fn a_mirror_copies_byte_for_byte() -> Result<()> {
     let kafka = Kafka::shared()?;
     let events = Events::new(3, 50_000);
     topic_of(kafka, "mirror-in", &events)?;
+    send(kafka, "mirror-in", &odd_records())?;
     kafka.create_topic("mirror-out", 8, &[])?;
-    let mut worker = Worker::spawn(&format!(
-        "route.name = mirror\nsource.topics = mirror-in\nkafka.bootstrap.servers = {}\nsource.format = raw\n\
-         source.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = mirror-out\n",
-        kafka.bootstrap()
+    let mut worker = Worker::spawn(&route(
+        kafka,
+        "mirror",
+        "mirror-in",
+        "source.format = raw\nsource.null.payload = deliver\nsink.type = kafka\nsink.kafka.topic = mirror-out",
     ))?;
     all_committed(kafka, "mirror", "mirror-in", &mut [&mut worker])?;
     drain(worker)?;
-    let key = |record: keystone_tests::kafka::Record| {
-        (record.key, record.value, record.timestamp, record.headers)
-    };
-    let mut sent: Vec<_> = kafka.read_all("mirror-in")?.into_iter().map(key).collect();
-    let mut found: Vec<_> = kafka.read_all("mirror-out")?.into_iter().map(key).collect();
-    sent.sort();
-    found.sort();
-    assert!(
-        sent == found,
-        "the copy differs: {} records sent, {} found",
-        sent.len(),
-        found.len()
-    );
+    let content = |record: Record| (record.key, record.value, record.timestamp, record.headers);
+    let mut places = HashMap::new();
+    for record in kafka.read_all("mirror-in")? {
+        let place = (record.partition, record.offset);
+        assert_eq!(places.insert(content(record), place), None, "sent twice");
+    }
+    let mut last = HashMap::new();
+    for record in kafka.read_all("mirror-out")? {
+        let to = record.partition;
+        let what = format!("{record:?}");
+        let (from, offset) = places
+            .remove(&content(record))
+            .unwrap_or_else(|| panic!("not what was sent, or twice: {what}"));
+        let before = last.insert((from, to), offset).unwrap_or(-1);
+        assert!(
+            before < offset,
+            "{what} comes after offset {before} of {from}"
+        );
+    }
+    assert!(places.is_empty(), "{} are lost: {places:?}", places.len());
     Ok(())
 }
