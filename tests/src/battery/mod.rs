@@ -78,8 +78,8 @@ impl Cell {
 
     /// Whether a worker may end by itself with these last words: where the broker answers nothing for long, by the fault or on a busy
     /// machine, it can't know whether Kafka has carried out its last transaction, and only a new one can find out.
-    fn may_end(self, fault: Fault, last: &str) -> bool {
-        self.may_lose_answers() && (fault.is_of_the_broker() || last.contains(NOT_KNOWN))
+    fn may_end(self, last: &str) -> bool {
+        self.may_lose_answers() && last.contains(NOT_KNOWN)
     }
 
     /// Whether a worker ends where the answer to a commit was lost for good.

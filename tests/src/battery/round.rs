@@ -140,7 +140,7 @@ fn check(
         false => verdict.duplicated.len() as u64,
     };
     let ended = route.ended.iter();
-    let told = ended.filter(|last| !route.cell.may_end(fault, last));
+    let told = ended.filter(|last| !route.cell.may_end(last));
     let told = told.map(|last| format!("a worker ended by itself: {last}"));
     route.problems.extend(told);
     if route.cell.is_exact() && twice > 0 {
