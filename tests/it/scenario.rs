@@ -163,6 +163,37 @@ pub(crate) fn all_read(kafka: &Kafka, topic: &str, workers: &mut [&mut Worker]) 
     })
 }
 
+/// Events a second that come while workers come and go.
+pub(crate) const RATE: u64 = 20_000;
+
+/// SIGKILL in the middle of the work: at a moment when the group has not committed all that the worker has read.
+pub(crate) fn kill_at_work(
+    kafka: &Kafka,
+    group: &str,
+    topic: &str,
+    worker: &mut Worker,
+) -> Result<()> {
+    let group = kafka.group_on(group, topic)?;
+    wait_for(WORK, "a moment in the middle of the work", || {
+        let read = read_in(&worker.status()?);
+        // Or it would get on between the look and its end.
+        worker.signal("STOP")?;
+        let committed = group.committed();
+        if let Ok(committed) = &committed
+            && read
+                .iter()
+                .any(|(partition, read)| committed.get(partition).unwrap_or(&0) < read)
+        {
+            worker.sigkill();
+            return Ok(());
+        }
+        worker.signal("CONT")?;
+        Err(Error::new(format!(
+            "it has read {read:?}, {committed:?} is committed"
+        )))
+    })
+}
+
 /// What becomes of an event that is consumed.
 const OUTCOMES: [&str; 5] = [
     "filtered",

@@ -11,12 +11,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::scenario::{
-    LONG_DRAIN, MEBIBYTE, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assigned,
-    counter, drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
+    LONG_DRAIN, MEBIBYTE, NEW_PROTOCOL, Outgoing, QUICK_SESSION, RATE, WORK, all_committed,
+    assigned, counter, drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
 };
 
-/// Events a second, while workers come and go.
-const RATE: u64 = 20_000;
 /// Notices new topics and partitions soon.
 const QUICK: &str = "kafka.topic.metadata.refresh.interval.ms = 1000\n";
 

@@ -1,14 +1,15 @@
 //! `delivery.tradeoff = no-duplicates` from Kafka to Kafka: a reader of committed records sees each event exactly once, whatever is killed.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use keystone_tests::events::noise;
 use keystone_tests::kafka::Isolation;
-use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Worker, wait_for};
+use keystone_tests::{Error, Events, Judge, Kafka, Result, Route, Stream, Worker, wait_for};
 
 use crate::scenario::{
-    END, NEW_PROTOCOL, Outgoing, QUICK_SESSION, WORK, all_committed, assert_ledger, consumed,
-    counter, drain, holds, send, to_kafka, topic_of, values,
+    END, NEW_PROTOCOL, Outgoing, QUICK_SESSION, RATE, WORK, all_committed, assert_ledger, consumed,
+    counter, drain, holds, kill_at_work, send, to_kafka, topic_of, values,
 };
 
 /// For workers that are killed or stopped: what they leave open is soon gone.
@@ -55,8 +56,8 @@ fn kept_up(
     })
 }
 
-fn judge(kafka: &Kafka, events: &Events, topic: &str) -> Result<()> {
-    let mut judge = Judge::new(events.expected(), "event_id");
+fn judge(kafka: &Kafka, expected: HashMap<String, String>, topic: &str) -> Result<()> {
+    let mut judge = Judge::new(expected, "event_id");
     judge.topic(kafka, topic, Isolation::ReadCommitted)?;
     judge.verdict().assert_exact();
     Ok(())
@@ -88,53 +89,48 @@ fn a_drained_worker_hands_on_exactly() -> Result<()> {
     assert_ledger(&mut second)?;
     assert_eq!(counter(&second, "abandoned")?, 0);
     drain(second)?;
-    judge(kafka, &events, "once-out")
+    judge(kafka, events.expected(), "once-out")
 }
 
 /// Workers are killed one after the other while events come in, at moments that the work itself decides.
 #[test]
 fn killed_workers_leave_nothing_twice() -> Result<()> {
     let kafka = Kafka::shared()?;
-    let events = Events::new(62, 400_000);
-    kafka.create_topic("once-killed-in", 8, &[])?;
-    kafka.create_topic("once-killed-out", 8, &[])?;
-    let properties = once(kafka, "once-killed", "once-killed-in", "once-killed-out");
+    // More than comes.
+    let events = Events::new(62, 2_000_000);
+    let (from, to) = ("once-killed-in", "once-killed-out");
+    kafka.create_topic(from, 8, &[])?;
+    kafka.create_topic(to, 8, &[])?;
+    let properties = once(kafka, "once-killed", from, to);
     let patient = format!("{properties}{PATIENT}{PATIENT_SESSION}");
     let short = properties + SHORT + QUICK_SESSION;
     let mut workers = vec![Worker::spawn(&short)?, Worker::spawn(&short)?];
+    let stream = Stream::start(events.clone(), &kafka.bootstrap(), from, RATE, |_| None)?;
     let parts = 4;
     let mut restarts = 0;
     for part in 0..parts {
-        let quarter = events.count() / parts;
-        events.produce_in(
-            &kafka.bootstrap(),
-            "once-killed-in",
-            part * quarter..(part + 1) * quarter,
-        )?;
-        let before = restarts;
         wait_for(WORK, "the worker is in the middle of its work", || {
             for worker in &mut workers {
                 keep_up(worker, &short, &mut restarts)?;
             }
-            let victim = &workers[0];
-            // One that was started again may find little to do.
-            match restarts > before || counter(victim, "consumed")? > part * 3_000 {
+            match counter(&workers[0], "consumed")? > part * 3_000 {
                 true => Ok(()),
-                false => Err(Error::new(victim.stderr_tail())),
+                false => Err(Error::new(workers[0].stderr_tail())),
             }
         })?;
-        workers.remove(0).sigkill();
+        kill_at_work(kafka, "once-killed", from, &mut workers[0])?;
+        workers.remove(0);
         // The last two are not killed.
         let next = if part + 2 < parts { &short } else { &patient };
         workers.push(Worker::spawn(next)?);
     }
+    let sent = stream.stop()?;
+    let group = kafka.group_on("once-killed", from)?;
     wait_for(WORK, "all is committed", || {
         for worker in &mut workers {
             keep_up(worker, &patient, &mut restarts)?;
         }
-        match kafka.committed("once-killed", "once-killed-in")?
-            == kafka.end_offsets("once-killed-in")?
-        {
+        match group.committed()? == kafka.end_offsets(from)? {
             true => Ok(()),
             false => Err(Error::new(workers[0].stderr_tail())),
         }
@@ -142,7 +138,7 @@ fn killed_workers_leave_nothing_twice() -> Result<()> {
     for worker in workers {
         drain(worker)?;
     }
-    judge(kafka, &events, "once-killed-out")
+    judge(kafka, events.expected_in(0..sent), to)
 }
 
 /// A worker that was stopped for longer than its session comes back as a stranger: its open transaction comes to nothing.
@@ -177,7 +173,7 @@ fn come_back(kafka: &Kafka, name: &str, seed: u64, quick: &str, patient: &str) -
         status.code() == Some(0) || log.contains("is not known"),
         "{log}"
     );
-    judge(kafka, &events, &to)
+    judge(kafka, events.expected(), &to)
 }
 
 #[test]
@@ -216,11 +212,12 @@ fn an_outage_of_kafka_repeats_nothing() -> Result<()> {
         Ok(away.elapsed() > Duration::from_secs(10))
     })?;
     kafka.resume()?;
+    let group = kafka.group_on("once-outage", "in")?;
     until("all is committed", &|_| {
-        Ok(kafka.committed("once-outage", "in")? == kafka.end_offsets("in")?)
+        Ok(group.committed()? == kafka.end_offsets("in")?)
     })?;
     drain(worker)?;
-    judge(&kafka, &events, "out")
+    judge(&kafka, events.expected(), "out")
 }
 
 /// Events end a transaction when there are enough of them, long before its time is over.
@@ -316,9 +313,9 @@ fn a_restarted_static_member_ends_its_transaction() -> Result<()> {
     assert_eq!(written(Isolation::ReadCommitted)?, 0, "killed too late");
     let mut second = route.spawn()?;
     all_committed(kafka, "once-static", "once-static-in", &mut [&mut second])?;
-    judge(kafka, &events, "once-static-out")?;
+    judge(kafka, events.expected(), "once-static-out")?;
     drain(second)?;
-    judge(kafka, &events, "once-static-out")
+    judge(kafka, events.expected(), "once-static-out")
 }
 
 /// Kafka refuses an event, and with it the whole transaction: that event is a dead letter, the others are there once, in order.
