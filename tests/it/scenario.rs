@@ -1,6 +1,7 @@
 //! What the scenarios share: routes to each sink, and waiting for a route to come so far.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,6 +82,19 @@ pub(crate) fn assert_lines(found: &str, expected: &[&[&str]]) {
             "no line with {words:?} in\n{found}"
         );
     }
+}
+
+/// The URL of a server that takes connections and never answers.
+pub(crate) fn silent_server() -> Result<String> {
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", silent.local_addr()?);
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = silent.accept() {
+            open.push(stream);
+        }
+    });
+    Ok(url)
 }
 
 /// The location of a directory.

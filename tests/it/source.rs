@@ -1,6 +1,5 @@
 //! Where a route reads: several topics, starts, partitions and topics that come and go, groups of every kind.
 
-use std::net::TcpListener;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::scenario::{
     LONG_DRAIN, MEBIBYTE, NEW_PROTOCOL, Outgoing, QUICK_SESSION, RATE, WORK, all_committed,
-    assigned, counter, drain, holds, send, to_elasticsearch, to_kafka, topic_of, values,
+    assigned, counter, drain, holds, send, silent_server, to_elasticsearch, to_kafka, topic_of,
+    values,
 };
 
 /// Notices new topics and partitions soon.
@@ -456,15 +456,7 @@ fn a_sink_that_never_answers_holds_the_source_back() -> Result<()> {
     let kafka = Kafka::shared()?;
     let load = Events::new(35, 500_000);
     topic_of(kafka, "silent-in", &load)?;
-    let silent = TcpListener::bind("127.0.0.1:0")?;
-    let url = format!("http://{}", silent.local_addr()?);
-    std::thread::spawn(move || {
-        let mut open = Vec::new();
-        while let Ok((stream, _)) = silent.accept() {
-            open.push(stream);
-        }
-    });
-    let properties = to_elasticsearch(kafka, "silent", "silent-in", &url, "silent")
+    let properties = to_elasticsearch(kafka, "silent", "silent-in", &silent_server()?, "silent")
         .replace("filter", "# filter")
         + "kafka.session.timeout.ms = 30000\nkafka.max.poll.interval.ms = 30000\n\
            sink.elasticsearch.request.timeout.ms = 3000\ndelivery.shutdown.drain.max.ms = 500\n";
