@@ -30,19 +30,43 @@ fn ends(properties: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The route may read its topic and may not write to the other one, which its user is told.
+/// Whichever right the route lacks, its user is told: to the topic it writes to, that it reads, that of its dead letters, and as its group.
 #[test]
-fn without_the_right_to_write_the_worker_ends() -> Result<()> {
+fn without_a_right_the_worker_ends() -> Result<()> {
     let kafka = Kafka::start_with(&AUTHORIZER)?;
-    kafka.create_topic("in", 1, &[])?;
-    kafka.create_topic("forbidden", 1, &[])?;
+    for topic in ["in", "secret", "out", "forbidden", "letters.dead-letters"] {
+        kafka.create_topic(topic, 1, &[])?;
+        send(&kafka, topic, &[Outgoing::new("not JSON")])?;
+    }
     send(&kafka, "in", &[Outgoing::new("{}")])?;
     kafka.deny_writing("forbidden")?;
+    kafka.deny_writing("letters.dead-letters")?;
+    kafka.deny_reading("secret")?;
+    kafka.deny_joining("stranger")?;
     for tradeoff in TRADEOFFS {
-        let properties = route(&kafka, tradeoff, "in", "forbidden", tradeoff);
+        let properties =
+            route(&kafka, tradeoff, "in", "forbidden", tradeoff) + "dead.letter.policy = discard\n";
         ends(&properties, &["topic forbidden", "the right to write"])?;
     }
-    assert_eq!(values(&kafka, "forbidden")?.len(), 0);
+    let cases = [
+        (
+            "letters",
+            "in",
+            ["letters.dead-letters", "the right to write"],
+        ),
+        ("reader", "secret", ["secret", "give its user the rights"]),
+        (
+            "stranger",
+            "in",
+            ["as group stranger", "give its user the rights"],
+        ),
+    ];
+    for (name, from, words) in cases {
+        ends(&route(&kafka, name, from, "out", "balanced"), &words)?;
+    }
+    for topic in ["forbidden", "letters.dead-letters"] {
+        assert_eq!(values(&kafka, topic)?, ["not JSON"], "{topic}");
+    }
     Ok(())
 }
 

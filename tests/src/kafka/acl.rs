@@ -6,7 +6,8 @@ use crate::{Error, Result};
 
 const CREATE_ACLS: i16 = 30;
 const VERSION: i16 = 1;
-const TOPIC: u8 = 2;
+pub(super) const TOPIC: u8 = 2;
+pub(super) const GROUP: u8 = 3;
 const LITERAL: u8 = 3;
 pub(super) const READ: u8 = 3;
 pub(super) const WRITE: u8 = 4;
@@ -18,13 +19,13 @@ const EVERYBODY: &str = "User:ANONYMOUS";
 /// Of the answer, before the error of the first list: correlation id, throttle time, number of results.
 const HEADER: usize = 12;
 
-/// Gives a topic a list of its own: operations, each with what everybody is told of it. What the list does not allow is denied.
-pub(super) fn create(broker: &str, topic: &str, entries: &[(u8, u8)]) -> Result<()> {
+/// Gives a topic or a group a list of its own: operations, each with what everybody is told of it. What the list does not allow is denied.
+pub(super) fn create(broker: &str, kind: u8, name: &str, entries: &[(u8, u8)]) -> Result<()> {
     let mut request = Request::new(CREATE_ACLS, VERSION);
     request.put(&(entries.len() as i32).to_be_bytes());
     for &(operation, permission) in entries {
-        request.put(&[TOPIC]);
-        request.text(topic);
+        request.put(&[kind]);
+        request.text(name);
         request.put(&[LITERAL]);
         request.text(EVERYBODY);
         request.text("*"); // from any host

@@ -52,14 +52,38 @@ impl Kafka {
 
     /// Takes the right to write to a topic from everybody, on a broker with an authorizer; to read it stays allowed.
     pub fn deny_writing(&self, topic: &str) -> Result<()> {
-        let entries = [(acl::WRITE, acl::DENY), (acl::READ, acl::ALLOW)];
-        acl::create(&self.bootstrap(), topic, &entries)
-            .doing(format!("denying everybody to write to {topic}"))
+        self.rule(
+            acl::TOPIC,
+            topic,
+            &[(acl::WRITE, acl::DENY), (acl::READ, acl::ALLOW)],
+        )
     }
 
-    /// Takes all rights to a topic from everybody, on a broker with an authorizer: it can't even be seen.
+    /// Takes the right to read a topic from everybody; that it is there stays known.
+    pub fn deny_reading(&self, topic: &str) -> Result<()> {
+        self.rule(
+            acl::TOPIC,
+            topic,
+            &[(acl::READ, acl::DENY), (acl::DESCRIBE, acl::ALLOW)],
+        )
+    }
+
+    /// Takes all rights to a topic from everybody: it can't even be seen.
     pub fn hide(&self, topic: &str) -> Result<()> {
-        acl::create(&self.bootstrap(), topic, &[(acl::DESCRIBE, acl::DENY)])
-            .doing(format!("hiding {topic}"))
+        self.rule(acl::TOPIC, topic, &[(acl::DESCRIBE, acl::DENY)])
+    }
+
+    /// Nobody may join a group or commit as one of it.
+    pub fn deny_joining(&self, group: &str) -> Result<()> {
+        self.rule(
+            acl::GROUP,
+            group,
+            &[(acl::READ, acl::DENY), (acl::DESCRIBE, acl::ALLOW)],
+        )
+    }
+
+    fn rule(&self, kind: u8, name: &str, entries: &[(u8, u8)]) -> Result<()> {
+        acl::create(&self.bootstrap(), kind, name, entries)
+            .doing(format!("making an access control list for {name}"))
     }
 }
