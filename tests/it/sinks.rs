@@ -5,6 +5,7 @@ use std::path::Path;
 
 use keystone_tests::elasticsearch::PASSWORD;
 use keystone_tests::events::noise;
+use keystone_tests::proxy::{Mode, Proxy};
 use keystone_tests::{
     Elasticsearch, Events, Judge, Kafka, Metastore, Result, Route, S3, Worker, free_port, judge,
 };
@@ -458,28 +459,27 @@ fn a_partition_that_the_metastore_refuses_holds_up_no_other() -> Result<()> {
     Ok(())
 }
 
-/// The bucket is away in the middle of the work: what was being written is read again, and each row is there once.
+/// The bucket is away in the middle of the work, which is waited out; then it refuses the worker for a while: what was being written is read
+/// again, and each row is there once.
 #[test]
-fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
+fn an_outage_of_s3_is_waited_out_and_a_refusal_healed_by_reading_again() -> Result<()> {
     let kafka = Kafka::shared()?;
     let mut s3 = S3::start()?;
-    let events = Events::new(44, 200_000);
-    kafka.create_topic("s3-outage-in", 8, &[])?;
-    let properties = to_parquet(
-        kafka,
-        "s3-outage",
-        "s3-outage-in",
-        &format!("s3://{}/plays", S3::BUCKET),
-    ) + &S3::properties(&s3.endpoint())
+    let proxy = Proxy::to(s3.port())?;
+    let events = Events::new(44, 240_000);
+    let (name, topic) = ("s3-outage", "s3-outage-in");
+    kafka.create_topic(topic, 8, &[])?;
+    let properties = to_parquet(kafka, name, topic, &format!("s3://{}/plays", S3::BUCKET))
+        + &S3::properties(&format!("http://127.0.0.1:{}", proxy.port()))
         + "sink.parquet.roll.max.rows = 2000\nsink.parquet.roll.max.age.ms = 2000\n"
         + LONG_DRAIN;
     let mut worker = Worker::spawn(&properties)?;
-    events.produce_in(&kafka.bootstrap(), "s3-outage-in", 0..100_000)?;
+    events.produce_in(&kafka.bootstrap(), topic, 0..100_000)?;
     worker.wait_until(WORK, "some is delivered", |worker| {
         Ok(counter(worker, "delivered")? > 0)
     })?;
     s3.stop();
-    events.produce_in(&kafka.bootstrap(), "s3-outage-in", 100_000..200_000)?;
+    events.produce_in(&kafka.bootstrap(), topic, 100_000..200_000)?;
     // The client tries its requests again for 75 s, and says so.
     worker.wait_until(WORK, "readyz says that the sink is down", |worker| {
         let (ready, text) = worker.readyz()?;
@@ -492,9 +492,23 @@ fn an_outage_of_s3_is_healed_by_reading_again() -> Result<()> {
             .sum("keystone_parquet_failed_requests_total", &[])
             > 0.0
     );
-    assert_eq!(kafka.group("s3-outage")?, (1, "Stable".to_owned()));
+    assert_eq!(kafka.group(name)?, (1, "Stable".to_owned()));
     s3.restart()?;
-    all_committed(kafka, "s3-outage", "s3-outage-in", &mut [&mut worker])?;
+    all_committed(kafka, name, topic, &mut [&mut worker])?;
+    worker.wait_ready(WORK)?;
+    proxy.set(Mode::Busy {
+        status: 403,
+        retry_after: 0,
+    });
+    events.produce_in(&kafka.bootstrap(), topic, 200_000..240_000)?;
+    worker.wait_until(WORK, "what was being written is dropped", |worker| {
+        let denied = worker
+            .metrics()?
+            .sum("keystone_retries_total", &[("reason", "s3_denied")]);
+        Ok(denied > 0.0 && counter(worker, "abandoned")? > 0)
+    })?;
+    proxy.set(Mode::Pass);
+    all_committed(kafka, name, topic, &mut [&mut worker])?;
     worker.wait_ready(WORK)?;
     assert_ledger(&mut worker)?;
     let memory = worker.peak_rss()? / MEBIBYTE;
