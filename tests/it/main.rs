@@ -9,6 +9,7 @@
 //! - [`overload`]: Elasticsearch refuses what it has no room for.
 //! - [`battery`]: the battery of faults, in short.
 //! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
+//! - [`indices`]: what an index does not let a route do.
 //! - [`limits`]: what a Kafka cluster does not let a route do.
 //! - [`source`]: topics, starts, groups.
 //! - [`sinks`]: what each sink can do beyond the main job.
@@ -21,6 +22,7 @@ mod check;
 mod cli;
 mod dead_letters;
 mod faults;
+mod indices;
 mod leftovers;
 mod limits;
 mod main_job;

@@ -181,6 +181,12 @@ fn a_data_stream_has_each_event_once() -> Result<()> {
         assert_eq!(counter(&worker, "delivered")?, events.count());
         drain(worker)?;
     }
+    let hits = server.request("GET", "/stream-plays/_search?size=1", None)?;
+    let index = hits["hits"]["hits"][0]["_index"].as_str();
+    assert!(
+        index.is_some_and(|index| index.starts_with(".ds-stream-plays-")),
+        "no backing index of a data stream: {index:?}"
+    );
     let found = server.search_all("stream-plays")?;
     let ids: BTreeSet<_> = found
         .values()
