@@ -11,7 +11,7 @@
 //! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
 //! - [`indices`]: what an index does not let a route do.
 //! - [`limits`]: what a Kafka cluster does not let a route do.
-//! - [`source`]: topics, starts, groups.
+//! - [`source`], [`transactional_source`]: topics, starts, groups, and what others write in transactions.
 //! - [`sinks`]: what each sink can do beyond the main job.
 //! - [`cli`], [`check`]: the commands.
 
@@ -33,5 +33,6 @@ mod signals;
 mod sinks;
 mod source;
 mod stalls;
+mod transactional_source;
 mod transactions;
 mod unfit_events;
