@@ -62,16 +62,7 @@ mod tests {
     #[test]
     fn the_estimate_is_above_what_zstd_takes_and_not_far() {
         for level in 1..=22 {
-            for bytes in [
-                1_000,
-                5_000,
-                16_000,
-                60_000,
-                130_000,
-                400_000,
-                1 << 20,
-                3 << 20,
-            ] {
+            for bytes in [1_000, 16_000, 130_000, 1 << 20] {
                 let page = page(bytes);
                 let mut compressor = CCtx::create();
                 let level_is = CParameter::CompressionLevel(level);
