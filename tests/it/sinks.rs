@@ -502,6 +502,8 @@ fn an_outage_of_s3_is_waited_out_and_a_refusal_healed_by_reading_again() -> Resu
     s3.restart()?;
     all_committed(kafka, name, topic, &mut [&mut worker])?;
     worker.wait_ready(WORK)?;
+    // All is published, too: while a commit waits for that, nothing is written that could be refused.
+    assert_ledger(&mut worker)?;
     proxy.set(Mode::Busy {
         status: 403,
         retry_after: 0,
