@@ -1,7 +1,7 @@
 //! A real Elasticsearch: one node, without or with a password.
 //!
-//! The packaging of the server that Maven has is its core with security; it lacks modules that other packagings have (`GET /`, data
-//! streams, ingest, scripts).
+//! The packaging of the server that Maven has is its core with security; it lacks modules that other packagings have (`GET /`,
+//! ingest, scripts).
 
 use std::collections::HashMap;
 use std::io::Write;
