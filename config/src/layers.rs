@@ -208,10 +208,8 @@ fn unknown_key(table: &Table, key: String, origin: Origin) -> Problem {
         return Problem {
             key: String::new(),
             origin: Some(origin),
-            problem:
-                "a line that is no `key=value`; it is not shown, since it may be part of a secret"
-                    .into(),
-            hint: "where a value goes on in the next line, the line before ends with a backslash"
+            problem: "unknown option; its name is not shown, since it may be part of a secret".into(),
+            hint: "all options are in docs/options.md; where a value goes on in the next line, the line before ends with a backslash"
                 .into(),
         };
     }

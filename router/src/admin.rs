@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use keystone_sinks::Sink;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -28,8 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Connections at a time; others wait.
 const CONNECTIONS: usize = 64;
-/// How long one may take, from its first byte to the last of the answer.
-const ANSWER: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 10_000 });
+/// How long one may take, to the last byte of the answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take until all of a request is there: a probe waits behind connections on which nothing is asked.
+const REQUEST: Duration = Duration::from_millis(500);
 /// What of a request is kept at once, in bytes.
 const BUFFER: usize = 16 * 1024;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -74,6 +76,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
         };
         let mut http = http1::Builder::new();
         http.keep_alive(false).max_buf_size(BUFFER);
+        http.timer(TokioTimer::new()).header_read_timeout(REQUEST);
         let answering = http.serve_connection(TokioIo::new(stream), service.clone());
         tokio::spawn(async move {
             // Whoever hangs up, or takes too long, has no answer.

@@ -282,7 +282,7 @@ impl<'c> Intake<'c> {
         {
             let key = partition.as_ref();
             let Some(assigned) = key.and_then(|key| self.assigned.get(key)) else {
-                self.poll_error(error);
+                self.poll_error(error, key);
                 continue;
             };
             let is_told = self.act_on(error, key);
@@ -319,7 +319,7 @@ impl<'c> Intake<'c> {
         for _ in 0..ERRORS_A_TURN {
             match self.consumer.poll(Duration::ZERO) {
                 None => return,
-                Some(Err(error)) => self.poll_error(&error),
+                Some(Err(error)) => self.poll_error(&error, None),
                 Some(Ok(record)) => self.shared.fail(format!(
                     "librdkafka has handed over {}-{} offset {} by a way that is not read",
                     record.topic(),
@@ -440,8 +440,8 @@ impl<'c> Intake<'c> {
         list
     }
 
-    fn poll_error(&self, error: &KafkaError) {
-        if !self.act_on(error, None) {
+    fn poll_error(&self, error: &KafkaError, partition: Option<&PartitionKey>) {
+        if !self.act_on(error, partition) {
             self.shared.remember(format!("kafka consumer: {error}"));
         }
     }

@@ -211,8 +211,7 @@ impl Group {
                 && !self.commit_within(Some(&keys), ASK_TIMEOUT)
             {
                 warn!(
-                    "kafka has not acknowledged the commit for the partitions that are given up within {} s; whoever holds them next may deliver again what was not committed before",
-                    ASK_TIMEOUT.as_secs()
+                    "the offsets of the partitions that are given up could not be committed in time; whoever holds them next may deliver again what is settled"
                 );
             }
         }

@@ -376,6 +376,28 @@ fn a_named_topic_that_is_missing_is_told_of_and_read_whole_when_it_comes() -> Re
     Ok(())
 }
 
+/// There librdkafka says nothing of a topic that is missing.
+#[test]
+fn a_missing_topic_is_told_of_under_the_new_protocol() -> Result<()> {
+    let kafka = Kafka::shared()?;
+    kafka.create_topic("missing-new-out", 1, &[])?;
+    let properties = copy(kafka, "missing-new", "missing-new-in", "missing-new-out");
+    let mut worker = Worker::spawn(&(properties + "source.start = latest\n" + NEW_PROTOCOL))?;
+    worker.wait_until(WORK, "the missing one is told of", |worker| {
+        Ok(worker
+            .readyz()?
+            .1
+            .contains("these do not exist (yet): missing-new-in;"))
+    })?;
+    kafka.create_topic("missing-new-in", 1, &[])?;
+    send(kafka, "missing-new-in", &events(&["before it is found"]))?;
+    delivered(&mut worker, 1)?;
+    worker.wait_ready(WORK)?;
+    drain(worker)?;
+    assert_eq!(ids(kafka, "missing-new-out")?, ["before it is found"]);
+    Ok(())
+}
+
 /// There librdkafka says nothing of an assignment without partitions.
 #[test]
 fn a_worker_that_stands_by_under_the_new_protocol_is_ready() -> Result<()> {

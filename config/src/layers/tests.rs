@@ -196,7 +196,7 @@ fn a_line_of_a_pasted_secret_is_not_told() {
     ] {
         let problem = bad(&file(&format!("{key}{line}")));
         assert!(
-            problem.starts_with("route.properties:6: a line that is no `key=value`"),
+            problem.starts_with("route.properties:6: unknown option; its name is not shown"),
             "{problem}"
         );
         assert!(!problem.contains(line.trim_end_matches('=')), "{problem}");

@@ -127,9 +127,13 @@ impl DeadLetters {
         // As many partitions and replicas as the brokers choose.
         let topic = || NewTopic::new(&self.topic, -1, TopicReplication::Fixed(-1));
         let made = create(&admin, &options, &topic().set(LIMIT, ROOM)).await;
-        // Brokers may cap that limit, or let nobody set it.
         match made {
+            // Brokers may cap that limit, or let nobody set it.
             Err(KafkaError::AdminOp(Code::InvalidConfig | Code::PolicyViolation)) => {
+                warn!(
+                    "the brokers refuse {LIMIT} = {ROOM} for the dead-letter topic {}: it has their default; an event that is larger by then stops the worker",
+                    self.topic
+                );
                 create(&admin, &options, &topic()).await
             }
             made => made,

@@ -8,6 +8,8 @@ use rdkafka::consumer::Consumer;
 use super::GroupConsumer;
 use super::absent::look_at_topics;
 use super::ends::look_at_ends;
+use crate::route::topics;
+use crate::state::lock;
 
 /// How late it is noticed that there is something to ask for.
 const TURN: Duration = Duration::from_millis(500);
@@ -17,7 +19,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Asks for what librdkafka does not tell at the moment, until `end` is dropped.
 pub fn look_regularly(consumer: &GroupConsumer, end: &Receiver<()>) {
     let shared = &consumer.context().shared;
-    let (mut ends, mut topics) = (None, None);
+    let (mut ends, mut asked) = (None, None);
+    let mut was_asked = false;
     while end.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
         if shared.stop_requested() {
             continue;
@@ -25,8 +28,13 @@ pub fn look_regularly(consumer: &GroupConsumer, end: &Receiver<()>) {
         if is_due(&mut ends, shared.is_paused()) {
             look_at_ends(consumer);
         }
-        if is_due(&mut topics, shared.troubles().contains_key("topics")) {
+        // With the new protocol librdkafka says nothing of a topic that is missing.
+        let is_silent = topics::is_new_protocol(&shared.route.settings)
+            && (!was_asked || lock(&consumer.context().assigned).is_empty());
+        let is_missing = shared.troubles().contains_key("topics");
+        if is_due(&mut asked, is_silent || is_missing) {
             look_at_topics(consumer);
+            was_asked = true;
         }
     }
 }

@@ -25,24 +25,15 @@ const MAX_REASON_CHARS: usize = 2_000;
 /// What to do about an index that may not be written to.
 pub(crate) const PRIVILEGES: &str = "give the user of sink.elasticsearch.username or sink.elasticsearch.api.key the privileges to write there, or change sink.elasticsearch.index";
 
-/// What to do about many events for indices that were put away.
-const PUT_AWAY: &str =
-    "open it or lift its block, or keep events that belong into such indices out by the filter";
-
 /// What processors of a pipeline fail with at an event that they can't take. Elasticsearch says so as if the server had failed, since these
 /// are no exceptions of its own.
-const OF_PROCESSORS: [&str; 9] = [
+const OF_PROCESSORS: [&str; 5] = [
     "fail_processor_exception",
     // Of `dissect`.
     "find_match",
-    // Of `grok`, among others, where its limit in time is over.
-    "runtime_exception",
     "class_cast_exception",
-    "null_pointer_exception",
     "arithmetic_exception",
     "date_time_exception",
-    "index_out_of_bounds_exception",
-    "string_index_out_of_bounds_exception",
 ];
 
 /// What became of a batch.
@@ -106,6 +97,11 @@ impl Item<'_> {
     fn failure_store_is(&self, word: &str) -> bool {
         self.failure_store.as_ref().is_some_and(|own| own.0 == word)
     }
+
+    /// What went into a failure store, or was to, has an id there that Elasticsearch made.
+    fn keeps_its_id(&self) -> bool {
+        !self.failure_store_is("used") && !self.failure_store_is("failed")
+    }
 }
 
 /// A text that is borrowed from the answer where it has no escapes.
@@ -156,8 +152,6 @@ enum Verdict {
     Retry(&'static str),
     /// Something is wrong with the index, whose name is made from the event: with that event, or with all; what to do then.
     Misdirected(&'static str),
-    /// The index, whose name is made from the event, was in use and takes nothing any more: the event is late, or all are for that index.
-    PutAway,
     /// Wrong for every event; what to do.
     Fatal(&'static str),
     /// Not what Elasticsearch says.
@@ -208,12 +202,6 @@ pub fn settle(
                 reject();
                 let problem = format!("{}; {advice}", brief());
                 outcome.misdirected.add(sent.index, problem);
-            }
-            Verdict::PutAway => {
-                reject();
-                let problem = format!("{}; {PUT_AWAY}", brief());
-                outcome.misdirected.add(sent.index, problem);
-                outcome.misdirected.put_away += 1;
             }
             Verdict::Retry(reason) => {
                 retry.push(sent.index);
@@ -275,11 +263,8 @@ fn read<'a>(body: &'a [u8], request: &Request, plan: &Plan) -> Result<Vec<Item<'
     }
     let items: Vec<Item<'a>> = items.into_iter().map(|entry| entry.item).collect();
     let is_other = |(sent, item): (&Sent, &Item<'_>)| {
-        // What went into a failure store, or was to, has an id there that Elasticsearch made.
-        let is_own = item.failure_store_is("used") || item.failure_store_is("failed");
-        request
-            .id(sent)
-            .is_some_and(|id| !is_own && !item.has_id(id))
+        let id = request.id(sent);
+        id.is_some_and(|id| item.keeps_its_id() && !item.has_id(id))
     };
     let Some(at) = request.sent.iter().zip(&items).position(is_other) else {
         return Ok(items);
@@ -299,8 +284,8 @@ fn read<'a>(body: &'a [u8], request: &Request, plan: &Plan) -> Result<Vec<Item<'
 fn has_other_ids(items: &[Item<'_>], request: &Request) -> bool {
     let sent = request.sent.iter().filter_map(|sent| request.id(sent));
     let sent: HashSet<&str> = sent.collect();
-    let own = |item: &&Item<'_>| item.failure_store.is_none();
-    let mut ids = items.iter().filter(own).filter_map(|item| item.id.as_ref());
+    let items = items.iter().filter(|item| item.keeps_its_id());
+    let mut ids = items.filter_map(|item| item.id.as_ref());
     ids.any(|id| !sent.contains(id.0.as_ref()))
 }
 
@@ -328,7 +313,7 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         409 if kind == "version_conflict_engine_exception" && plan.later_wins => {
             Verdict::Suppressed
         }
-        _ if is_for_good(kind, reason, plan) => Verdict::PutAway,
+        _ if is_for_good(kind, reason, plan) => Verdict::Rejected,
         _ if is_blocked(kind, reason) => Verdict::Retry("blocked"),
         429 => Verdict::Retry("http_429"),
         500 if OF_PROCESSORS.contains(&kind) => Verdict::Rejected,

@@ -66,19 +66,12 @@ pub struct Misdirected {
     pub(super) events: Vec<usize>,
     /// What is wrong with the last, and what to do.
     pub(super) problem: String,
-    /// How many of them are for indices that were put away.
-    pub(super) put_away: usize,
 }
 
 impl Misdirected {
     pub(super) fn add(&mut self, event: usize, problem: String) {
         self.events.push(event);
         self.problem = problem;
-    }
-
-    /// An index that was put away was in use before. So nothing has to be taken first to show that one may be right.
-    fn are_all_put_away(&self) -> bool {
-        self.put_away == self.events.len()
     }
 }
 
@@ -97,11 +90,10 @@ impl Flood {
             ));
         }
         let answer = &mut outcome.answer;
-        let is_known = self.any_taken || misdirected.are_all_put_away();
-        if misdirected.events.is_empty() || (is_known && self.misdirected < FLOOD) {
+        if misdirected.events.is_empty() || (self.any_taken && self.misdirected < FLOOD) {
             return Ok(());
         }
-        if is_known || answer.retry.is_empty() {
+        if self.any_taken || answer.retry.is_empty() {
             return Err(misdirected.problem);
         }
         self.misdirected -= misdirected.events.len();

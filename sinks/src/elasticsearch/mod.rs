@@ -8,9 +8,9 @@
 //! | 409 version conflict of a `create` | delivered before, a suppressed duplicate; with an id that Elasticsearch made: sent again |
 //! | 409 version conflict with an external version | delivered before, or a later event of the id was: suppressed |
 //! | `noop` | a pipeline has dropped the event: settled, and counted by itself |
-//! | an index whose name is made from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away; the worker stops where that befalls many more events than are taken |
+//! | an index whose name is made from the event is closed, read-only or blocks writes | rejected: of many, this one has been put away |
 //! | `cluster_block_exception` (disk full, read-only), OpenSearch's `index_create_block_exception`, no room for another index | sent again: somebody at the cluster ends it |
-//! | 500 of a pipeline's processor (`fail`, `dissect`, an exception of Java itself) | rejected |
+//! | 500 of a pipeline's processor that can't take the event (`fail`, `dissect`, some exceptions of Java itself) | rejected |
 //! | 429, any other 5xx, 408 | sent again |
 //! | 403, the index name comes from a field of the event | rejected; the worker stops where that befalls many events of several indices in a row |
 //! | 401, any other 403, `index` into a data stream, an id for a time series; missing or closed index, alias without write index, missing pipeline, unless a field names the index | the worker stops; where the name is made from the event, rejected as long as others are taken |

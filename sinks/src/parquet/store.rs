@@ -29,6 +29,9 @@ use super::uploads::Uploads;
 /// The longest key of an object in S3, in bytes of UTF-8. A longer one is refused for good (`KeyTooLongError`).
 const LONGEST_KEY: usize = 1_024;
 
+/// How long the removal of one object may take.
+const REMOVAL: Duration = Duration::from_secs(4);
+
 /// The longest path that Linux takes, without the zero at its end.
 const LONGEST_PATH: usize = 4_095;
 
@@ -272,9 +275,9 @@ impl Store {
                 impatient, uploads, ..
             } => {
                 let path = self.object(&[directory, name])?;
-                match uploads.remove_object(&path).await {
-                    Ok(()) => Ok(()),
-                    Err(_) => s3::remove(impatient, &path).await,
+                match tokio::time::timeout(REMOVAL, uploads.remove_object(&path)).await {
+                    Ok(Ok(())) => Ok(()),
+                    _ => s3::remove(impatient, &path).await,
                 }
             }
         }
