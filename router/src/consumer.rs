@@ -462,9 +462,7 @@ impl<'c> Intake<'c> {
                 let route = &self.shared.route;
                 let what = match partition {
                     // One of the topics that a pattern leads to; the others can be read.
-                    Some(key) if !route.named_topics().any(|named| *named == *key.topic) => {
-                        return false;
-                    }
+                    Some(key) if !route.names(&key.topic) => return false,
                     Some(key) => format!("topic {} (source.topics)", key.topic),
                     None => format!("{:?} (source.topics)", route.topics),
                 };

@@ -220,13 +220,12 @@ impl Group {
         {
             let mut assigned = lock(&self.assigned);
             let mut offsets = self.shared.offsets();
-            let views = offsets.views().into_iter();
-            let committed =
-                views.filter(|view| view.committed.is_some() && keys.contains(&view.key));
-            lock(&self.shared.old_topics).extend(committed.map(|view| view.key.topic));
+            let mut old_topics = lock(&self.shared.old_topics);
             for key in &keys {
                 assigned.remove(key);
-                offsets.revoke(key);
+                if offsets.revoke(key).is_some() {
+                    old_topics.insert(key.topic.clone());
+                }
             }
             // Some alone are lost with their topics.
             if lost && assigned.is_empty() {

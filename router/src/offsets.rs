@@ -121,9 +121,9 @@ impl Offsets {
         Some((window.generation, window.settled))
     }
 
-    /// Ends the window of a partition given up. Late answers for it change nothing.
-    pub fn revoke(&mut self, key: &PartitionKey) {
-        self.windows.remove(key);
+    /// Ends the window of a partition given up, and returns what the group has committed of it. Late answers for it change nothing.
+    pub fn revoke(&mut self, key: &PartitionKey) -> Option<i64> {
+        self.windows.remove(key)?.committed
     }
 
     /// The generation of a partition, if the worker holds it.

@@ -82,6 +82,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether a topic is named by `source.topics`, and not only matched by a pattern.
+    pub fn names(&self, topic: &str) -> bool {
+        self.named_topics().any(|named| named == topic)
+    }
+
     /// Items of `source.topics` that are names, not patterns.
     pub fn named_topics(&self) -> impl Iterator<Item = &str> {
         let topics = self.topics.iter().map(String::as_str);

@@ -3,8 +3,8 @@
 //! A partition with a commit is read from there. Without one, `source.start` holds, but only where the group is new to the whole
 //! topic: a partition added to a topic later is read from its beginning, or what was written to it before this worker noticed would be
 //! skipped. With `latest` so is a topic that comes to a pattern of which the group has read others, and one that this worker has
-//! found missing or has committed offsets of: it was made, or made anew, meanwhile. A start at the end or at a time is resolved to an offset at once, which the offset window then commits, so that a restart
-//! before the first event does not move it.
+//! found missing or has committed offsets of: it was made, or made anew, meanwhile. A start at the end or at a time is resolved to an offset
+//! at once, which the offset window then commits, so that a restart before the first event does not move it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -241,11 +241,10 @@ fn later_topics(
     committed: &[Committed],
 ) -> Result<BTreeSet<Arc<str>>, String> {
     let route = &asking.shared.route;
-    let is_named = |topic: &str| route.named_topics().any(|named| named == topic);
     let by_pattern = || {
         committed
             .iter()
-            .filter(|commit| !is_named(&commit.key.topic))
+            .filter(|commit| !route.names(&commit.key.topic))
     };
     let later = by_pattern().filter(|commit| commit.offset.is_none());
     let later: BTreeSet<_> = later.map(|commit| commit.key.topic.clone()).collect();
@@ -257,7 +256,7 @@ fn later_topics(
     }
     let patterns = topics::patterns(&route.settings);
     let is_of_pattern =
-        |name: &str| !is_named(name) && patterns.iter().any(|pattern| pattern.is_match(name));
+        |name: &str| !route.names(name) && patterns.iter().any(|pattern| pattern.is_match(name));
     let what = "whether the group has read topics of the pattern could not be found out";
     let has_read_others = asking.ask(what, || {
         let metadata = consumer.fetch_metadata(None, ASK_TIMEOUT)?;

@@ -21,6 +21,7 @@ pub fn look_regularly(consumer: &GroupConsumer, end: &Receiver<()>) {
     let shared = &consumer.context().shared;
     let (mut ends, mut asked) = (None, None);
     let mut was_asked = false;
+    let new_protocol = topics::is_new_protocol(&shared.route.settings);
     while end.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
         if shared.stop_requested() {
             continue;
@@ -29,8 +30,8 @@ pub fn look_regularly(consumer: &GroupConsumer, end: &Receiver<()>) {
             look_at_ends(consumer);
         }
         // With the new protocol librdkafka says nothing of a topic that is missing.
-        let is_silent = topics::is_new_protocol(&shared.route.settings)
-            && (!was_asked || lock(&consumer.context().assigned).is_empty());
+        let is_silent =
+            new_protocol && (!was_asked || lock(&consumer.context().assigned).is_empty());
         let is_missing = shared.troubles().contains_key("topics");
         if is_due(&mut asked, is_silent || is_missing) {
             look_at_topics(consumer);

@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// without it.
 const PATIENCE: Duration = Duration::from_secs(75);
 /// The same where a failure costs nothing, and is the answer that somebody waits for.
-const SHORT_PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Where credentials belong.
 const KEY_ID: &str = "sink.parquet.s3.access.key.id";

@@ -22,15 +22,13 @@ use object_store::{ObjectMeta, ObjectStore, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
 
 use super::local;
+use super::options::SHORT_PATIENCE;
 use super::s3::{self, S3Upload, s3_error};
 use super::sweep::has_passed;
 use super::uploads::Uploads;
 
 /// The longest key of an object in S3, in bytes of UTF-8. A longer one is refused for good (`KeyTooLongError`).
 const LONGEST_KEY: usize = 1_024;
-
-/// How long the removal of one object may take.
-const REMOVAL: Duration = Duration::from_secs(4);
 
 /// The longest path that Linux takes, without the zero at its end.
 const LONGEST_PATH: usize = 4_095;
@@ -275,7 +273,7 @@ impl Store {
                 impatient, uploads, ..
             } => {
                 let path = self.object(&[directory, name])?;
-                match tokio::time::timeout(REMOVAL, uploads.remove_object(&path)).await {
+                match tokio::time::timeout(SHORT_PATIENCE, uploads.remove_object(&path)).await {
                     Ok(Ok(())) => Ok(()),
                     _ => s3::remove(impatient, &path).await,
                 }
