@@ -189,6 +189,11 @@ impl Function {
         ))
     }
 
+    /// Whether nothing of the arguments is in the result but what their texts say.
+    pub(crate) fn reads_anew(&self) -> bool {
+        self.name == "parse_json"
+    }
+
     /// How much deeper than its arguments the result may be nested, see [`Node::growth`].
     pub(crate) fn growth(&self, arguments: &[Node]) -> usize {
         match self.name {

@@ -66,39 +66,100 @@ pub(crate) enum Operator {
     GreaterOrEqual,
 }
 
+/// How much deeper than what an expression is applied to values may be nested, at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// The result.
+    pub(crate) result: usize,
+    /// Any value on the way to it, the result among them.
+    pub(crate) most: usize,
+}
+
+impl Growth {
+    /// Of a result that is no part of what is left behind.
+    fn flat(of: Growth) -> Growth {
+        Growth { result: 0, ..of }
+    }
+
+    /// The same, so much deeper.
+    fn inside(self, levels: usize) -> Growth {
+        let result = self.result + levels;
+        Growth {
+            result,
+            most: self.most.max(result),
+        }
+    }
+
+    /// `next` applied to this result.
+    fn then(self, next: Growth) -> Growth {
+        Growth {
+            result: self.result + next.result,
+            most: self.most.max(self.result + next.most),
+        }
+    }
+
+    /// Either of the two, or both beside each other.
+    fn or(self, other: Growth) -> Growth {
+        Growth {
+            result: self.result.max(other.result),
+            most: self.most.max(other.most),
+        }
+    }
+}
+
 impl Node {
-    /// How much deeper than what it is applied to the result may be nested, at most.
-    pub(crate) fn growth(&self) -> usize {
-        let most = |nodes: &[Node]| nodes.iter().map(Node::growth).max().unwrap_or(0);
+    /// Whether it yields true or false, or null.
+    pub(crate) fn is_truth(&self) -> bool {
+        matches!(self, Node::Not(_) | Node::Compare { .. })
+    }
+
+    pub(crate) fn growth(&self) -> Growth {
+        let any = |nodes: &[Node]| {
+            nodes
+                .iter()
+                .map(Node::growth)
+                .fold(Growth::default(), Growth::or)
+        };
         match self {
-            Node::Current | Node::Field(_) | Node::Index(_) | Node::Slice { .. } => 0,
-            Node::Not(_) | Node::Compare { .. } => 0,
-            Node::Literal(value) => value.depth(),
-            Node::Chain(steps) => steps.iter().map(Node::growth).sum(),
-            Node::Each { list, each } => list.growth() + each.growth(),
-            Node::Members(inner) | Node::Flatten(inner) | Node::Reference(inner) => inner.growth(),
-            Node::Where { then, .. } => then.growth(),
-            Node::List(items) => 1 + most(items),
-            Node::Object(members) => {
-                1 + members
-                    .iter()
-                    .map(|(_, node)| node.growth())
-                    .max()
-                    .unwrap_or(0)
+            Node::Current | Node::Field(_) | Node::Index(_) | Node::Slice { .. } => {
+                Growth::default()
             }
-            Node::Or(choices) | Node::And(choices) => most(choices),
+            Node::Not(inner) => Growth::flat(inner.growth()),
+            Node::Compare { left, right, .. } => Growth::flat(left.growth().or(right.growth())),
+            Node::Literal(value) => Growth::default().inside(value.depth()),
+            Node::Chain(steps) => steps
+                .iter()
+                .map(Node::growth)
+                .fold(Growth::default(), Growth::then),
+            Node::Each { list, each } => list.growth().then(each.growth()),
+            Node::Members(inner) | Node::Flatten(inner) | Node::Reference(inner) => inner.growth(),
+            Node::Where { test, then } => Growth::flat(test.growth()).or(then.growth()),
+            Node::List(items) => any(items).inside(1),
+            Node::Object(members) => members
+                .iter()
+                .map(|(_, node)| node.growth())
+                .fold(Growth::default(), Growth::or)
+                .inside(1),
+            Node::Or(choices) | Node::And(choices) => any(choices),
             Node::Call {
                 function,
                 arguments,
                 ..
             } => {
-                // A reference is applied to what another argument yields.
-                let (applied, given): (Vec<_>, Vec<_>) = arguments
-                    .iter()
-                    .partition(|node| matches!(node, Node::Reference(_)));
-                let given = given.into_iter().map(Node::growth).max().unwrap_or(0);
-                let applied: usize = applied.into_iter().map(Node::growth).sum();
-                given + applied + function.growth(arguments)
+                let (mut given, mut applied) = (Growth::default(), Growth::default());
+                for argument in arguments {
+                    match argument {
+                        // It is applied to what another argument yields.
+                        Node::Reference(_) => applied = applied.then(argument.growth()),
+                        _ => given = given.or(argument.growth()),
+                    }
+                }
+                let result = given.then(applied);
+                match function.reads_anew() {
+                    true => Growth::flat(result),
+                    false => result,
+                }
+                .inside(function.growth(arguments))
             }
         }
     }

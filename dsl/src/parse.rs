@@ -18,7 +18,7 @@ use crate::value::{Text, Value};
 const MAX_NESTING: usize = 100;
 
 /// How much deeper than the event a result may be nested. Values are dropped and written recursively.
-const MAX_GROWTH: usize = 250;
+const MAX_GROWTH: usize = 400;
 
 /// The binding power below which a token ends what is applied to each item of a list.
 const PROJECTION_STOP: u8 = 10;
@@ -59,7 +59,7 @@ fn parse_as(
             depth: 0,
             height: 0,
         };
-        let node = parser.expression(0)?;
+        let node = parser.value(0)?;
         match parser.peek() {
             Token::End => parser.check_growth(&node).map(|()| node),
             _ => Err(parser.unexpected("after the end of the expression")),
@@ -140,12 +140,22 @@ impl Parser<'_> {
 
     /// A chain is not nested, but what it makes may be: `[@] | [@] | …`.
     fn check_growth(&self, node: &Node) -> Result<(), Fault> {
-        if node.growth() <= MAX_GROWTH {
+        if node.growth().most <= MAX_GROWTH {
             return Ok(());
         }
-        let message = format!("the result may be nested {MAX_GROWTH} deeper than the event");
+        let message = format!("a value may be nested {MAX_GROWTH} deeper than the event");
         Err(Fault::new(0, message)
             .hint("a list or object in each step of a long chain nests deeper and deeper"))
+    }
+
+    /// The same where a value is meant and no member of one: a bare `true` is a mistake there.
+    fn value(&mut self, binding: u8) -> Result<Node, Fault> {
+        let (start, word) = (self.at(), self.word());
+        let value = self.expression(binding)?;
+        if self.strict {
+            check_word(&value, start, word)?;
+        }
+        Ok(value)
     }
 
     /// An expression up to the first token that binds no tighter than `binding`.
@@ -157,10 +167,12 @@ impl Parser<'_> {
         let word = self.word();
         let mut left = self.first()?;
         while binding < self.peek().binding() {
-            if let Token::Compare(operator) = *self.peek()
-                && self.strict
-            {
-                check_operand(operator, &left, start, word)?;
+            if self.strict {
+                match *self.peek() {
+                    Token::Compare(operator) => check_operand(operator, &left, start, word)?,
+                    Token::And | Token::Or => check_word(&left, start, word)?,
+                    _ => {}
+                }
             }
             let flat = matches!(
                 (&left, self.peek()),
@@ -214,7 +226,7 @@ impl Parser<'_> {
             }
             Token::LeftParenthesis => {
                 self.advance();
-                let inside = self.expression(0)?;
+                let inside = self.value(0)?;
                 self.expect(
                     |token| matches!(token, Token::RightParenthesis),
                     "where ')' was expected",
@@ -223,7 +235,7 @@ impl Parser<'_> {
             }
             Token::Not => {
                 self.advance();
-                Node::Not(Box::new(self.expression(NOT_BINDING)?))
+                Node::Not(Box::new(self.value(NOT_BINDING)?))
             }
             Token::At | Token::Literal(_) | Token::Name(_) | Token::QuotedName(_) => {
                 self.operand()?
@@ -260,8 +272,16 @@ impl Parser<'_> {
 
     /// What can follow a value.
     fn following(&mut self, left: Node) -> Result<Node, Fault> {
+        let at = self.at();
         let token = self.advance();
         let binding = token.binding();
+        if self.strict && left.is_truth() && self.looks_inside(&token) {
+            return Err(Fault::new(
+                at,
+                "what stands before is true or false and has neither members nor items: it is always null",
+            )
+            .hint("! binds tighter than what follows: !a.b is (!a).b; write !(a.b)"));
+        }
         Ok(match token {
             Token::Dot if matches!(self.peek(), Token::Star) => {
                 self.advance();
@@ -271,23 +291,24 @@ impl Parser<'_> {
             Token::Pipe => then(left, self.expression(binding)?),
             Token::Or => match left {
                 Node::Or(mut choices) => {
-                    choices.push(self.expression(binding)?);
+                    choices.push(self.value(binding)?);
                     Node::Or(choices)
                 }
-                left => Node::Or(vec![left, self.expression(binding)?]),
+                left => Node::Or(vec![left, self.value(binding)?]),
             },
             Token::And => match left {
                 Node::And(mut conditions) => {
-                    conditions.push(self.expression(binding)?);
+                    conditions.push(self.value(binding)?);
                     Node::And(conditions)
                 }
-                left => Node::And(vec![left, self.expression(binding)?]),
+                left => Node::And(vec![left, self.value(binding)?]),
             },
             Token::Compare(operator) => {
                 let (start, word) = (self.at(), self.word());
                 let right = self.expression(binding)?;
                 if self.strict {
                     check_operand(operator, &right, start, word)?;
+                    check_truths(operator, &left, &right, at)?;
                 }
                 Node::Compare {
                     operator,
@@ -324,6 +345,22 @@ impl Parser<'_> {
         }
     }
 
+    /// Whether a token, just taken, asks for a member or items of what stands before it.
+    fn looks_inside(&self, token: &Token) -> bool {
+        match token {
+            Token::LeftBracket | Token::Flatten | Token::Filter => true,
+            Token::Dot => match self.peek() {
+                Token::Star | Token::QuotedName(_) => true,
+                Token::Name(_) => {
+                    let next = self.tokens.get(self.next + 1);
+                    next.is_none_or(|(_, token)| !matches!(token, Token::LeftParenthesis))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// A list, with what is to be done to each of its items.
     fn each(&mut self, list: Node, binding: u8) -> Result<Node, Fault> {
         let each = Box::new(self.rest_of_each(binding)?);
@@ -356,7 +393,7 @@ impl Parser<'_> {
     }
 
     fn filter(&mut self, list: Node) -> Result<Node, Fault> {
-        let test = Box::new(self.expression(0)?);
+        let test = Box::new(self.value(0)?);
         self.expect(
             |token| matches!(token, Token::RightBracket),
             "where ']' was expected",
@@ -415,7 +452,7 @@ impl Parser<'_> {
                 |token| matches!(token, Token::Colon),
                 "where ':' was expected",
             )?;
-            members.push((Text::Plain(key.into()), self.expression(0)?));
+            members.push((Text::Plain(key.into()), self.value(0)?));
             match self.peek() {
                 Token::Comma => self.advance(),
                 Token::RightBrace => {
@@ -431,7 +468,7 @@ impl Parser<'_> {
     fn list(&mut self, closes: fn(&Token) -> bool, closing: &str) -> Result<Vec<Node>, Fault> {
         let mut items = Vec::new();
         loop {
-            items.push(self.expression(0)?);
+            items.push(self.value(0)?);
             match self.peek() {
                 Token::Comma => self.advance(),
                 token if closes(token) => {
@@ -462,12 +499,7 @@ impl Parser<'_> {
         } else {
             loop {
                 places.push(self.at());
-                let (start, word) = (self.at(), self.word());
-                let argument = self.argument()?;
-                if self.strict {
-                    check_word(&argument, start, word)?;
-                }
-                arguments.push(argument);
+                arguments.push(self.argument()?);
                 match self.peek() {
                     Token::Comma => self.advance(),
                     Token::RightParenthesis => {
@@ -494,10 +526,10 @@ impl Parser<'_> {
 
     fn argument(&mut self) -> Result<Node, Fault> {
         if !matches!(self.peek(), Token::Ampersand) {
-            return self.expression(0);
+            return self.value(0);
         }
         self.advance();
-        let reference = Node::Reference(Box::new(self.expression(0)?));
+        let reference = Node::Reference(Box::new(self.value(0)?));
         self.height += 1;
         Ok(reference)
     }
@@ -533,6 +565,36 @@ fn check_operand(
         ),
         _ => fault.hint("a number is written in backticks: `250`"),
     })
+}
+
+/// Refuses a comparison of a comparison or negation that has one result whatever the event: `1 < a < 9`, `!a == 'x'`. `at` is its operator.
+fn check_truths(operator: Operator, left: &Node, right: &Node, at: usize) -> Result<(), Fault> {
+    if !left.is_truth() && !right.is_truth() {
+        return Ok(());
+    }
+    let shown = Token::Compare(operator).shown();
+    let is_equality = matches!(operator, Operator::Equal | Operator::NotEqual);
+    if !is_equality {
+        let message = format!(
+            "{shown} takes numbers, and a comparison or negation is none: it is always null, which is false"
+        );
+        let hint = "a range is written a > `1` && a < `9`; ! binds tighter than a comparison: write !(a < `9`)";
+        return Err(Fault::new(at, message).hint(hint));
+    }
+    let other = |node: &Node| match node {
+        Node::Literal(Value::Bool(_) | Value::Null) => None,
+        Node::Literal(literal) => Some(with_article(literal.type_name())),
+        _ => None,
+    };
+    let Some(other) = other(left).or_else(|| other(right)) else {
+        return Ok(());
+    };
+    let always = operator == Operator::NotEqual;
+    let message = format!(
+        "a comparison or negation is true or false: with {other}, {shown} is always {always}"
+    );
+    Err(Fault::new(at, message)
+        .hint("! binds tighter than a comparison: write a != 'x', or !(a == 'x')"))
 }
 
 /// Refuses a bare `true` or `false` where a value was meant. `word` is what the operand began with.

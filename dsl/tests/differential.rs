@@ -4,7 +4,8 @@
 mod generate;
 
 use keystone_dsl::{
-    EventError, Interpreter, Limits, Program, Record, Stage, Validation, Verdict, validate,
+    EventError, ExpressionError, Interpreter, Limits, Program, Record, Stage, Validation, Verdict,
+    validate,
 };
 use proptest::prelude::*;
 
@@ -16,6 +17,16 @@ const CASES: u32 = 4000;
 
 type Outcome = (Result<Verdict, EventError>, Vec<u8>);
 
+/// Whether an expression is one of JMESPath that a route refuses, since it means nothing.
+fn is_mistake(error: &ExpressionError) -> bool {
+    [
+        "a comparison or negation",
+        "what stands before is true or false",
+    ]
+    .iter()
+    .any(|words| error.message.contains(words))
+}
+
 /// What a program and the interpreter make of each event, one after the other.
 fn both(
     filter: Option<&str>,
@@ -23,7 +34,10 @@ fn both(
     limits: Limits,
     events: &[&[u8]],
 ) -> Vec<(Outcome, Outcome)> {
-    let program = Program::compile(filter, projection, limits).unwrap();
+    let program = match Program::compile(filter, projection, limits) {
+        Err(errors) if errors.iter().all(is_mistake) => return Vec::new(),
+        program => program.unwrap(),
+    };
     let interpreter = Interpreter::compile(filter, projection, limits).unwrap();
     let mut evaluator = program.evaluator();
     let mut outcomes = |event: &&[u8]| {
@@ -134,7 +148,10 @@ proptest! {
         let payload = format!("{event}{rest}");
         let lazy = Limits { validation: Validation::Lazy, ..Limits::default() };
         let (filter, projection) = (filter.as_deref(), projection.as_deref());
-        let program = Program::compile(filter, projection, lazy).unwrap();
+        let program = match Program::compile(filter, projection, lazy) {
+            Err(errors) if errors.iter().all(is_mistake) => return Ok(()),
+            program => program.unwrap(),
+        };
         let mut ours = Vec::new();
         let found = program.evaluator().apply(&Record::of(payload.as_bytes()), &mut ours);
         let interpreter = Interpreter::compile(filter, projection, lazy).unwrap();

@@ -346,7 +346,7 @@ fn large_and_deep_events_are_handled_on_a_small_stack() {
         let verdict = program.evaluator().apply(&record, &mut out);
         assert_eq!(verdict, Ok(Verdict::Projected));
         // The deepest value that a chain can make of it, through the functions that recurse.
-        let chain = format!("@{}", " | [@]".repeat(249));
+        let chain = format!("@{}", " | [@]".repeat(399));
         let recursing =
             format!("[drop_nulls({chain}) == @, to_json({chain}) == to_string({chain})]");
         for expression in [chain, recursing] {

@@ -79,7 +79,7 @@ fn is_loose_offset(item: &Item<'_>) -> bool {
 /// Refuses a pattern by which no text, or not every text, tells a time.
 fn readable(items: &[Item<'_>]) -> Result<(), String> {
     use format::Fixed::{LowerAmPm, TimezoneName, UpperAmPm};
-    use format::Numeric::{Hour, Hour12, Timestamp};
+    use format::Numeric::{Hour, Hour12, Nanosecond, Timestamp};
     let number = |which| {
         items
             .iter()
@@ -94,6 +94,12 @@ fn readable(items: &[Item<'_>]) -> Result<(), String> {
     if loose.is_some_and(|at| at + 1 < items.len()) {
         return Err(
             "%#z, an offset with or without minutes, must end the pattern: digits after it would be taken for minutes; use %z"
+                .to_owned(),
+        );
+    }
+    if number(Nanosecond) {
+        return Err(
+            "%f reads digits as a number of nanoseconds, however many there are; a fraction is read by %.f, its point included, or by %3f, %6f or %9f, of so many digits"
                 .to_owned(),
         );
     }

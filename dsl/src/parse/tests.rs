@@ -185,13 +185,13 @@ fn long_chains_are_not_nested() {
 #[test]
 fn what_a_chain_makes_is_not_nested_without_limit() {
     for (step, most) in [
-        ("[@]", 250),
-        ("{a: @}", 250),
-        ("to_array(@)", 250),
-        ("set(@, 'a.b', @)", 125),
-        ("set(@, a, @)", 7),
-        ("parse_json(@)", 1),
-        ("map(&[@], @)", 125),
+        ("[@]", 400),
+        ("{a: @}", 400),
+        ("to_array(@)", 400),
+        ("set(@, 'a.b', @)", 200),
+        ("set(@, a, @)", 12),
+        ("parse_json(@)", 3),
+        ("map(&[@], @)", 200),
     ] {
         let chain = |steps: usize| {
             let text = vec![step; steps].join(" | ");
@@ -201,8 +201,40 @@ fn what_a_chain_makes_is_not_nested_without_limit() {
         let error = chain(most + 1).unwrap_err();
         assert_eq!(
             error.message,
-            "the result may be nested 250 deeper than the event"
+            "a value may be nested 400 deeper than the event"
         );
+    }
+}
+
+/// What is left out of the result may be as deep on the way.
+#[test]
+fn what_is_compared_or_tested_is_not_nested_without_limit() {
+    let deep = vec!["[@]"; 401].join(" | ");
+    for expression in [
+        format!("!(@ | {deep})"),
+        format!("(@ | {deep}) == a"),
+        format!("a[?({deep})]"),
+        format!("length({deep})"),
+        format!("parse_json({deep})"),
+    ] {
+        let error = parse("filter", &expression, &Settings::default()).unwrap_err();
+        assert!(
+            error.message.starts_with("a value may be nested 400"),
+            "{error}"
+        );
+    }
+}
+
+/// As messages inside messages are.
+#[test]
+fn json_in_text_in_json_in_text_can_be_read() {
+    for expression in [
+        "{e: parse_json(parse_json(body).Message)}",
+        "parse_json(a).{x: parse_json(y)}",
+        "map(&parse_json(@), parse_json(body).records)",
+    ] {
+        let parsed = parse("projection", expression, &Settings::default());
+        assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
     }
 }
 
@@ -239,6 +271,36 @@ fn a_comparison_that_no_event_makes_true_is_refused() {
         ("a && true == b", 6, "'true' is the name of a field here"),
         ("a[?b == false]", 9, "'false' is the name of a field here"),
         ("a == true && b", 6, "'true' is the name of a field here"),
+        (
+            "`1` < a < `9`",
+            9,
+            "'<' takes numbers, and a comparison or negation is none",
+        ),
+        ("!a > `5`", 4, "'>' takes numbers, and a comparison"),
+        ("b < (a == c)", 3, "'<' takes numbers, and a comparison"),
+        (
+            "!a == 'x'",
+            4,
+            "a comparison or negation is true or false: with a string, '==' is always false",
+        ),
+        (
+            "'x' != (a < b)",
+            5,
+            "a comparison or negation is true or false: with a string, '!=' is always true",
+        ),
+        ("!a.b", 3, "what stands before is true or false"),
+        ("!a.\"b\"", 3, "what stands before is true or false"),
+        ("!a.*", 3, "what stands before is true or false"),
+        ("!a[]", 3, "what stands before is true or false"),
+        ("(a == b)[?c]", 9, "what stands before is true or false"),
+        ("true", 1, "'true' is the name of a field here"),
+        ("(true)", 2, "'true' is the name of a field here"),
+        ("a && true", 6, "'true' is the name of a field here"),
+        ("false || a", 1, "'false' is the name of a field here"),
+        ("!true", 2, "'true' is the name of a field here"),
+        ("{live: true}", 8, "'true' is the name of a field here"),
+        ("[a, false]", 5, "'false' is the name of a field here"),
+        ("a[?true]", 4, "'true' is the name of a field here"),
         (
             "if(a, true, `false`)",
             7,
@@ -290,9 +352,19 @@ fn fields_of_any_name_and_comparisons_that_can_be_true_are_accepted() {
         "true.a == b",
         "b == null.a",
         "a == trues",
-        "true",
-        "true && !false",
-        "{true: true, null: null}",
+        "\"true\"",
+        "\"true\" && !\"false\"",
+        "{true: \"true\", null: null}",
+        "(a == b) == c",
+        "(a == b) == `true`",
+        "!a == `false`",
+        "(a < b) != `null`",
+        "!(a.b)",
+        // A bracket binds tighter still.
+        "!a[0]",
+        "!a | [@]",
+        "(a == b).[@]",
+        "(a == b).to_string(@)",
         "a == 'true'",
         "a != 'x'",
         "a < b",

@@ -176,9 +176,9 @@ pub(crate) fn own_expression() -> impl Strategy<Value = String> {
     .prop_filter("nested too deep", |text| is_shallow(text))
 }
 
-/// Of each `parse_json` so deep a result is expected that two inside each other are refused.
+/// Of each `parse_json` so deep a result is expected that four after each other are refused.
 fn is_shallow(expression: &str) -> bool {
-    expression.matches("parse_json").count() < 2
+    expression.matches("parse_json").count() < 4
 }
 
 /// A call of a function that JMESPath doesn't have. A literal of the wrong type would be an error of the expression, so

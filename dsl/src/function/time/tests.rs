@@ -202,11 +202,13 @@ fn a_pattern_that_leaves_the_time_open_is_found_when_it_is_compiled() {
     let half = "argument 2: an hour from 1 to 12, %I or %l, does not tell the half of the day; add %p, AM or PM, or use %H, an hour from 0 to 23";
     let part = "argument 2: the pattern tells a part of a time without the greater one: a fraction needs seconds, seconds need minutes, and minutes and %p an hour";
     let end = "argument 2: %#z, an offset with or without minutes, must end the pattern: digits after it would be taken for minutes; use %z";
+    let fraction = "argument 2: %f reads digits as a number of nanoseconds, however many there are; a fraction is read by %.f, its point included, or by %3f, %6f or %9f, of so many digits";
     let zone = "argument 2: the name of a zone, %Z, can't be read; use %z, an offset";
     for (pattern, reason) in [
         ("%Y-%m-%d %I:%M", half),
         ("%F %l", half),
         ("%F %T %Z", zone),
+        ("%FT%T.%fZ", fraction),
         ("%F %T %z (%Z)", zone),
         ("%T %#z %F", end),
         ("%F %M", part),
