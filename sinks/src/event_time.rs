@@ -1,6 +1,6 @@
 //! The time of an event, read from one of its fields: for index names and for partitions of a table.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Utc};
 use serde_json::Value;
 
 /// Reads a time as events carry it.
@@ -17,6 +17,12 @@ pub fn parse(value: &Value) -> Option<DateTime<Utc>> {
         Value::String(text) => parse_text(text),
         _ => None,
     }
+}
+
+/// [`parse`] for a name made of the time: what is in no year from 0 to 9999 of UTC is `None`, too. Others are written with a sign, as no
+/// partition of type `date` or `int` and no pattern of indices has it.
+pub fn parse_for_name(value: &Value) -> Option<DateTime<Utc>> {
+    parse(value).filter(|time| (0..=9999).contains(&time.year()))
 }
 
 /// What [`parse`] takes, for an error message.
@@ -157,6 +163,24 @@ mod tests {
             if strict && !rest.contains(' ') {
                 prop_assert!(known.is_some(), "{year}{rest}");
             }
+        }
+    }
+
+    #[test]
+    fn a_time_whose_year_in_utc_has_no_four_digits_names_nothing() {
+        for (time, year) in [
+            (json!("9999-12-31T23:59:59-05:00"), None),
+            (json!("0000-01-01T00:00:00+01:00"), None),
+            (json!(-99_999_999_999_i64), None),
+            (json!("9999-12-31T23:59:59Z"), Some(9999)),
+            (json!("0000-01-01T00:00:00-01:00"), Some(0)),
+        ] {
+            assert_eq!(
+                parse_for_name(&time).map(|time| time.year()),
+                year,
+                "{time}"
+            );
+            assert!(parse(&time).is_some());
         }
     }
 

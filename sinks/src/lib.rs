@@ -215,7 +215,11 @@ pub trait Sink: Send + Sync {
     /// succeeds the sink takes no events; after [`SinkError::Rewind`] nothing of it was committed; where that is not known, the answer
     /// is [`SinkError::Fatal`], and the next worker reads on from what is committed.
     fn commit(&self, _joint: Arc<JointCommit>) -> BoxFuture<'_, Result<(), SinkError>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            Err(SinkError::Fatal(
+                "the sink has nothing to commit".to_owned(),
+            ))
+        })
     }
 
     /// Makes all that is held durable, still hidden, and answers with the name under which any worker of the route finds it: at most 1,000

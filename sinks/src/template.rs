@@ -97,7 +97,7 @@ impl Template {
                         }
                         Some(value) => value,
                     };
-                    let time = event_time::parse(value).ok_or_else(|| {
+                    let time = event_time::parse_for_name(value).ok_or_else(|| {
                         let shown = shorten(&value.to_string());
                         format!("its field {path:?} is {shown}, not {}", event_time::ALLOWED)
                     })?;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::bulk::{Id, Op, Plan, Request, Sent, index_of};
 use super::flood::{Forbidden, Misdirected};
+use super::refusal::NO_ROLES;
 use crate::{Answer, Batch, Cause, Rejected};
 
 /// What the sink asks Elasticsearch to answer with: less than half of the whole answer, and all that is read here.
@@ -319,6 +320,8 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         500 if OF_PROCESSORS.contains(&kind) => Verdict::Rejected,
         500..=599 => Verdict::Retry("http_5xx"),
         408 => Verdict::Retry("timeout"),
+        // While `.security`, where roles stand, is away; where it lasts, whole requests are refused, too.
+        403 if reason.contains(NO_ROLES) => Verdict::Retry("http_403"),
         403 if plan.index.has_field() => Verdict::Forbidden,
         400..=499 => match misconfigured(item.status, error, plan) {
             Some(advice) if plan.index.fixed().is_none() => Verdict::Misdirected(advice),

@@ -63,7 +63,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             no_duplicates: "topic-partition-offset",
         }),
         secret: false,
-        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. Begin with a new index for a topic that was deleted and made anew: it counts from 0 again. An id is unique in one index: behind a data stream or an alias that rolls over, an event that is sent before a rollover and again after it is there twice. A time series takes `auto` only. Anything else is the path of a field with a text or a number; an event without it is rejected.",
+        doc: "Where the `_id` of a document comes from. `auto`: Elasticsearch makes it; indexing is fastest, and an event that is sent again is there twice. `topic-partition-offset`: an event that is sent again is the same document. It is unique in one Kafka cluster and for one route: let neither routes of several clusters nor several routes with topics in common write to one index with it, or they write over each other's documents. Begin with a new index for a topic that was deleted and made anew: it counts from 0 again. An id is unique in one index: behind a data stream or an alias that rolls over, an event that is sent before a rollover and again after it is there twice. A time series takes `auto` only. Anything else is the path of a field with a text or a number; an event without it is rejected.",
         example: "",
     },
     OptionSpec {

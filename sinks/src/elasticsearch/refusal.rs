@@ -49,7 +49,7 @@ impl Auth {
 }
 
 /// How the words on roles end that the user has and that are not found.
-const NO_ROLES: &str = "were not found)";
+pub(super) const NO_ROLES: &str = "were not found)";
 
 /// What is wrong with an event, not with a request.
 const PARSING: [&str; 5] = [

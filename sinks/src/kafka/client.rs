@@ -63,6 +63,14 @@ pub const SOURCE_PASSTHROUGH: Passthrough = Passthrough {
         ("fetch.wait.max.ms", "use source.fetch.max.wait.ms"),
         ("enable.partition.eof", "the worker has no use for it"),
         ("transactional.id", "it is the Kafka sink's to choose"),
+        ("enable.idempotence", "all producers are idempotent"),
+        ("acks", "all producers wait for all in-sync replicas"),
+        (
+            "request.required.acks",
+            "all producers wait for all in-sync replicas",
+        ),
+        ("linger.ms", "use sink.kafka.linger.ms"),
+        ("queue.buffering.max.ms", "use sink.kafka.linger.ms"),
         REPORTS,
         EVENTS,
     ],
@@ -316,14 +324,14 @@ fn unfit(name: &str, value: &str) -> Result<(), (String, &'static str)> {
 #[derive(Debug)]
 pub struct Reporter {
     client: &'static str,
-    /// Of a producer.
+    /// Whether a producer gets anywhere; a consumer leaves it as it is.
     pub progress: Progress,
     state: Mutex<ReporterState>,
 }
 
 #[derive(Debug, Default)]
 struct ReporterState {
-    /// The last error that says most, and when it came.
+    /// Of the last errors the one that says most.
     last: Option<Told>,
     /// When each kind of error was last logged: librdkafka repeats `AllBrokersDown` twenty times a second.
     logged: BTreeMap<String, Instant>,

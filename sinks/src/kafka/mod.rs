@@ -160,7 +160,7 @@ pub fn problems(settings: &Settings) -> Vec<Problem> {
     }
 }
 
-/// The same, and what librdkafka says against the producer's properties. No producer is made that would connect.
+/// As [`problems`], and what librdkafka says against the producer's properties. No producer is made that would connect.
 pub fn refusals(settings: &Settings, context: &Context) -> Vec<Problem> {
     let mut problems = problems(settings);
     if problems.is_empty() {

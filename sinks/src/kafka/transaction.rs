@@ -318,10 +318,11 @@ impl TransactionalSink {
             "{reason}"
         );
         let mut refused = lock(&self.refused);
-        // Beyond that they are found out again.
-        if refused.len() < MAX_REFUSED {
-            refused.insert(place(&event), reason);
+        // A commit forgets those that it covers; where none comes, the older ones have become dead letters long ago, or are found out again.
+        if refused.len() >= MAX_REFUSED {
+            refused.clear();
         }
+        refused.insert(place(&event), reason);
     }
 
     async fn commit_with(&self, joint: Arc<JointCommit>) -> Result<(), SinkError> {

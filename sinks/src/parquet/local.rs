@@ -73,6 +73,22 @@ impl HiddenFile {
     }
 }
 
+/// Fails where the hidden file of this name is not in the directory.
+pub fn assert_hidden(directory: &Path, name: &str) -> Result<(), StoreError> {
+    let hidden = hidden_path(directory, name);
+    match hidden.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError {
+            reason: "file_removed",
+            detail: format!(
+                "{} was removed while it was written: another program has emptied the partition",
+                hidden.display()
+            ),
+        }),
+        Err(error) => Err(failed("looking at", &hidden, error)),
+    }
+}
+
 /// Gives a closed file its name. Whether another worker does the same at this moment does not matter.
 pub fn publish_closed(root: &Path, partition: &str, name: &str) -> Result<Publication, StoreError> {
     let directory = root.join(partition);
@@ -246,6 +262,21 @@ fn directories(root: &Path, depth: usize, limit: usize) -> Vec<String> {
         level = next;
     }
     level
+}
+
+/// The names in a directory, none where there is no such directory. Unlike [`names`] it leaves none out that it can't read.
+pub(super) fn all_names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // No name of ours is anything but text.
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 pub(super) fn names(directory: &Path) -> impl Iterator<Item = String> {

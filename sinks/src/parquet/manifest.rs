@@ -104,6 +104,9 @@ impl Manifests {
         for partition in tables {
             self.store.sync_partition(partition)?; // Also the hidden name is to last.
         }
+        for file in files {
+            self.store.assert_hidden(&file.partition, &file.name)?;
+        }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let stem = format!("{}-{number:06}", self.prefix);
         let manifest = Manifest {
@@ -118,7 +121,7 @@ impl Manifests {
     }
 
     fn name(&self, stem: &str) -> String {
-        format!("{}:{stem}", location_hash(&self.store.shown()))
+        format!("{}:{stem}", location_hash(&self.store.identity()))
     }
 
     /// Manifests of this route whose writers are gone; the group's commits tell whether they are orphans.
@@ -214,7 +217,7 @@ impl Manifests {
         if stem.is_empty() || stem.len() > 300 || !stem.chars().all(safe) {
             return Err(BadName::Unknown);
         }
-        match location == location_hash(&self.store.shown()) {
+        match location == location_hash(&self.store.identity()) {
             true => Ok(stem),
             false => Err(BadName::Elsewhere),
         }

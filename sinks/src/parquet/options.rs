@@ -333,14 +333,21 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let endpoint = settings.text("sink.parquet.s3.endpoint");
     // Credentials of a pod, task or machine come by the variables that the platform sets. A session token among them is of another key
-    // than one that is set here.
+    // than one that is set here. Where the bucket is is said by the options alone.
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.to_str().filter(|name| name.starts_with("AWS_"))?;
         let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().ok()?;
         Some((key, value.into_string().ok()?))
     });
     let has_key = settings.text(KEY_ID).is_some();
-    let environment = environment.filter(|(key, _)| !(has_key && *key == AmazonS3ConfigKey::Token));
+    let environment = environment.filter(|(key, _)| match key {
+        AmazonS3ConfigKey::Token => !has_key,
+        AmazonS3ConfigKey::Endpoint
+        | AmazonS3ConfigKey::S3Endpoint
+        | AmazonS3ConfigKey::Bucket
+        | AmazonS3ConfigKey::VirtualHostedStyleRequest => false,
+        _ => true,
+    });
     let mut builder = environment
         .fold(AmazonS3Builder::new(), |builder, (key, value)| {
             builder.with_config(key, value)
@@ -388,6 +395,7 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
         uploads: Uploads::new(store.clone(), client, region),
         store,
         impatient: patient(SHORT_PATIENCE)?,
+        endpoint: endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned()),
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
     })

@@ -366,7 +366,7 @@ impl Clock {
             let problem = format!("the event has no field {shown}, which holds its time");
             return Err(in_column(&self.column, &problem));
         };
-        event_time::parse(found).ok_or_else(|| {
+        event_time::parse_for_name(found).ok_or_else(|| {
             let problem = format!(
                 "{} in field {shown} is not a time; allowed is {}",
                 super::mismatch::shown(found),

@@ -165,7 +165,7 @@ impl S3Upload {
         match complete(&self.store, &self.path, &parts).await {
             Ok(()) => {}
             // An earlier attempt has come through, and its answer has not. Names are unique: it is this upload that made the object.
-            Err(Error::NotFound { .. }) if self.store.head(&self.path).await.is_ok() => {}
+            Err(_) if self.store.head(&self.path).await.is_ok() => {}
             Err(error) => return Err(s3_error("completing", &self.path, error)),
         }
         self.begun = None;
@@ -223,9 +223,7 @@ pub async fn publish_closed(
             // Names are unique: it is this upload that made the object.
             Ok(_) => Ok(Publication::Before),
             // Both are sure: there is no such upload, and no such object.
-            Err(Error::NotFound { .. }) if matches!(error, Error::NotFound { .. }) => {
-                Ok(Publication::Gone)
-            }
+            Err(Error::NotFound { .. }) if is_missing(&error) => Ok(Publication::Gone),
             Err(_) => Err(s3_error("completing", path, error)),
         },
     }
@@ -261,7 +259,7 @@ pub async fn read_whole(
     let read = async { store.get(path).await?.bytes().await };
     match read.await {
         Ok(content) => Ok(Some(content.to_vec())),
-        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(s3_error("reading", path, error)),
     }
 }
@@ -299,19 +297,33 @@ pub fn words(error: &object_store::Error) -> String {
     without_body(&error.to_string())
 }
 
+/// Whether the bucket itself says that there is no such object or upload. What stands before it (a proxy that has just started) answers 404,
+/// too, but not with a code of S3.
+fn is_missing(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    let code = split_at_body(&text).and_then(|(_, body)| element(body, "Code"));
+    matches!(error, Error::NotFound { .. }) && matches!(code, Some("NoSuchKey" | "NoSuchUpload"))
+}
+
+fn split_at_body(text: &str) -> Option<(&str, &str)> {
+    let start = text.find("<?xml").or_else(|| text.find("<Error"))?;
+    Some(text.split_at(start))
+}
+
+/// What stands in the first element of this name.
+fn element<'b>(body: &'b str, name: &str) -> Option<&'b str> {
+    let (_, after) = body.split_once(&format!("<{name}>"))?;
+    let (inside, _) = after.split_once(&format!("</{name}>"))?;
+    Some(inside)
+}
+
 fn without_body(text: &str) -> String {
-    let Some(start) = text.find("<?xml").or_else(|| text.find("<Error")) else {
+    let Some((before, body)) = split_at_body(text) else {
         return text.to_owned();
-    };
-    let (before, body) = text.split_at(start);
-    let element = |name: &str| {
-        let (_, after) = body.split_once(&format!("<{name}>"))?;
-        let (inside, _) = after.split_once(&format!("</{name}>"))?;
-        Some(inside)
     };
     let said: Vec<&str> = ["Code", "Message"]
         .into_iter()
-        .filter_map(element)
+        .filter_map(|name| element(body, name))
         .collect();
     match said.is_empty() {
         true => format!("{before}(a body without a code)"),

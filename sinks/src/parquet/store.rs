@@ -43,6 +43,8 @@ pub enum Store {
         store: Arc<AmazonS3>,
         /// The same, where it may fail soon: nothing is lost by that.
         impatient: Arc<AmazonS3>,
+        /// Where the bucket is, if not at Amazon.
+        endpoint: Option<String>,
         bucket: String,
         /// Without slashes at its ends; empty for the whole bucket.
         prefix: String,
@@ -104,6 +106,17 @@ impl Store {
             Store::S3 { bucket, prefix, .. } => format!("s3://{bucket}/{prefix}")
                 .trim_end_matches('/')
                 .to_owned(),
+        }
+    }
+
+    /// What tells this location from all others: the same bucket may be another one at another endpoint.
+    pub fn identity(&self) -> String {
+        match self {
+            Store::S3 {
+                endpoint: Some(endpoint),
+                ..
+            } => format!("{} at {endpoint}", self.shown()),
+            _ => self.shown(),
         }
     }
 
@@ -178,6 +191,17 @@ impl Store {
     pub fn sync_partition(&self, partition: &str) -> Result<(), StoreError> {
         match self {
             Store::Local { root } => super::blocking(|| local::sync(&root.join(partition))),
+            Store::S3 { .. } => Ok(()),
+        }
+    }
+
+    /// Fails where a closed file is not there any more, before a commit counts on it: another program may have emptied its partition.
+    pub fn assert_hidden(&self, partition: &str, name: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Local { root } => {
+                super::blocking(|| local::assert_hidden(&root.join(partition), name))
+            }
+            // An upload that is aborted shows when it is completed; nobody does that but this route's sweep.
             Store::S3 { .. } => Ok(()),
         }
     }

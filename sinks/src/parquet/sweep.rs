@@ -149,12 +149,16 @@ pub(super) fn sweep(root: &Path) -> u64 {
     removed
 }
 
-/// The names of the files in all manifests; `None` where one can't be read.
+/// The names of the files in all manifests; `None` where one, or a directory of them, can't be read.
 fn listed(root: &Path) -> Option<BTreeSet<String>> {
     let mut listed = BTreeSet::new();
-    for route in local::names(&root.join(DIRECTORY)) {
+    for route in local::all_names(&root.join(DIRECTORY)).ok()? {
         let directory = root.join(DIRECTORY).join(route);
-        for name in local::names(&directory) {
+        // A file stands there, too.
+        if !directory.is_dir() {
+            continue;
+        }
+        for name in local::all_names(&directory).ok()? {
             let path = directory.join(&name);
             if name.starts_with('.') || !name.ends_with(MANIFEST_SUFFIX) {
                 continue;
@@ -163,7 +167,7 @@ fn listed(root: &Path) -> Option<BTreeSet<String>> {
                 Some(manifest) => {
                     listed.extend(manifest.files.into_iter().map(|file| file.name));
                 }
-                None if path.exists() => return None,
+                None if path.try_exists().unwrap_or(true) => return None,
                 // Published meanwhile.
                 None => {}
             }

@@ -11,12 +11,15 @@ fn property(settings: &Settings, prefix: &str, name: &str) -> Option<String> {
     all.find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// Unique among live workers. A static member has the same one after a restart, which ends what the one before it left open at once;
+/// Unique among live workers of a cluster, also of the same route in another group. A static member has the same one after a restart, which ends what the one before it left open at once;
 /// otherwise `transaction.timeout.ms` does.
 pub(in crate::kafka) fn id(settings: &Settings, context: &Context) -> String {
     let instance = property(settings, SOURCE_PREFIX, "group.instance.id");
     let member = instance.as_ref().unwrap_or(&context.worker);
-    format!("{}-{member}", context.route)
+    match property(settings, SOURCE_PREFIX, "group.id") {
+        Some(group) if group != context.route => format!("{}-{group}-{member}", context.route),
+        _ => format!("{}-{member}", context.route),
+    }
 }
 
 /// Offsets can only be part of a transaction on the cluster that they belong to.

@@ -44,6 +44,26 @@ fn closed(name: &str) -> Closed {
     }
 }
 
+/// Another program may empty a partition while files are written there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_file_that_was_removed_is_not_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::Local {
+        root: root.path().to_owned(),
+    };
+    let manifests = Manifests::new(store.clone(), "plays", "plays-w0-1".to_owned());
+    let mut upload = store.create("dt=1", "a.parquet").await.unwrap();
+    upload.append(b"rows".to_vec()).await.unwrap();
+    std::fs::remove_dir_all(root.path().join("dt=1")).unwrap();
+    upload.close().await.unwrap();
+    let (files, source) = ([closed("a.parquet")], Source::default());
+    let error = manifests.write(&files, &source).await.unwrap_err();
+    assert_eq!(error.reason, "file_removed");
+    assert!(error.detail.contains("dt=1"), "{error}");
+    let left = std::fs::read_dir(root.path()).unwrap().count();
+    assert_eq!(left, 0, "no manifest names it");
+}
+
 /// An empty mount point has no manifest: that does not mean that all is published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_not_mounted_is_not_taken_for_one_where_all_is_published() {
@@ -88,8 +108,8 @@ async fn a_directory_that_is_not_mounted_is_not_taken_for_one_where_all_is_publi
     assert_eq!(manifests.read(stem).await.unwrap(), None);
 }
 
-/// A bucket without this object, behind a server that may answer 404 to everything.
-async fn bucket(can_list: bool) -> Store {
+/// A bucket without this object, behind a server that may answer 404 to everything, with a code of S3 or as others do.
+async fn bucket(can_list: bool, missing: &'static str) -> Store {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     const LISTING: &str = "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -107,7 +127,7 @@ async fn bucket(can_list: bool) -> Store {
             }
             let (status, body) = match can_list && request.contains("list-type=2") {
                 true => ("200 OK", LISTING),
-                false => ("404 Not Found", "nothing here"),
+                false => ("404 Not Found", missing),
             };
             let answer = format!(
                 "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -135,6 +155,7 @@ async fn bucket(can_list: bool) -> Store {
         ),
         impatient: store.clone(),
         store,
+        endpoint: None,
         bucket: "b".to_owned(),
         prefix: "table".to_owned(),
     }
@@ -142,19 +163,22 @@ async fn bucket(can_list: bool) -> Store {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_answers_404_to_everything_is_not_taken_for_the_bucket() {
+    let publish = async |can_list, missing| {
+        let store = bucket(can_list, missing).await;
+        let manifests = Manifests::new(store, "plays", "plays-w0-1".to_owned());
+        manifests.publish("plays-w0-1-000000").await
+    };
+    let code = "<Error><Code>NoSuchKey</Code></Error>";
+    assert_eq!(publish(true, code).await.unwrap(), []);
+    let error = publish(false, code).await.unwrap_err();
+    assert_eq!(error.reason, "wrong_location");
+    assert!(
+        error.detail.contains("listing") && error.detail.contains("_keystone/plays"),
+        "{error}"
+    );
     for can_list in [true, false] {
-        let manifests = Manifests::new(bucket(can_list).await, "plays", "plays-w0-1".to_owned());
-        let published = manifests.publish("plays-w0-1-000000").await;
-        match can_list {
-            true => assert_eq!(published.unwrap(), []),
-            false => {
-                let error = published.unwrap_err();
-                assert_eq!(error.reason, "wrong_location");
-                assert!(
-                    error.detail.contains("listing") && error.detail.contains("_keystone/plays"),
-                    "{error}"
-                );
-            }
-        }
+        let error = publish(can_list, "nothing here").await.unwrap_err();
+        assert_eq!(error.reason, "s3_not_found");
+        assert!(error.detail.contains("_keystone/plays"), "{error}");
     }
 }
