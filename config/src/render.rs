@@ -62,7 +62,7 @@ fn option(spec: &OptionSpec) -> String {
     out.push_str(&format!("- Allowed: {}\n", kind::allowed(&spec.kind)));
     out.push_str(&format!("- Default: {}\n", default(spec)));
     if !spec.example.is_empty() {
-        out.push_str(&format!("- Example: `{}`\n", spec.example));
+        out.push_str(&format!("- Example: {}\n", code(spec.example)));
     }
     out.push_str(&format!(
         "- Environment: `{}`\n",
@@ -74,11 +74,19 @@ fn option(spec: &OptionSpec) -> String {
     out
 }
 
+/// A span of code in Markdown, which may itself hold backticks: JMESPath writes its literals with them.
+fn code(text: &str) -> String {
+    match text.contains('`') {
+        true => format!("`` {text} ``"),
+        false => format!("`{text}`"),
+    }
+}
+
 fn default(spec: &OptionSpec) -> String {
     match spec.default {
         Default::Absent => "none".into(),
         Default::Required => "none, it must be set".into(),
-        Default::Value(text) => format!("`{text}`"),
+        Default::Value(text) => code(text),
         Default::Derived(how) => how.into(),
         Default::ByTradeoff(three) => format!(
             "by `delivery.tradeoff`: low-latency `{}`, balanced `{}`, no-duplicates `{}`",

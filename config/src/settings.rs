@@ -137,10 +137,6 @@ impl Settings {
         self.text(key).map(|_| self.bytes(key))
     }
 
-    pub fn maybe_millis(&self, key: &str) -> Option<Duration> {
-        self.text(key).map(|_| self.millis(key))
-    }
-
     /// The value of a secret option.
     pub fn secret(&self, key: &str) -> Option<Secret> {
         self.text(key).map(Secret::new)

@@ -137,7 +137,7 @@ impl Admin {
         if lock(&self.shared.membership).is_new() {
             problems.push("the consumer group has not assigned partitions yet".to_owned());
         }
-        for (part, trouble) in self.shared.troubles() {
+        for (part, trouble) in self.shared.troubles.now() {
             let lasting = trouble.since.elapsed();
             if lasting >= PATIENCE {
                 problems.push(format!(
@@ -167,6 +167,7 @@ impl Admin {
             .map(|(name, value)| (name.to_owned(), Value::from(value)))
             .collect();
         let errors: Vec<Value> = shared
+            .troubles
             .last_errors()
             .into_iter()
             .map(|(at, text)| {

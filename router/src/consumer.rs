@@ -3,6 +3,8 @@
 //! It is the only thread that talks to the consumer, but for commits (`group::commit_regularly`), and it never waits longer than a moment
 //! for a lane: when a lane is behind, its partitions are paused and the thread keeps polling, so the group never throws the worker out.
 
+mod errors;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +28,7 @@ use crate::records::{self, Fault, Record, RecordQueue};
 use crate::rewind::{self, Seek};
 use crate::state::{ASK_TIMEOUT, Shared};
 use crate::unread::Unread;
+use errors::{RIGHTS, ended, is_not_fetched, not_moved, unread};
 
 /// Records read at once: as many as one call takes, or fewer where they are large. Each read wakes the lanes, and two threads that wake each other cost
 /// more than deciding about some hundred events.
@@ -48,63 +51,8 @@ const ABANDON: Duration = Duration::from_secs(180);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How often a seek is tried again.
 const SEEK_ATTEMPTS: usize = 20;
-const RIGHTS: &str = "give its user the rights, or change kafka.sasl.*";
 /// Errors served between two looks at requests: they come many times a second while no broker is there.
 const ERRORS_A_TURN: usize = 100;
-
-/// What is said of a partition that can't be read.
-fn unread(assigned: &Assigned, error: &KafkaError) -> String {
-    let PartitionKey { topic, partition } = &assigned.key;
-    let place = match assigned.next.get() {
-        Some(next) => format!("offset {next}"),
-        None => "its beginning".to_owned(),
-    };
-    let advice = match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) => {
-            "if that lasts, the batch there is damaged: restore it on the broker, or move the group's offset behind it"
-        }
-        Some(code) if is_refusal(code) => {
-            "give the route's user the right to read that topic, or have no pattern of source.topics match it"
-        }
-        _ => "if that lasts, see the broker's log",
-    };
-    format!(
-        "{topic}-{partition} could not be read at {place}: {error}; it is tried again; {advice}"
-    )
-}
-
-/// What is said of a consumer that librdkafka has ended.
-fn ended(code: RDKafkaErrorCode, reason: &str, group: &str) -> String {
-    use RDKafkaErrorCode as Code;
-    match code {
-        code if is_refusal(code) => {
-            format!("kafka does not let the route be in group {group}: {reason}; {RIGHTS}")
-        }
-        Code::FencedInstanceId | Code::UnreleasedInstanceId => format!(
-            "kafka has ended this consumer of group {group}: {reason}; each worker needs a kafka.group.instance.id of its own, and one that was \
-             killed keeps its place until kafka.session.timeout.ms is over"
-        ),
-        _ => format!("kafka has ended this consumer of group {group}: {reason} ({code})"),
-    }
-}
-
-fn not_moved(error: &KafkaError) -> String {
-    format!("the consumer could not be moved back: {error}")
-}
-
-/// Whether librdkafka has no use for a seek of a partition: it does not fetch from it.
-fn is_not_fetched(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::State
-                | Code::UnknownPartition
-                | Code::UnknownTopic
-                | Code::UnknownTopicOrPartition
-        )
-    )
-}
 
 /// One lane as the consumer sees it.
 struct Outlet<'c> {
@@ -123,6 +71,8 @@ pub enum Ended {
     NotDrained { unsettled_batches: usize },
     /// Asked to stop, and everything read was settled, but Kafka has not acknowledged the commit.
     NotCommitted,
+    /// Asked to stop, and everything read was settled, but files that the group's commits name are not published.
+    NotPublished,
     /// `Shared::failure` says why.
     Failed,
 }
@@ -289,7 +239,7 @@ impl<'c> Intake<'c> {
             if self.unread.failed(assigned, Instant::now()) && !is_told {
                 let text = unread(assigned, error);
                 warn!("{text}");
-                self.shared.remember(text);
+                self.shared.troubles.remember(text);
             }
         }
     }
@@ -442,7 +392,9 @@ impl<'c> Intake<'c> {
 
     fn poll_error(&self, error: &KafkaError, partition: Option<&PartitionKey>) {
         if !self.act_on(error, partition) {
-            self.shared.remember(format!("kafka consumer: {error}"));
+            self.shared
+                .troubles
+                .remember(format!("kafka consumer: {error}"));
         }
     }
 
@@ -462,7 +414,10 @@ impl<'c> Intake<'c> {
                 let route = &self.shared.route;
                 let what = match partition {
                     // One of the topics that a pattern leads to; the others can be read.
-                    Some(key) if !route.names(&key.topic) => return false,
+                    Some(key) if !route.names(&key.topic) => {
+                        self.shared.offsets().refuse(key);
+                        return false;
+                    }
                     Some(key) => format!("topic {} (source.topics)", key.topic),
                     None => format!("{:?} (source.topics)", route.topics),
                 };
@@ -472,7 +427,7 @@ impl<'c> Intake<'c> {
                 ));
             }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
-                self.shared.trouble(
+                self.shared.troubles.tell(
                     "topics",
                     format!(
                         "a topic of source.topics = {} does not exist (yet)",
@@ -484,13 +439,13 @@ impl<'c> Intake<'c> {
             (_, Some(Code::AllBrokersDown)) => {
                 let detail = self.consumer.context().recent_error();
                 let detail = detail.unwrap_or_else(|| error.to_string());
-                self.shared.trouble("source", no_broker(&detail));
+                self.shared.troubles.tell("source", no_broker(&detail));
             }
             (_, Some(Code::PollExceeded)) => {
                 warn!(
                     "the group has thrown the worker out: it did not poll within max.poll.interval.ms; it joins again"
                 );
-                self.shared.remember(error.to_string());
+                self.shared.troubles.remember(error.to_string());
             }
             _ => return false,
         }
@@ -614,7 +569,10 @@ impl<'c> Intake<'c> {
             return Ended::Drained;
         }
         if drained {
-            return Ended::NotCommitted;
+            return match context.joint_commits().named.has_found() {
+                true => Ended::NotPublished,
+                false => Ended::NotCommitted,
+            };
         }
         Ended::NotDrained {
             unsettled_batches: shared.offsets().unsettled(&keys),

@@ -21,13 +21,14 @@ use crate::ledger::Ledger;
 use crate::limiter::Permit;
 use crate::metrics;
 use crate::route::DeadLetterPolicy;
-use crate::state::{Complaint, Shared, lock, now_ms};
+use crate::state::{Shared, lock, now_ms};
+use crate::troubles::Complaint;
 
 /// How many batches of a lane may be settled before an older one that is still under way.
 const MAX_AHEAD: u64 = 1_000;
 /// Characters of a reason that are logged; the dead letter has all of it.
 const LONGEST_REASON: usize = 500;
-/// In place of one that may quote a value.
+/// What is logged in place of a reason that may quote a value.
 const NOT_TOLD: &str =
     "the reason may quote the event, and is told here with log.event.values = true";
 /// How often a batch that waits for the sink looks whether it is still this worker's.
@@ -152,7 +153,7 @@ impl Delivery {
                 Err(SinkError::Rewind(cause)) => {
                     // No complaint, which would end with this batch: its events are read again, and it shows then how the sink does.
                     if self.is_current(&attempt.claims) {
-                        self.shared.trouble("sink", cause.detail.clone());
+                        self.shared.troubles.tell("sink", cause.detail.clone());
                     }
                     self.shared.count_retry("sink", cause.reason);
                     self.shared.request_rewind(cause);
@@ -194,7 +195,7 @@ impl Delivery {
         let mut backoff = self.backoff();
         let claims = batch.claims().clone();
         let pulse = shared.stalls.watch("a dead letter", LONGEST_SEND);
-        let complaint = shared.complaint("dead letters");
+        let complaint = shared.troubles.complaint("dead letters");
         // What is durable is not written again: a partition of the topic may be without a leader for long.
         let mut left = (0..batch.dead_len()).collect();
         loop {
@@ -216,7 +217,7 @@ impl Delivery {
                 }
             }
         }
-        shared.all_is_well("dead letters");
+        shared.troubles.all_is_well("dead letters");
         let topic = &shared.route.dead_letter_topic;
         let fate = format!("written, with the reason, to the dead-letter topic {topic}");
         self.tell_bad(batch, &fate);
@@ -253,7 +254,7 @@ impl Delivery {
                 reason.take(LONGEST_REASON).collect::<String>()
             );
             warn!("{text}");
-            self.shared.remember(text);
+            self.shared.troubles.remember(text);
         }
     }
 
@@ -384,7 +385,7 @@ impl<'d> Attempt<'d> {
         match answer.cause {
             Some(cause) if !answer.retry.is_empty() => self.pause(batch, cause).await,
             _ => {
-                shared.all_is_well("sink");
+                shared.troubles.all_is_well("sink");
                 self.complaint = None;
                 self.backoff.reset();
                 Ok(())
@@ -398,7 +399,7 @@ impl<'d> Attempt<'d> {
         let pause = self.backoff.next(jitter(), cause.after);
         shared.count_retry("sink", cause.reason);
         self.complaint
-            .get_or_insert_with(|| shared.complaint("sink"))
+            .get_or_insert_with(|| shared.troubles.complaint("sink"))
             .tell(cause.detail.clone());
         debug!(
             reason = cause.reason,

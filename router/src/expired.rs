@@ -54,8 +54,8 @@ impl Expiry {
         };
     }
 
-    /// Whether all of a log that ends here (`high`, negative where that is not known) has been fetched for as long as since the last look, in
-    /// which nothing arrived. What was fetched may still wait to be taken in.
+    /// Whether at the last look librdkafka had fetched all of the log, and nothing has arrived since. `high` is where the log ends, negative
+    /// where that is not known. What was fetched may still wait to be taken in.
     pub fn is_fetched(&self, key: &PartitionKey, now: Look, high: i64) -> bool {
         let last = self.last.get(key);
         high >= 0 && now.next >= high && last.is_some_and(|last| last.received == now.received)

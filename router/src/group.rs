@@ -181,9 +181,9 @@ impl Group {
         info!(partitions = %describe(list), "assigned");
         self.shared.rebalances.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared.membership).assigned();
-        self.shared.all_is_well("group");
+        self.shared.troubles.all_is_well("group");
         // A call that was under way when partitions were taken away may have failed after that.
-        self.shared.doubt("sink");
+        self.shared.troubles.doubt("sink");
     }
 
     /// Has the records of these partitions arrive where the consumer thread reads.
@@ -234,7 +234,7 @@ impl Group {
         }
         drop(answered);
         // Events that had the sink fail may have left, and what this worker keeps may be quiet.
-        self.shared.doubt("sink");
+        self.shared.troubles.doubt("sink");
         lock(&self.shared.logs).retain(|key, _| !keys.contains(key));
         self.changed.store(true, Ordering::Release);
         let done = match consumer.rebalance_protocol() {
@@ -266,7 +266,7 @@ impl Group {
             return None;
         }
         let beat = || self.shared.beat();
-        let answered = self.joint_commits.named.asking(ANSWERED, beat);
+        let answered = self.joint_commits.named.hold_commits(ANSWERED, beat);
         if answered.is_none() {
             self.shared.fail(format!(
                 "kafka has not answered to a commit for {} s, and partitions are to be given up: the worker ends, and the next one reads on from what is committed",
@@ -326,9 +326,9 @@ impl Group {
             Some(_) if self.shared.stop_requested() => {}
             Some(outside) => {
                 let text = outside.describe(&self.id, &group.rebalance_reason);
-                self.shared.trouble("group", text);
+                self.shared.troubles.tell("group", text);
             }
-            None => self.shared.all_is_well("group"),
+            None => self.shared.troubles.all_is_well("group"),
         }
     }
 
@@ -339,28 +339,28 @@ impl Group {
             tokio::time::timeout(at_most, self.sink.flush()).await
         };
         match self.shared.wait_beating(&self.runtime, flushing) {
-            Some(Ok(answer)) => take_durable(&self.shared, answer),
+            Some(Ok(answer)) => take_answer(&self.shared, answer),
             Some(Err(_)) => warn!("the sink did not publish what it holds in time"),
             None => {}
         }
     }
 }
 
-/// Settles what the sink names durable, or does what its error asks for.
-pub fn take_durable(shared: &Shared, answer: Result<Vec<keystone_sinks::BatchId>, SinkError>) {
+/// Takes an answer of the sink that is about no batch: settles what it names durable, or does what its error asks for.
+pub fn take_answer(shared: &Shared, answer: Result<Vec<keystone_sinks::BatchId>, SinkError>) {
     match answer {
         Ok(durable) => shared.held_durable(&durable),
         Err(SinkError::Fatal(reason)) => shared.fail(reason),
         Err(SinkError::Rewind(cause)) => {
-            shared.trouble("sink", cause.detail.clone());
+            shared.troubles.tell("sink", cause.detail.clone());
             shared.count_retry("sink", cause.reason);
             shared.request_rewind(cause);
         }
         Err(SinkError::Retry(cause)) => {
             shared.count_retry("sink", cause.reason);
-            shared.trouble("sink", cause.detail);
+            shared.troubles.tell("sink", cause.detail);
         }
-        Err(SinkError::TooLarge(detail)) => shared.trouble("sink", detail),
+        Err(SinkError::TooLarge(detail)) => shared.troubles.tell("sink", detail),
     }
 }
 
@@ -436,14 +436,14 @@ impl ClientContext for Group {
         let is_real = |broker: &&Broker| broker.nodeid >= 0 || broker.source == "configured";
         let mut real = statistics.brokers.values().filter(is_real);
         if real.any(|broker| broker.state == "UP") {
-            self.shared.all_is_well("source");
+            self.shared.troubles.all_is_well("source");
             if let Some(group) = &statistics.cgrp {
                 self.look_at_membership(group);
             }
         } else {
             let detail = self.recent_error();
             let detail = detail.unwrap_or_else(|| "no connection is up".to_owned());
-            self.shared.trouble("source", no_broker(&detail));
+            self.shared.troubles.tell("source", no_broker(&detail));
         }
     }
 }

@@ -27,8 +27,10 @@ use crate::transaction::Transactions;
 #[cfg(test)]
 mod random;
 
-/// How long batches under way are waited for. A batch that takes longer (its dead letters can't be written) puts the commit off.
-const QUIET: Duration = Duration::from_secs(5);
+/// How long batches under way are waited for, while no other may begin. One that takes longer (its dead letters can't be written) puts the
+/// commit off. Nearly as long as a transaction may take by default: with each attempt that is given up the lanes fill up again, and a slow
+/// sink would never come to an end.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// For how long commits may fail before that is trouble: a group that rebalances refuses them for a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,7 +114,9 @@ impl JointCommits {
 
     /// Commits what is settled of these partitions, or of all, and waits for Kafka's answer.
     pub fn commit_settled(&self, at: Committing<'_>, keys: Option<&[PartitionKey]>) {
-        let _asking = self.holds_partitions().then(|| lock(self.named.asked()));
+        let _asking = self
+            .holds_partitions()
+            .then(|| lock(self.named.commit_lock()));
         let commits = committable(at.shared, keys);
         if commits.is_empty() && keys.is_none() {
             commits_are_well(at.shared);
@@ -151,7 +155,7 @@ fn committed(shared: &Shared, commits: &[Commit]) {
 /// Kafka has acknowledged a commit, or there is nothing to commit.
 pub fn commits_are_well(shared: &Shared) {
     lock(&shared.uncommitted).is_over();
-    shared.all_is_well("commits");
+    shared.troubles.all_is_well("commits");
 }
 
 /// Takes note of a commit that was asked for at that moment, and failed. The next one repeats it.
@@ -164,10 +168,12 @@ pub fn commit_failed(at: Committing<'_>, asked: Instant, error: &KafkaError) {
             "the offsets of group {} are not committed: {error}; delivery goes on, and what is not committed is delivered again after a restart; {ADVICE}",
             at.consumer.group()
         );
-        shared.trouble("commits", text);
+        shared.troubles.tell("commits", text);
     } else {
         debug!("offsets were not committed: {error}; the next commit repeats it");
-        shared.remember(format!("offsets were not committed: {error}"));
+        shared
+            .troubles
+            .remember(format!("offsets were not committed: {error}"));
     }
 }
 
@@ -179,13 +185,13 @@ pub struct Chosen {
 }
 
 /// Waits until no batch is between its first call of the sink and its end, and keeps others out while the answer lives.
-pub async fn quiet(shared: &Shared) -> Option<OwnedRwLockWriteGuard<()>> {
+pub async fn wait_for_whole_batches(shared: &Shared) -> Option<OwnedRwLockWriteGuard<()>> {
     let whole = shared.whole.clone().write_owned();
     tokio::time::timeout(QUIET, whole).await.ok()
 }
 
 /// Chooses the offsets; `None` where there is nothing to commit, or nothing can be. The gate is held for writing.
-pub fn choose(shared: &Shared) -> Option<Chosen> {
+pub fn choose_offsets(shared: &Shared) -> Option<Chosen> {
     let (held, all) = {
         let held = shared.held();
         (held.complete_batches(), held.len())
@@ -194,7 +200,7 @@ pub fn choose(shared: &Shared) -> Option<Chosen> {
         return None;
     }
     let claims = held.iter().flat_map(|(_, claims)| claims.iter());
-    // No batch is under way: one that is not complete was given up, with events of it in what is held.
+    // No batch is under way here. One that is held in part was given up halfway: its events in the sink must not be committed.
     let offsets = (held.len() == all)
         .then(|| shared.offsets().committable_with(claims))
         .flatten()
@@ -215,7 +221,7 @@ pub fn choose(shared: &Shared) -> Option<Chosen> {
 }
 
 /// Settles what was committed.
-pub fn finish(shared: &Shared, chosen: &Chosen) {
+pub fn settle_committed(shared: &Shared, chosen: &Chosen) {
     for batch in &chosen.batches {
         let settled = shared.held().settle_all(*batch);
         if let Some(settled) = settled {
@@ -223,6 +229,6 @@ pub fn finish(shared: &Shared, chosen: &Chosen) {
         }
     }
     committed(shared, &chosen.offsets);
-    shared.all_is_well("sink");
+    shared.troubles.all_is_well("sink");
     shared.made_progress();
 }

@@ -317,4 +317,4 @@ impl keystone_dsl::Headers for RecordHeaders<'_, '_> {
     }
 }
 
-const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";
+pub const BAD_HEADER_NAME: &str = "the name of a header is not UTF-8";

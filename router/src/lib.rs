@@ -4,12 +4,13 @@
 //! - [`worker`]: threads and tasks, set up and taken down; [`signals`] that end it
 //! - [`consumer`] -> [`lane`] -> [`delivery`]: the path of an event; [`records`] is how librdkafka hands them over, [`decision`] what a
 //!   lane does to each, [`dead_letters`] and [`limiter`] beside it
-//! - [`group`], [`joint`], [`transaction`], [`named`], [`start`], [`rewind`]: the consumer group: assignment, revocation, commits, where to
-//!   begin, and reading again
+//! - [`group`], [`list`], [`joint`], [`transaction`], [`named`], [`start`], [`rewind`]: the consumer group: assignment, revocation, commits,
+//!   where to begin, and reading again
 //! - [`offsets`], [`held`], [`trigger`], [`backoff`], [`limit`], [`stall`]: pure state machines: what may be committed, what the
 //!   sink has yet to make durable, when a batch closes, how long to wait, how many calls at once, what stands still; [`membership`],
-//!   [`lasting`]: whether the worker is in its group, and what is trouble only where it lasts
-//! - [`state`], [`ledger`], [`metrics`], [`latency`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
+//!   [`lasting`]: whether the worker is in its group, and what is trouble only where it lasts; [`unread`], [`expired`], [`bad_events`]:
+//!   partitions that could not be read, events that were deleted before, and what is said of bad ones
+//! - [`state`], [`troubles`], [`ledger`], [`metrics`], [`latency`], [`log`], [`admin`], [`watchdog`]: what the threads share, and how it is watched
 //! - [`cli`]: the commands
 
 pub mod admin;
@@ -46,6 +47,7 @@ pub mod start;
 pub mod state;
 pub mod transaction;
 pub mod trigger;
+pub mod troubles;
 pub mod unread;
 pub mod watchdog;
 pub mod worker;

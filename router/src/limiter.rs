@@ -10,11 +10,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::limit::{Begun, Limit, Load};
 use crate::state::lock;
 
-/// One for each worker whose sink asks for it.
+/// Limits how many calls of the sink are under way at once. A worker has one where its sink asks for it.
 #[derive(Debug)]
 pub struct Limiter {
     state: Mutex<State>,
-    /// Serves in order. Its permits, those handed out included, are the limit plus the debt.
+    /// First come, first served. Its permits, those in use included, are the limit plus the debt: a limit that falls while all are in use.
     room: Semaphore,
 }
 

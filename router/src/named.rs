@@ -13,33 +13,37 @@
 //! The name must be acted on before the next commit writes over it. So whoever is assigned a partition remembers the names that it finds,
 //! and publishes them before it commits anything.
 
+mod sweep;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use keystone_sinks::kafka::client::is_refusal;
-use keystone_sinks::{BoxFuture, Cause, Sink, SinkError, Source};
+use keystone_sinks::{Cause, SinkError, Source};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::{debug, info};
 
 use crate::backoff::{Backoff, jitter};
-use crate::group::take_durable;
-use crate::joint::{Chosen, Committing, choose, commit_failed, commits_are_well, finish, quiet};
+use crate::group::take_answer;
+use crate::joint::{
+    Chosen, Committing, choose_offsets, commit_failed, commits_are_well, settle_committed,
+    wait_for_whole_batches,
+};
 use crate::list::list_of;
 use crate::membership::ADVICE;
 use crate::offsets::Commit;
 use crate::state::{Shared, lock};
+pub use sweep::sweep;
 
 /// Before a name in the metadata of a commit; the number is the version of what follows.
 const TAG: &str = "keystone:publish:";
 const VERSION: &str = "1:";
 /// How long after an answer that never came a request may still be on its way to the group's coordinator.
 const STRAGGLER: Duration = Duration::from_secs(5);
-/// How long a sweep of what crashes have left may take: commits wait meanwhile. The rest is for the next one.
-const SWEEP_AT_MOST: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts: a drain may be waiting.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long a rewind waits for a call of the sink, which may wait out an outage of its storage. While it waits, nothing is polled.
@@ -143,13 +147,13 @@ impl NamedCommits {
         found.entry(name.to_owned()).or_default().push(commit);
     }
 
-    /// To be held by whoever asks Kafka to commit.
-    pub fn asked(&self) -> &Mutex<()> {
+    /// Locked by whoever asks Kafka to commit, until it has answered.
+    pub fn commit_lock(&self) -> &Mutex<()> {
         &self.asking
     }
 
-    /// Waits until nobody asks Kafka to commit, and keeps it so while the answer lives. `None` where that takes too long.
-    pub fn asking(&self, at_most: Duration, beat: impl Fn()) -> Option<MutexGuard<'_, ()>> {
+    /// Waits until no commit is on its way, and holds back others while the guard lives. `None` where that takes too long.
+    pub fn hold_commits(&self, at_most: Duration, beat: impl Fn()) -> Option<MutexGuard<'_, ()>> {
         let deadline = Instant::now() + at_most;
         loop {
             match self.asking.try_lock() {
@@ -224,14 +228,14 @@ impl NamedCommits {
     /// Chooses the offsets and has the sink prepare; answers whether there is something to commit.
     fn begin(&self, at: Committing<'_>) -> bool {
         at.runtime.block_on(async {
-            let Some(whole) = quiet(at.shared).await else {
+            let Some(whole) = wait_for_whole_batches(at.shared).await else {
                 return false;
             };
             let _alone = at.shared.gate.write().await;
             if at.consumer.assignment_lost() {
                 return false;
             }
-            let Some(chosen) = choose(at.shared) else {
+            let Some(chosen) = choose_offsets(at.shared) else {
                 return false;
             };
             if self.has_found() {
@@ -254,7 +258,7 @@ impl NamedCommits {
                 }
                 Some(Err(error)) => {
                     at.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-                    take_durable(at.shared, Err(error));
+                    take_answer(at.shared, Err(error));
                     self.wait();
                     false
                 }
@@ -286,7 +290,7 @@ impl NamedCommits {
             Some(Err(error)) => {
                 self.wait();
                 not_answered(at, now, &error);
-                let open = match is_settled(&error) {
+                let open = match surely_not_committed(&error) {
                     true => open,
                     false => Some(Instant::now()),
                 };
@@ -323,7 +327,7 @@ impl NamedCommits {
                 let text = format!(
                     "whether a commit of group {group} was carried out could not be asked, and nothing else is committed before: {error}; {ADVICE}"
                 );
-                at.shared.trouble("commits", text);
+                at.shared.troubles.tell("commits", text);
                 return Step::Later;
             }
         }
@@ -333,7 +337,7 @@ impl NamedCommits {
             // Who else would have published it?
             Some(Ok(false)) => Step::On(Stage::Committed),
             Some(Err(error)) => {
-                take_durable(at.shared, Err(error));
+                take_answer(at.shared, Err(error));
                 Step::Later
             }
             None => Step::Later,
@@ -363,7 +367,7 @@ impl NamedCommits {
             .map(|begun| begun.chosen.clone());
         if let Some(chosen) = chosen {
             // Still unfinished: a rewind waits for it.
-            finish(at.shared, &chosen);
+            settle_committed(at.shared, &chosen);
             self.clear_name(at, &chosen.offsets);
         }
         Step::Done
@@ -374,7 +378,7 @@ impl NamedCommits {
         at.pulse.turn();
         match at.runtime.block_on(self.call(at, at.sink.publish(name))) {
             Some(Ok(())) => {
-                at.shared.all_is_well("publish");
+                at.shared.troubles.all_is_well("publish");
                 lock(&self.pause).backoff.reset();
                 return true;
             }
@@ -386,7 +390,7 @@ impl NamedCommits {
                     _ => "publish",
                 };
                 at.shared.count_retry("sink", reason);
-                at.shared.trouble(
+                at.shared.troubles.tell(
                     "publish",
                     format!("committed files are not visible yet, and nothing else is committed before: {error}"),
                 );
@@ -490,57 +494,8 @@ fn partition_of(commit: &Commit) -> (String, i32) {
     (commit.key.topic.to_string(), commit.key.partition)
 }
 
-/// Discards what workers that are gone have prepared and not committed, and has the sink remove the rest beside the other work.
-pub fn sweep(at: Committing<'_>, sink: &Arc<dyn Sink>) {
-    let deadline = Instant::now() + SWEEP_AT_MOST;
-    let suspects = within(at, deadline, sink.suspects()).unwrap_or_default();
-    for prepared in suspects {
-        if Instant::now() >= deadline || at.shared.stop_requested() {
-            break;
-        }
-        if prepared.source.group != at.consumer.group() {
-            continue; // Nobody here knows what that group has committed.
-        }
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in &prepared.source.partitions {
-            list.add_partition(topic, *partition);
-        }
-        match is_named(at, &prepared.name, &list) {
-            Ok(true) => {} // Whoever is assigned the partition publishes it.
-            Ok(false) => {
-                info!(
-                    name = prepared.name,
-                    "files that a crash has left before their commit are removed; their events are read again"
-                );
-                within(at, deadline, sink.discard(&prepared.name));
-            }
-            Err(error) => {
-                debug!(
-                    "whether {} was committed could not be asked: {error}",
-                    prepared.name
-                );
-                break;
-            }
-        }
-    }
-    let sink = sink.clone();
-    // A task, which the end of the runtime drops.
-    at.runtime.spawn(async move { sink.sweep().await });
-}
-
-/// What comes of a sink's work on what crashes have left, if it is done in time. What is cut off is found again.
-fn within<T>(at: Committing<'_>, deadline: Instant, work: BoxFuture<'_, T>) -> Option<T> {
-    at.pulse.turn();
-    let timed = async { tokio::time::timeout_at(deadline.into(), work).await };
-    let done = at.runtime.block_on(timed);
-    if done.is_err() {
-        debug!("the storage is slow: what crashes have left is looked for later");
-    }
-    done.ok()
-}
-
 /// Whether Kafka has surely not carried out what it answered so.
-fn is_settled(error: &KafkaError) -> bool {
+fn surely_not_committed(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),

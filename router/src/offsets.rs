@@ -82,6 +82,8 @@ struct Window {
     tracked: Option<i64>,
     /// Nothing was tracked under this generation yet.
     fresh: bool,
+    /// Kafka lets nobody of this route read it: it would refuse a commit of it, and with it all others'.
+    refused: bool,
 }
 
 /// The windows of all partitions that the worker holds.
@@ -104,6 +106,7 @@ impl Offsets {
             committed,
             tracked: start,
             fresh: true,
+            refused: false,
         };
         self.windows.insert(key, window);
         self.last_generation
@@ -160,6 +163,7 @@ impl Offsets {
             }
         }
         window.fresh = false;
+        window.refused = false;
         window.settled.get_or_insert(claim.offsets.start);
         window.tracked = Some(claim.offsets.end);
         window.claims.push_back(Tracked {
@@ -208,11 +212,19 @@ impl Offsets {
         true
     }
 
+    /// Kafka has refused to let the partition be read. Nothing of it is committed until something of it is tracked.
+    pub fn refuse(&mut self, key: &PartitionKey) {
+        if let Some(window) = self.windows.get_mut(key) {
+            window.refused = true;
+        }
+    }
+
     /// What may be committed now and is not yet: the lowest unsettled offset of each partition.
     pub fn committable(&self) -> Vec<Commit> {
         let mut commits: Vec<Commit> = self
             .windows
             .iter()
+            .filter(|(_, window)| !window.refused)
             .filter_map(|(key, window)| {
                 let offset = window.settled?;
                 window

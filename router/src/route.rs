@@ -120,10 +120,72 @@ impl Route {
                 self.settings.get("dead.letter.policy")
             ));
         }
+        warnings.extend(self.idle_options());
         warnings.extend(fields::warnings(&self.settings, &self.steps.program));
         warnings
     }
+
+    /// Options that are set for this route and do nothing, for what others say.
+    fn idle_options(&self) -> Vec<String> {
+        let settings = &self.settings;
+        let mut idle: Vec<(&str, &str)> = Vec::new();
+        let mut without_effect = |keys: &[&'static str], why| {
+            let own = |key: &&str| {
+                settings.is_set(key) && !matches!(settings.origin(key), Origin::Defaults { .. })
+            };
+            idle.extend(keys.iter().copied().filter(own).map(|key| (key, why)));
+        };
+        if !self.has_hygiene() {
+            without_effect(&["hygiene.on.violation"], "no hygiene rule is set");
+        }
+        match &*self.sink_type {
+            "kafka" if !settings.flag("sink.kafka.transactions") => without_effect(
+                &[
+                    "sink.kafka.transaction.max.ms",
+                    "sink.kafka.transaction.max.events",
+                ],
+                "sink.kafka.transactions is false",
+            ),
+            "parquet" => {
+                if settings.get("sink.parquet.location").starts_with("file:") {
+                    without_effect(
+                        S3_OPTIONS,
+                        "sink.parquet.location is a directory, no bucket",
+                    );
+                }
+                if settings.get("sink.parquet.compression") != "zstd" {
+                    without_effect(
+                        &["sink.parquet.compression.level"],
+                        "sink.parquet.compression is not zstd",
+                    );
+                }
+                if settings.text("sink.hive.metastore.uri").is_none() {
+                    without_effect(
+                        &["sink.hive.database", "sink.hive.location"],
+                        "sink.hive.metastore.uri is not set",
+                    );
+                }
+            }
+            _ => {}
+        }
+        let told = |(key, why)| format!("{}: {key} has no effect: {why}", settings.origin(key));
+        idle.into_iter().map(told).collect()
+    }
+
+    fn has_hygiene(&self) -> bool {
+        HYGIENE.iter().any(|key| self.settings.is_set(key))
+    }
 }
+
+/// What is of no use in a directory.
+const S3_OPTIONS: &[&str] = &[
+    "sink.parquet.s3.endpoint",
+    "sink.parquet.s3.region",
+    "sink.parquet.s3.access.key.id",
+    "sink.parquet.s3.secret.access.key",
+    "sink.parquet.s3.session.token",
+    "sink.parquet.s3.path.style",
+];
 
 /// Reads and checks a whole route. Touches no server; all problems are reported at once.
 pub fn load(sources: &Sources, context_worker: &str) -> Result<(Route, Arc<dyn Sink>), Problems> {
@@ -183,7 +245,7 @@ fn check(
 /// may be absent.
 pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
     let (settings, Problems(mut problems)) = resolve_without_secrets(&options::table(), sources);
-    problems.extend(problems_below(SECRET_PREFIX, sources));
+    add_new(&mut problems, problems_below(SECRET_PREFIX, sources));
     let whole = problems.is_empty();
     problems.extend(topics::problems(&settings));
     let steps = steps(&settings, &mut problems);
@@ -198,8 +260,15 @@ pub fn load_steps(sources: &Sources) -> Result<(Steps, Settings), Problems> {
 
 /// The same for a route whose topics are read: what its Kafka client needs must be right, secrets included.
 pub fn load_source(sources: &Sources) -> Result<(Steps, Settings), Problems> {
-    let (steps, settings) = load_steps(sources)?;
-    let mut problems = problems_below(client::SOURCE_PREFIX, sources);
+    let below = problems_below(client::SOURCE_PREFIX, sources);
+    let (steps, settings) = match load_steps(sources) {
+        Ok(loaded) => loaded,
+        Err(Problems(mut problems)) => {
+            add_new(&mut problems, below);
+            return Err(Problems(problems).in_order());
+        }
+    };
+    let mut problems = below;
     problems.extend(client::problems(&settings, client::SOURCE_PREFIX));
     if problems.is_empty() {
         problems.extend(sasl::problems(&settings, &[client::SOURCE_PREFIX]));
@@ -279,6 +348,15 @@ const NEED_JSON: [&str; 6] = [
     "hygiene.trim.strings",
 ];
 
+/// Rules for what is delivered.
+const HYGIENE: [&str; 5] = [
+    "hygiene.required",
+    "hygiene.types",
+    "hygiene.max.event.bytes",
+    "hygiene.drop.nulls",
+    "hygiene.trim.strings",
+];
+
 /// Values that are right by themselves and wrong together.
 fn combinations(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -348,25 +426,30 @@ fn times(settings: &Settings) -> Vec<Problem> {
             "make the first the shorter one",
         ));
     }
-    let (drain, interval) = (
-        "delivery.rebalance.drain.max.ms",
-        "kafka.max.poll.interval.ms",
-    );
+    let interval = "kafka.max.poll.interval.ms";
     let own = settings.passthrough(client::SOURCE_PREFIX);
     let set = own
         .iter()
         .find(|(name, _)| interval.strip_prefix(client::SOURCE_PREFIX) == Some(name));
     let silent = set.map_or(MAX_POLL_INTERVAL, |(_, value)| value);
     let most = silent.trim().parse().map(Duration::from_millis);
-    if most.is_ok_and(|most| settings.millis(drain) >= most) {
-        problems.push(settings.problem(
-            if settings.is_set(drain) { drain } else { interval },
-            format!(
-                "a drain ({drain} = {}) that takes as long as a member of the group may be silent ({interval} = {silent}) costs the worker its partitions",
-                settings.get(drain)
-            ),
-            "make the drain the shorter one",
-        ));
+    for drain in [
+        "delivery.rebalance.drain.max.ms",
+        "delivery.shutdown.drain.max.ms",
+    ] {
+        if most
+            .as_ref()
+            .is_ok_and(|most| settings.millis(drain) >= *most)
+        {
+            problems.push(settings.problem(
+                if settings.is_set(drain) { drain } else { interval },
+                format!(
+                    "a drain ({drain} = {}) that takes as long as a member of the group may be silent ({interval} = {silent}) costs the worker its partitions",
+                    settings.get(drain)
+                ),
+                "make the drain the shorter one",
+            ));
+        }
     }
     problems
 }

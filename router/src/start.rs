@@ -66,7 +66,7 @@ pub fn resolve(
         deadline: Instant::now() + PATIENCE,
     };
     let committed = committed(consumer, &asking, list)?;
-    // In this order, the question that others may have answered by their first commits first.
+    // The topics of patterns first: another worker that starts changes that answer by its first commits.
     let later = later_topics(consumer, &asking, &committed)?;
     let mut known = known_topics(consumer, &asking, &committed)?;
     known.extend(later);
@@ -109,11 +109,14 @@ struct Asking<'s> {
 
 impl Asking<'_> {
     /// Asks until there is an answer. `what` could not be done otherwise: words for an error. Beats before each attempt: it may take its
-    /// time.
+    /// time. Nothing more is asked once the worker is to stop: there may be a question for each of thousands of partitions.
     fn ask<T>(&self, what: &str, question: impl Fn() -> KafkaResult<T>) -> Result<T, String> {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             self.shared.beat();
+            if self.shared.stop_requested() {
+                return Err(format!("{what}: the worker is to stop"));
+            }
             let error = match question() {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,

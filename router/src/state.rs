@@ -1,6 +1,6 @@
 //! What the threads of one worker share: offset windows, ledger, held batches, problems, and the requests to stop or rewind.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use keystone_dsl::Rule;
 use keystone_sinks::{BatchId, Cause, Claim, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, watch};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::bad_events::BadEvents;
 use crate::held::{Completed, HeldBatches, Settled};
@@ -21,64 +21,7 @@ use crate::membership::Membership;
 use crate::offsets::{Offsets, PartitionKey, WindowView};
 use crate::route::{Route, topics};
 use crate::stall::{Pulse, Stall, Stalls};
-
-/// How many errors `/status` remembers.
-const REMEMBERED_ERRORS: usize = 20;
-
-/// Something that is wrong now, until it is withdrawn.
-#[derive(Debug, Clone)]
-pub struct Trouble {
-    pub since: Instant,
-    pub text: String,
-    logged: Instant,
-    /// Told by [`Shared::trouble`], and so not only as long as a [`Complaint`] lives.
-    lasting: bool,
-}
-
-/// What is wrong now, and how many complaints each part has.
-#[derive(Default)]
-struct Troubles {
-    now: BTreeMap<&'static str, Trouble>,
-    complaints: BTreeMap<&'static str, usize>,
-}
-
-impl Troubles {
-    /// Takes a trouble out if nobody is left who would meet that it is over.
-    fn take_orphan(&mut self, part: &str) -> Option<Trouble> {
-        let is_orphan = |trouble: &&Trouble| {
-            !trouble.lasting && self.complaints.get(part).is_none_or(|count| *count == 0)
-        };
-        self.now.get(part).filter(is_orphan)?;
-        self.now.remove(part)
-    }
-}
-
-/// Of one who meets a trouble for as long as this lives: a batch that is tried again. With the last complaint of a part its trouble is
-/// withdrawn, however the batch has ended: the one that was abandoned will not see the part work again.
-pub struct Complaint<'s> {
-    shared: &'s Shared,
-    part: &'static str,
-}
-
-impl Complaint<'_> {
-    /// As [`Shared::trouble`], for as long as there are complaints.
-    pub fn tell(&self, text: String) {
-        self.shared.tell(self.part, text, false);
-    }
-}
-
-impl Drop for Complaint<'_> {
-    fn drop(&mut self) {
-        self.shared.let_go(self.part, |troubles| {
-            if let Some(count) = troubles.complaints.get_mut(self.part) {
-                *count -= 1;
-            }
-        });
-    }
-}
-
-/// Trouble that lasts is logged again after this time.
-const LOG_INTERVAL: Duration = Duration::from_secs(30);
+use crate::troubles::Troubles;
 
 /// Claims and timestamps of batches that are not settled; beyond it the sink is asked to make durable what it holds, however young it is.
 /// An entry takes 16 to 85 bytes: some 40 MB in all.
@@ -126,8 +69,7 @@ pub struct Shared {
     /// Batches handed to delivery and neither settled, held nor abandoned.
     pub pending_batches: AtomicUsize,
     pub batches: AtomicU64,
-    troubles: Mutex<Troubles>,
-    errors: Mutex<VecDeque<(SystemTime, String)>>,
+    pub troubles: Troubles,
     pub bad_events: Mutex<BadEvents>,
     pub logs: Mutex<HashMap<PartitionKey, Log>>,
     /// When what is asked to end should have ended, from the moment it is asked.
@@ -188,8 +130,7 @@ impl Shared {
             held: Mutex::default(),
             pending_batches: AtomicUsize::new(0),
             batches: AtomicU64::new(0),
-            troubles: Mutex::default(),
-            errors: Mutex::default(),
+            troubles: Troubles::default(),
             bad_events: Mutex::default(),
             logs: Mutex::default(),
             stop: OnceLock::new(),
@@ -349,102 +290,6 @@ impl Shared {
         self.paused_lanes.load(Ordering::Relaxed) > 0
     }
 
-    // --- troubles and errors
-
-    /// Says that a part of the worker is in trouble, until [`Shared::all_is_well`]. The text is for a person. It is logged at once, and
-    /// now and then while the trouble lasts: many batches meet the same one.
-    pub fn trouble(&self, part: &'static str, text: String) {
-        self.tell(part, text, true);
-    }
-
-    /// For one who may meet the trouble of a part, and may end before it is over.
-    pub fn complaint(&self, part: &'static str) -> Complaint<'_> {
-        *lock(&self.troubles).complaints.entry(part).or_default() += 1;
-        Complaint { shared: self, part }
-    }
-
-    fn tell(&self, part: &'static str, text: String, lasting: bool) {
-        self.remember(format!("{part}: {text}"));
-        let now = Instant::now();
-        let mut troubles = lock(&self.troubles);
-        let due = match troubles.now.get_mut(part) {
-            Some(trouble) => {
-                trouble.lasting |= lasting;
-                trouble.text.clone_from(&text);
-                let due = now.duration_since(trouble.logged) >= LOG_INTERVAL;
-                if due {
-                    trouble.logged = now;
-                }
-                due
-            }
-            None => {
-                let trouble = Trouble {
-                    since: now,
-                    text: text.clone(),
-                    logged: now,
-                    lasting,
-                };
-                troubles.now.insert(part, trouble);
-                true
-            }
-        };
-        drop(troubles);
-        if due {
-            warn!("{part}: {text}; it is tried again");
-        }
-    }
-
-    /// The part works again.
-    pub fn all_is_well(&self, part: &'static str) {
-        // Not held meanwhile: a log that nobody reads may hold this up, and `/readyz` asks for them.
-        let removed = lock(&self.troubles).now.remove(part);
-        if let Some(trouble) = removed {
-            let seconds = trouble.since.elapsed().as_secs_f64();
-            info!("{part}: works again after {seconds:.1} s");
-        }
-    }
-
-    /// What it was about may have moved away: from here on the trouble lasts no longer than the complaints of the part. Who meets it
-    /// again says so again.
-    pub fn doubt(&self, part: &'static str) {
-        self.let_go(part, |troubles| {
-            if let Some(trouble) = troubles.now.get_mut(part) {
-                trouble.lasting = false;
-            }
-        });
-    }
-
-    /// Changes what a trouble is held by, and withdraws it if nothing holds it any more.
-    fn let_go(&self, part: &'static str, change: impl FnOnce(&mut Troubles)) {
-        let orphan = {
-            let mut troubles = lock(&self.troubles);
-            change(&mut troubles);
-            troubles.take_orphan(part)
-        };
-        if let Some(trouble) = orphan {
-            let seconds = trouble.since.elapsed().as_secs_f64();
-            info!(
-                "{part}: was in trouble for {seconds:.1} s; nothing of this worker's waits for it any more"
-            );
-        }
-    }
-
-    pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {
-        lock(&self.troubles).now.clone()
-    }
-
-    /// Keeps an error for `/status`; a repetition of the last one is not kept twice.
-    pub fn remember(&self, text: String) {
-        let mut errors = lock(&self.errors);
-        if errors.back().is_some_and(|(_, last)| *last == text) {
-            return;
-        }
-        if errors.len() == REMEMBERED_ERRORS {
-            errors.pop_front();
-        }
-        errors.push_back((SystemTime::now(), text));
-    }
-
     /// Counts and tells of events that Kafka deleted before they were read: they lay before the offset `low`.
     pub fn count_expired(&self, key: &PartitionKey, count: u64, low: i64) {
         if count == 0 {
@@ -457,11 +302,7 @@ impl Shared {
              raise retention.ms and retention.bytes of topic {topic} above the longest time that the route or its sink may be away"
         );
         warn!("{text}");
-        self.remember(text);
-    }
-
-    pub fn last_errors(&self) -> Vec<(SystemTime, String)> {
-        lock(&self.errors).iter().cloned().collect()
+        self.troubles.remember(text);
     }
 
     pub fn count_retry(&self, part: &'static str, reason: &'static str) {
@@ -549,64 +390,5 @@ pub(crate) mod tests {
         };
         let (route, sink) = crate::route::load(&sources, "w").expect("a route");
         (Shared::new(Arc::new(route), &*sink), sink)
-    }
-
-    fn told(shared: &Shared) -> Vec<(&'static str, String)> {
-        let troubles = shared.troubles().into_iter();
-        troubles
-            .map(|(part, trouble)| (part, trouble.text))
-            .collect()
-    }
-
-    #[test]
-    fn a_trouble_lasts_as_long_as_the_last_complaint() {
-        let (shared, _) = shared();
-        let (first, second) = (shared.complaint("sink"), shared.complaint("sink"));
-        let other = shared.complaint("dead letters");
-        first.tell("away".to_owned());
-        second.tell("still away".to_owned());
-        other.tell("no topic".to_owned());
-        drop(first);
-        let (sink, dead) = (
-            ("sink", "still away".to_owned()),
-            ("dead letters", "no topic".to_owned()),
-        );
-        assert_eq!(told(&shared), [dead.clone(), sink]);
-        drop(second);
-        assert_eq!(told(&shared), [dead]);
-        drop(other);
-        assert_eq!(told(&shared), []);
-    }
-
-    #[test]
-    fn a_part_that_works_is_well_and_may_be_in_trouble_again() {
-        let (shared, _) = shared();
-        let complaint = shared.complaint("sink");
-        complaint.tell("away".to_owned());
-        shared.all_is_well("sink");
-        assert_eq!(told(&shared), []);
-        complaint.tell("away again".to_owned());
-        assert_eq!(told(&shared), [("sink", "away again".to_owned())]);
-        drop(complaint);
-        assert_eq!(told(&shared), []);
-    }
-
-    #[test]
-    fn what_others_tell_outlives_complaints_until_it_is_doubted() {
-        let (shared, _) = shared();
-        let complaint = shared.complaint("sink");
-        complaint.tell("away".to_owned());
-        shared.trouble("sink", "all is read again".to_owned());
-        drop(complaint);
-        let lasting = [("sink", "all is read again".to_owned())];
-        assert_eq!(told(&shared), lasting);
-        let complaint = shared.complaint("sink");
-        shared.doubt("sink");
-        assert_eq!(told(&shared), lasting, "somebody meets it still");
-        drop(complaint);
-        assert_eq!(told(&shared), []);
-        shared.trouble("sink", "away".to_owned());
-        shared.doubt("sink");
-        assert_eq!(told(&shared), []);
     }
 }

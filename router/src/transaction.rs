@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use keystone_sinks::{JointCommit, SinkError};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::group::take_durable;
-use crate::joint::{Chosen, Committing, choose, finish, quiet};
+use crate::group::take_answer;
+use crate::joint::{Chosen, Committing, choose_offsets, settle_committed, wait_for_whole_batches};
 use crate::list::list_of;
 use crate::state::lock;
 
@@ -41,7 +41,7 @@ impl Transactions {
             let unfinished = lock(&self.unfinished).take();
             let whole = match &unfinished {
                 Some(_) => None,
-                None => match quiet(shared).await {
+                None => match wait_for_whole_batches(shared).await {
                     None => return,
                     whole => whole,
                 },
@@ -55,7 +55,7 @@ impl Transactions {
             let is_current = begun.epoch == *shared.epoch.borrow();
             let is_finished = match at.sink.commit(begun.joint.clone()).await {
                 Ok(()) => {
-                    finish(shared, &begun.chosen);
+                    settle_committed(shared, &begun.chosen);
                     true
                 }
                 Err(SinkError::Fatal(reason)) => {
@@ -64,16 +64,16 @@ impl Transactions {
                 }
                 Err(_) if !is_current => true, // The sink has dropped it.
                 Err(SinkError::Retry(cause)) => {
-                    take_durable(shared, Err(SinkError::Retry(cause)));
+                    take_answer(shared, Err(SinkError::Retry(cause)));
                     false
                 }
                 Err(error) => {
                     shared.commit_failures.fetch_add(1, Ordering::Relaxed);
-                    take_durable(shared, Err(error));
+                    take_answer(shared, Err(error));
                     true
                 }
             };
-            // Before the batches that wait: one that entered and stood at the gate could be overtaken there.
+            // The gate opens before batches may enter: one that has entered and waits at the gate could be overtaken there.
             drop(alone);
             if !is_finished {
                 *lock(&self.unfinished) = Some(begun);
@@ -87,7 +87,7 @@ impl Transactions {
         if at.consumer.assignment_lost() {
             return None;
         }
-        let chosen = choose(at.shared)?;
+        let chosen = choose_offsets(at.shared)?;
         Some(Begun {
             joint: Arc::new(JointCommit {
                 number: self.begun.fetch_add(1, Ordering::Relaxed) + 1,

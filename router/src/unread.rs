@@ -32,7 +32,7 @@ struct Waiting {
 }
 
 impl Unread {
-    /// A partition could not be read. Answers whether it is to be said.
+    /// A partition could not be read. Answers whether the log is to be told.
     pub fn failed(&mut self, assigned: &Arc<Assigned>, now: Instant) -> bool {
         let key = &assigned.key;
         assigned.faulty.store(true, Ordering::Relaxed);

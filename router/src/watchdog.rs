@@ -79,7 +79,7 @@ fn watch(shared: Arc<Shared>, ended: &Receiver<()>) {
     }
 }
 
-/// Does what may be held up for ever, on a thread of its own: of verdicts and signals there are few.
+/// Runs work that may block for ever (a log that nobody reads) on a thread of its own. Only verdicts and signals need it, which are few.
 pub fn aside(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }

@@ -21,7 +21,7 @@ use crate::consumer::{Ended, Intake};
 use crate::dead_letters::{DeadLetters, Place};
 use crate::delivery::Delivery;
 use crate::group::{
-    CommitRequest, Group, GroupConsumer, commit_regularly, look_regularly, take_durable,
+    CommitRequest, Group, GroupConsumer, commit_regularly, look_regularly, take_answer,
 };
 use crate::held::Relief;
 use crate::lane::{Chunk, Flush, Lane};
@@ -193,6 +193,9 @@ impl Worker {
             Ended::NotCommitted => Err(
                 "everything read was delivered, but Kafka has not acknowledged the commit; it is delivered again by the next worker, nothing is lost".to_owned(),
             ),
+            Ended::NotPublished => Err(
+                "everything read was delivered, but files that the group's last commit names could not be published yet: the next worker does that; until then do not reset the group's offsets, which name them".to_owned(),
+            ),
             Ended::Failed => Err(shared.failure().unwrap_or_default()),
         }
     }
@@ -242,7 +245,7 @@ impl Worker {
     {
         let shared = self.shared.clone();
         self.runtime.spawn(async move {
-            let complaint = shared.complaint(part);
+            let complaint = shared.troubles.complaint(part);
             let mut again = Backoff::new(CHECK_AGAIN.0, CHECK_AGAIN.1);
             loop {
                 let problem = match tokio::time::timeout(CHECK_PATIENCE, ask()).await {
@@ -252,11 +255,11 @@ impl Worker {
                 };
                 complaint.tell(problem);
                 tokio::time::sleep(again.next(jitter(), None)).await;
-                if !shared.troubles().contains_key(part) {
+                if !shared.troubles.now().contains_key(part) {
                     return; // Withdrawn by a delivery.
                 }
             }
-            shared.all_is_well(part);
+            shared.troubles.all_is_well(part);
         });
     }
 
@@ -311,7 +314,7 @@ impl Worker {
                 };
                 tokio::select! {
                     biased;
-                    answer = step => take_durable(&shared, answer),
+                    answer = step => take_answer(&shared, answer),
                     _ = epoch.changed() => {} // A rewind does not wait for it.
                 }
             }

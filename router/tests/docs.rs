@@ -53,6 +53,28 @@ fn the_sample_file_is_current_and_valid() {
     ensure_file_contents("examples/route.sample.properties", &sample);
 }
 
+/// Who looks for a part of the worker finds it in the tables of the pages.
+#[test]
+fn every_module_of_the_worker_stands_in_the_maps() {
+    let read = |path: &str| std::fs::read_to_string(in_project(path)).expect("it can be read");
+    let (page, root) = (read("docs/architecture.md"), read("router/src/lib.rs"));
+    let mut count = 0;
+    for line in root.lines() {
+        let Some(module) = line.strip_prefix("pub mod ") else {
+            continue;
+        };
+        let module = module.trim_end_matches(';');
+        assert!(root.contains(&format!("[`{module}`]")), "lib.rs: {module}");
+        let is_there = [format!("`{module}.rs`"), format!("`{module}/`")];
+        assert!(
+            is_there.iter().any(|name| page.contains(name)),
+            "docs/architecture.md: {module}"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
 /// Cargo refuses to build anything of a workspace of which a member is missing.
 #[test]
 fn the_image_is_built_from_all_members_of_the_workspace() {
@@ -84,7 +106,9 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
         let names: Vec<&str> = words.filter(is_metric).collect();
         assert!(names.len() > 10, "{file}");
         for name in names {
-            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            let parts = ["_bucket", "_count"].into_iter();
+            let whole = parts.filter_map(|part| name.strip_suffix(part)).next();
+            let name = whole.unwrap_or(name);
             assert!(page.contains(&format!("`{name}`")), "{file}: {name}");
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keystone_config::Sources;
+use keystone_config::{Origin, Sources};
 use keystone_sinks::Sink;
 use keystone_sinks::kafka::complaints::told;
 use rdkafka::error::RDKafkaErrorCode;
@@ -60,7 +60,9 @@ fn print_effective(route: &Route) {
     for entry in &mut effective {
         // Made of other options, or of this machine: the value says more than how it is made.
         match entry.key.as_str() {
-            "dead.letter.topic" => entry.shown.clone_from(&route.dead_letter_topic),
+            "dead.letter.topic" if entry.origin == Origin::Default => {
+                entry.shown.clone_from(&route.dead_letter_topic);
+            }
             "delivery.lanes" => entry.shown = route.lanes.to_string(),
             _ => {}
         }

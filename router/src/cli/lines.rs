@@ -74,6 +74,7 @@ pub(super) fn read_input(line: &[u8], default: OwnedRecord) -> Result<OwnedRecor
         timestamp: described.timestamp.or(default.timestamp),
         key: described.key.map(String::into_bytes).or(default.key),
         headers: NamedValues(headers.collect::<Result<_, _>>()?),
+        has_bad_header: false,
     })
 }
 

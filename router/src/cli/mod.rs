@@ -26,7 +26,7 @@ pub enum Failure {
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
-    /// The same, and the log has the reason as its last line.
+    /// Exit code 1 as well; the reason is the log's last line already.
     Logged,
 }
 

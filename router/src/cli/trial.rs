@@ -7,6 +7,7 @@ use keystone_dsl::{Headers, Record};
 use keystone_sinks::Stage;
 
 use crate::decision::{Decider, Decision, Steps};
+use crate::lane::BAD_HEADER_NAME;
 
 /// A record that owns its parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(super) struct OwnedRecord {
     pub(super) timestamp: Option<i64>,
     pub(super) key: Option<Vec<u8>>,
     pub(super) headers: NamedValues,
+    /// The name of a header is not UTF-8: none is kept.
+    pub(super) has_bad_header: bool,
 }
 
 impl OwnedRecord {
@@ -32,7 +35,10 @@ impl OwnedRecord {
             offset: self.offset,
             timestamp: self.timestamp,
             key: self.key.as_deref(),
-            headers: &self.headers,
+            headers: match self.has_bad_header {
+                true => &BadHeaders,
+                false => &self.headers,
+            },
         }
     }
 }
@@ -45,6 +51,15 @@ impl Headers for NamedValues {
     fn last(&self, name: &str) -> Result<Option<&[u8]>, String> {
         let found = self.0.iter().rfind(|(known, _)| known == name);
         Ok(found.and_then(|(_, value)| value.as_deref()))
+    }
+}
+
+/// As a worker finds them where a name is not UTF-8.
+struct BadHeaders;
+
+impl Headers for BadHeaders {
+    fn last(&self, _name: &str) -> Result<Option<&[u8]>, String> {
+        Err(BAD_HEADER_NAME.to_owned())
     }
 }
 
@@ -84,6 +99,9 @@ impl<'s> Trial<'s> {
         };
         let outcome = match decision {
             Decision::Filtered => Outcome::Filtered,
+            _ if record.has_bad_header => {
+                Outcome::DeadLetter(Stage::Decode, BAD_HEADER_NAME.to_owned())
+            }
             Decision::Discard(why) => Outcome::Discarded(why),
             Decision::Keep => Outcome::Delivered(record.value.as_deref()),
             Decision::KeepRewritten => Outcome::Delivered(Some(&self.rewritten)),

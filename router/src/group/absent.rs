@@ -20,10 +20,10 @@ pub(super) fn look_at_topics(consumer: &GroupConsumer) {
     let there = metadata.topics().iter().map(|topic| topic.name());
     let missing = missing(shared.route.named_topics(), &there.collect());
     if missing.is_empty() {
-        return shared.all_is_well("topics");
+        return shared.troubles.all_is_well("topics");
     }
     let names = missing.join(", ");
-    shared.trouble(
+    shared.troubles.tell(
         "topics",
         format!(
             "of source.topics = {} these do not exist (yet): {names}; create them, or correct the option; the others are read",

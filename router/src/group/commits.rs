@@ -76,18 +76,22 @@ pub fn commit_regularly(
 
 impl Group {
     /// Has what may be committed committed, of these partitions or of all, and waits for Kafka's answer, at most this long. Answers
-    /// whether all of it is committed.
+    /// whether all of it is committed; of all partitions also whether what commits name is published.
     pub fn commit_within(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
         let deadline = Instant::now() + at_most;
+        let is_done = || {
+            let to_publish = keys.is_none() && self.joint_commits.named.has_found();
+            !to_publish && committable(&self.shared, keys).is_empty()
+        };
         loop {
-            if committable(&self.shared, keys).is_empty() {
+            if is_done() {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.ask_for_commit(keys, left) {
                 return false;
             }
-            if !committable(&self.shared, keys).is_empty() {
+            if !is_done() {
                 // Refused: a group that rebalances takes commits again in a moment.
                 self.shared
                     .wait_progress(left.min(Duration::from_millis(100)));

@@ -32,7 +32,7 @@ pub fn look_regularly(consumer: &GroupConsumer, end: &Receiver<()>) {
         // With the new protocol librdkafka says nothing of a topic that is missing.
         let is_silent =
             new_protocol && (!was_asked || lock(&consumer.context().assigned).is_empty());
-        let is_missing = shared.troubles().contains_key("topics");
+        let is_missing = shared.troubles.now().contains_key("topics");
         if is_due(&mut asked, is_silent || is_missing) {
             look_at_topics(consumer);
             was_asked = true;

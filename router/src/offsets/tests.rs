@@ -298,3 +298,26 @@ proptest! {
         prop_assert_eq!(committed, next);
     }
 }
+
+/// A commit of it would be refused, and with it those of all others.
+#[test]
+fn a_partition_that_may_not_be_read_is_left_out_of_commits() {
+    let other = PartitionKey::new("events", 1);
+    let mut offsets = Offsets::default();
+    let generation = offsets.assign(key(), Some(10), None);
+    offsets.assign(other.clone(), Some(7), None);
+    let committable = |offsets: &Offsets| {
+        let commits = offsets.committable().into_iter();
+        commits
+            .map(|commit| (commit.key, commit.offset))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(committable(&offsets), [(key(), 10), (other.clone(), 7)]);
+    offsets.refuse(&key());
+    assert_eq!(committable(&offsets), [(other.clone(), 7)]);
+    // It may be read again.
+    let claim = claim(generation, 10..12);
+    assert_eq!(offsets.track(&claim), Tracking::Taken);
+    assert!(offsets.settle(&claim));
+    assert_eq!(committable(&offsets), [(key(), 12), (other, 7)]);
+}

@@ -61,7 +61,7 @@ pub(super) fn warnings(settings: &Settings, program: &Program) -> Vec<String> {
             "{PARTITION_BY}: the projection makes no {missing}: each event counts as one without it"
         ));
     }
-    warnings
+    warnings.iter().map(|text| settings.redact(text)).collect()
 }
 
 /// How a sink finds a field by its name.

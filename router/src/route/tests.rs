@@ -300,6 +300,10 @@ fn options_that_contradict_each_other_are_refused() {
         &["--set: delivery.rebalance.drain.max.ms: a drain"],
     );
     assert_refused(
+        &["delivery.shutdown.drain.max.ms=300000"],
+        &["--set: delivery.shutdown.drain.max.ms: a drain"],
+    );
+    assert_refused(
         &[interval, "delivery.tradeoff=no-duplicates"],
         &["--set: kafka.max.poll.interval.ms: a drain"],
     );
@@ -326,6 +330,58 @@ fn a_topic_for_dead_letters_that_gets_none_is_worth_a_warning() {
     assert_eq!(
         warnings(&[topic, "dead.letter.policy=stop"]),
         "--set: dead.letter.topic has no effect: dead.letter.policy is stop"
+    );
+}
+
+#[test]
+fn options_that_do_nothing_for_what_others_say_are_worth_a_warning() {
+    let warnings = |sets: &[&str]| {
+        let (route, _) = load(&sources(sets), "w").expect("it is taken");
+        route.warnings().join("\n")
+    };
+    let parquet = [
+        "sink.type=parquet",
+        "sink.parquet.schema=a string",
+        "sink.parquet.location=file:///lake",
+    ];
+    let kafka = ["sink.type=kafka", "sink.kafka.topic=out"];
+    let with = |base: &[&str], more: &[&str]| warnings(&[base, more].concat());
+    assert_eq!(
+        with(&parquet, &["sink.parquet.s3.endpoint=http://minio:9000"]),
+        "--set: sink.parquet.s3.endpoint has no effect: sink.parquet.location is a directory, no bucket"
+    );
+    assert_eq!(
+        with(
+            &parquet,
+            &[
+                "sink.parquet.compression=snappy",
+                "sink.parquet.compression.level=9"
+            ]
+        ),
+        "--set: sink.parquet.compression.level has no effect: sink.parquet.compression is not zstd"
+    );
+    assert_eq!(with(&parquet, &["sink.parquet.compression.level=9"]), "");
+    assert_eq!(
+        with(&parquet, &["sink.hive.database=lake"]),
+        "--set: sink.hive.database has no effect: sink.hive.metastore.uri is not set"
+    );
+    assert_eq!(
+        with(
+            &kafka,
+            &[
+                "sink.kafka.transactions=false",
+                "sink.kafka.transaction.max.ms=1000"
+            ]
+        ),
+        "--set: sink.kafka.transaction.max.ms has no effect: sink.kafka.transactions is false"
+    );
+    assert_eq!(
+        warnings(&["hygiene.on.violation=discard"]),
+        "--set: hygiene.on.violation has no effect: no hygiene rule is set"
+    );
+    assert_eq!(
+        warnings(&["hygiene.on.violation=discard", "hygiene.required=id"]),
+        ""
     );
 }
 

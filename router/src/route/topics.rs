@@ -8,6 +8,12 @@ const SOURCE: &str = "source.topics";
 const SINK: &str = "sink.kafka.topic";
 const DEAD_LETTERS: &str = "dead.letter.topic";
 
+/// The classes of POSIX.
+const CLASSES: [&str; 12] = [
+    "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "xdigit",
+];
+
 /// Kafka's own limit.
 const LONGEST: usize = 249;
 
@@ -65,7 +71,10 @@ fn perl_only(pattern: &str) -> Option<String> {
             _ => {}
         }
     }
-    None
+    let classes = pattern.split("[:").skip(1);
+    let mut names = classes.filter_map(|rest| rest.split_once(":]"));
+    let (name, _) = names.find(|(name, _)| !CLASSES.contains(name))?;
+    Some(format!("[:{name}:]"))
 }
 
 /// Where the dead letters go.
@@ -86,7 +95,15 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
 fn names(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     let items = settings.list(SOURCE);
-    for item in &items {
+    for (index, item) in items.iter().enumerate() {
+        if items[..index].contains(item) {
+            problems.push(settings.problem(
+                SOURCE,
+                format!("{item} stands there twice"),
+                "leave it out once: Kafka's client refuses to read a topic twice",
+            ));
+            continue;
+        }
         if is_pattern(item) {
             problems.extend(pattern(item, false).err().map(|problem| {
                 settings.problem(

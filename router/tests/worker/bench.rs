@@ -383,7 +383,7 @@ impl<S: ?Sized> Running<S> {
                     shared.offsets().views(),
                     shared.pending_batches.load(Ordering::Relaxed),
                     shared.held().len(),
-                    shared.last_errors(),
+                    shared.troubles.last_errors(),
                 )
             );
             std::thread::sleep(Duration::from_millis(5));

@@ -122,7 +122,7 @@ fn commits_that_fail() {
         running.shared.commits.load(Ordering::Relaxed) > 0
     });
     assert!((1..=3).contains(&failures()), "{}", failures());
-    assert!(running.shared.troubles().is_empty());
+    assert!(running.shared.troubles.now().is_empty());
     own.request_errors(RDKafkaApiKey::OffsetCommit, &[REFUSAL; 100_000]);
     produce();
     running.until("it says so", || {

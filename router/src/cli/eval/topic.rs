@@ -192,8 +192,10 @@ impl Kept {
             return;
         }
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-        let headers = headers(message).unwrap_or_default();
+        let headers = headers(message);
+        let has_bad_header = headers.is_none();
         let headers = headers
+            .unwrap_or_default()
             .into_iter()
             .map(|(name, value)| (name.to_owned(), owned(value)));
         let record = OwnedRecord {
@@ -204,6 +206,7 @@ impl Kept {
             timestamp,
             key: owned(message.key()),
             headers: NamedValues(headers.collect()),
+            has_bad_header,
         };
         self.bytes += size(&record);
         self.records.insert(place, record);

@@ -92,6 +92,8 @@ fn patterns_are_posix() {
         (r"^[\s]", r"`\s`"),
         (r"^a\b", r"`\b`"),
         ("^(?:a)", "`(?`"),
+        ("^[[:word:]]+-plays", "`[:word:]`"),
+        ("^[[:^digit:]]", "`[:^digit:]`"),
     ] {
         let topics = format!("source.topics={pattern}");
         assert_refused(&[&topics], &["source.topics: ", says]);
@@ -134,6 +136,17 @@ fn names_are_those_of_kafka() {
         "source.topics=A.b_c-1",
         &format!("dead.letter.topic={}", &long[1..]),
     ]));
+}
+
+#[test]
+fn a_topic_that_is_named_twice_is_refused() {
+    assert_refused(
+        &["source.topics=a, ^b, a, ^b"],
+        &[
+            "source.topics: a stands there twice",
+            "^b stands there twice",
+        ],
+    );
 }
 
 #[test]
