@@ -1,10 +1,10 @@
 # One image for every route: `keystone run` with the route's file mounted at /etc/keystone/route.properties.
 #
 #   docker build -t keystone .
-#   docker run --read-only -v ./route.properties:/etc/keystone/route.properties:ro -p 9464:9464 keystone
+#   docker run --read-only --stop-timeout 45 -v ./route.properties:/etc/keystone/route.properties:ro -p 9464:9464 keystone
 #
 # Both stages can be replaced by images of your own: --build-arg BUILDER=... --build-arg RUNTIME=...
-# They must have the same C library, or the runtime's must be the newer one.
+# They must have the same C library, or the runtime's must be the newer one; the runtime needs apt-get, and bash for the health check.
 ARG BUILDER=rust:1.95-slim-bookworm
 ARG RUNTIME=debian:bookworm-slim
 

@@ -11,9 +11,13 @@
 //! - [`bad_events`], [`unfit_events`]: every kind of bad event, and of one that its target does not take, and what becomes of it.
 //! - [`indices`]: what an index does not let a route do.
 //! - [`limits`]: what a Kafka cluster does not let a route do.
+//! - [`dead_letters`]: the dead-letter topic where Kafka stands in the way.
+//! - [`transactions`]: Kafka to Kafka without duplicates, whatever is killed.
 //! - [`source`], [`transactional_source`]: topics, starts, groups, and what others write in transactions.
 //! - [`sinks`]: what each sink can do beyond the main job.
 //! - [`cli`], [`check`]: the commands.
+//!
+//! [`scenario`] and [`by_hand`] are what they share.
 
 mod bad_events;
 mod battery;

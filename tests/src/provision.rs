@@ -99,7 +99,7 @@ fn unpack_elasticsearch(at: &Path) -> Result<()> {
         Command::new("unzip").arg("-q").arg(&zip).arg("-d").arg(at),
         UNPACK,
     )
-    .doing("unpacking Elasticsearch (`make setup` installs unzip)")?;
+    .doing("unpacking Elasticsearch (`make setup-test` installs unzip)")?;
     std::fs::rename(at.join("elasticsearch-8.19.21"), at.join("home"))?;
     std::fs::remove_dir_all(at.join("lib"))?;
     for program in std::fs::read_dir(at.join("home/bin"))? {
@@ -198,7 +198,7 @@ fn install(recipe: &Recipe, cache: &Path, target: &Path) -> Result<()> {
         .arg(format!("-DoutputDirectory={}", at.join("lib").display()));
     maven.env("JAVA_HOME", java_home()?);
     process::run("mvn", &mut maven, DOWNLOAD)
-        .doing("downloading with Maven (`make setup` installs it)")?;
+        .doing("downloading with Maven (`make setup-test` installs it)")?;
     (recipe.unpack)(at)?;
     if target.exists() {
         std::fs::remove_dir_all(target)?;
@@ -221,7 +221,7 @@ pub fn java_home() -> Result<PathBuf> {
     static FOUND: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| candidates().into_iter().find(|home| fits(home)));
     FOUND.clone().ok_or(Error::new(
-        "no Java from 17 to 22 found in JAVA_HOME, PATH or /usr/lib/jvm; `make setup` installs one",
+        "no Java from 17 to 22 found in JAVA_HOME, PATH or /usr/lib/jvm; `make setup-test` installs one",
     ))
 }
 

@@ -25,8 +25,6 @@ use std::time::Duration;
 pub use round::run;
 pub use servers::Servers;
 
-/// Whether Parquet files are published in two phases under these tradeoffs, so that a crash repeats no rows.
-const TWO_PHASE_PUBLISH: bool = true;
 /// What a worker says that can't know what has become of its last transaction.
 const NOT_KNOWN: &str = "kafka has committed the last transaction is not known";
 
@@ -91,8 +89,8 @@ impl Cell {
     pub fn is_exact(self) -> bool {
         match (self.sink, self.tradeoff) {
             (_, Tradeoff::LowLatency) | (Sink::Kafka, Tradeoff::Balanced) => false,
-            (Sink::Kafka | Sink::Elasticsearch, _) => true,
-            (Sink::Parquet, _) => TWO_PHASE_PUBLISH,
+            // Files of Parquet are published in two phases.
+            (Sink::Kafka | Sink::Elasticsearch | Sink::Parquet, _) => true,
         }
     }
 }
