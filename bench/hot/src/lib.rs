@@ -149,7 +149,7 @@ fn bulk_encoding() -> Box<dyn FnMut()> {
     })
 }
 
-/// The answer that says item by item that all are created.
+/// The answer that says item by item that all are created, with what `FILTER_PATH` asks for.
 fn bulk_answer() -> Box<dyn FnMut()> {
     let (batch, plan) = (kept_batch(), plan());
     let request = bulk::encode(&batch, &plan);
@@ -158,7 +158,7 @@ fn bulk_answer() -> Box<dyn FnMut()> {
         .iter()
         .map(|sent| {
             let id = request.id(sent).unwrap_or_default();
-            format!(r#"{{"create":{{"_id":"{id}","status":201}}}}"#)
+            format!(r#"{{"create":{{"_id":"{id}","result":"created","status":201}}}}"#)
         })
         .collect();
     let body = format!(r#"{{"items":[{}]}}"#, items.join(","));
