@@ -260,9 +260,9 @@ fn agree(text: &str, event_text: &str) -> Result<(), TestCaseError> {
 
 /// The same expression as a filter and as a projection.
 fn applied(text: &str, event: &str, expected: &Value, written: &[u8]) -> Result<(), TestCaseError> {
-    // A route refuses comparisons that no event makes true.
+    // A route refuses what has one result whatever the event.
     if let Err(errors) = Program::compile(Some(text), None, Limits::default()) {
-        let odd = |error: &ExpressionError| !error.message.contains("it is always null");
+        let odd = |error: &ExpressionError| !error.message.contains(" is always ");
         prop_assert!(!errors.iter().any(odd), "{:?}", errors);
         return Ok(());
     }

@@ -157,6 +157,7 @@ impl<'c> Intake<'c> {
     /// What has changed since the last turn: assignment, room in the lanes.
     fn look_around(&mut self) {
         self.shared.beat();
+        self.shared.offsets().forgive(Instant::now());
         if let Some(assigned) = self.consumer.context().take_changed() {
             self.assigned = assigned;
             self.unread.retain(&self.assigned);
@@ -415,7 +416,7 @@ impl<'c> Intake<'c> {
                 let what = match partition {
                     // One of the topics that a pattern leads to; the others can be read.
                     Some(key) if !route.names(&key.topic) => {
-                        self.shared.offsets().refuse(key);
+                        self.shared.offsets().refuse(key, Instant::now());
                         return false;
                     }
                     Some(key) => format!("topic {} (source.topics)", key.topic),

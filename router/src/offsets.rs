@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use keystone_sinks::Claim;
 
@@ -60,6 +61,9 @@ pub enum Tracking {
     WentBack,
 }
 
+/// What can't be read is asked for again every half second: a refusal that has not come again for so long is over.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
 /// Settled claims that are remembered one by one until they are committed.
 const MAX_UNCOMMITTED: usize = if cfg!(test) { 4 } else { 1_000 };
 
@@ -82,8 +86,6 @@ struct Window {
     tracked: Option<i64>,
     /// Nothing was tracked under this generation yet.
     fresh: bool,
-    /// Kafka lets nobody of this route read it: it would refuse a commit of it, and with it all others'.
-    refused: bool,
 }
 
 /// The windows of all partitions that the worker holds.
@@ -91,6 +93,8 @@ struct Window {
 pub struct Offsets {
     windows: HashMap<PartitionKey, Window>,
     last_generation: u64,
+    /// When Kafka last refused to let a partition be read.
+    refused: HashMap<PartitionKey, Instant>,
 }
 
 impl Offsets {
@@ -106,8 +110,8 @@ impl Offsets {
             committed,
             tracked: start,
             fresh: true,
-            refused: false,
         };
+        self.refused.remove(&key);
         self.windows.insert(key, window);
         self.last_generation
     }
@@ -126,6 +130,7 @@ impl Offsets {
 
     /// Ends the window of a partition given up, and returns what the group has committed of it. Late answers for it change nothing.
     pub fn revoke(&mut self, key: &PartitionKey) -> Option<i64> {
+        self.refused.remove(key);
         self.windows.remove(key)?.committed
     }
 
@@ -163,7 +168,6 @@ impl Offsets {
             }
         }
         window.fresh = false;
-        window.refused = false;
         window.settled.get_or_insert(claim.offsets.start);
         window.tracked = Some(claim.offsets.end);
         window.claims.push_back(Tracked {
@@ -212,11 +216,16 @@ impl Offsets {
         true
     }
 
-    /// Kafka has refused to let the partition be read. Nothing of it is committed until something of it is tracked.
-    pub fn refuse(&mut self, key: &PartitionKey) {
-        if let Some(window) = self.windows.get_mut(key) {
-            window.refused = true;
-        }
+    /// Kafka has refused to let the partition be read, and would refuse a commit of it, and all others' with it. Nothing of it is committed
+    /// until [`Offsets::forgive`].
+    pub fn refuse(&mut self, key: &PartitionKey, now: Instant) {
+        self.refused.insert(key.clone(), now);
+    }
+
+    /// Forgets refusals that have not come again for a while.
+    pub fn forgive(&mut self, now: Instant) {
+        self.refused
+            .retain(|_, last| now.duration_since(*last) < REFUSED_FOR);
     }
 
     /// What may be committed now and is not yet: the lowest unsettled offset of each partition.
@@ -224,7 +233,7 @@ impl Offsets {
         let mut commits: Vec<Commit> = self
             .windows
             .iter()
-            .filter(|(_, window)| !window.refused)
+            .filter(|(key, _)| !self.refused.contains_key(*key))
             .filter_map(|(key, window)| {
                 let offset = window.settled?;
                 window
@@ -255,7 +264,9 @@ impl Offsets {
         }
         let covered = |claim: &Claim| {
             let window = then.window_of(claim);
+            let key = PartitionKey::new(&claim.topic, claim.partition);
             window.is_some_and(|window| window.settled >= Some(claim.offsets.end))
+                && !then.refused.contains_key(&key)
         };
         claims.into_iter().all(covered).then(|| then.committable())
     }

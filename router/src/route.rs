@@ -129,12 +129,29 @@ impl Route {
     fn idle_options(&self) -> Vec<String> {
         let settings = &self.settings;
         let mut idle: Vec<(&str, &str)> = Vec::new();
+        let handed_on = settings.passthrough(client::SOURCE_PREFIX);
         let mut without_effect = |keys: &[&'static str], why| {
             let own = |key: &&str| {
-                settings.is_set(key) && !matches!(settings.origin(key), Origin::Defaults { .. })
+                // Those that are handed on are known where they are set.
+                let name = key.strip_prefix(client::SOURCE_PREFIX);
+                name.is_none_or(|name| handed_on.iter().any(|(set, _)| set == name))
+                    && settings.is_set(key)
+                    && !matches!(settings.origin(key), Origin::Defaults { .. })
             };
             idle.extend(keys.iter().copied().filter(own).map(|key| (key, why)));
         };
+        without_effect(
+            &[
+                "kafka.acks",
+                "kafka.request.required.acks",
+                "kafka.enable.idempotence",
+            ],
+            "all producers are idempotent and wait for all in-sync replicas",
+        );
+        without_effect(
+            &["kafka.linger.ms", "kafka.queue.buffering.max.ms"],
+            "the Kafka sink has sink.kafka.linger.ms, and that of dead letters is fixed",
+        );
         if !self.has_hygiene() {
             without_effect(&["hygiene.on.violation"], "no hygiene rule is set");
         }

@@ -146,8 +146,9 @@ fn committed(
         .ask("the group's commits could not be read", || {
             committed_offsets(consumer, list)
         })
-        .map_err(|error| {
-            format!("{error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)")
+        .map_err(|error| match asking.shared.stop_requested() {
+            true => error,
+            false => format!("{error} (an open transaction holds them back until kafka ends it: see transaction.timeout.ms of its producer, and `kafka-transactions.sh find-hanging`)"),
         })?;
     found.elements().iter().map(read_commit).collect()
 }

@@ -80,7 +80,8 @@ impl Group {
     pub fn commit_within(&self, keys: Option<&[PartitionKey]>, at_most: Duration) -> bool {
         let deadline = Instant::now() + at_most;
         let is_done = || {
-            let to_publish = keys.is_none() && self.joint_commits.named.has_found();
+            let is_whole = keys.is_none() && self.shared.failure().is_none();
+            let to_publish = is_whole && self.joint_commits.named.has_found();
             !to_publish && committable(&self.shared, keys).is_empty()
         };
         loop {

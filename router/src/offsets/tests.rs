@@ -313,11 +313,18 @@ fn a_partition_that_may_not_be_read_is_left_out_of_commits() {
             .collect::<Vec<_>>()
     };
     assert_eq!(committable(&offsets), [(key(), 10), (other.clone(), 7)]);
-    offsets.refuse(&key());
-    assert_eq!(committable(&offsets), [(other.clone(), 7)]);
-    // It may be read again.
     let claim = claim(generation, 10..12);
     assert_eq!(offsets.track(&claim), Tracking::Taken);
+    assert!(offsets.committable_with([&claim].into_iter()).is_some());
+
+    let now = Instant::now();
+    offsets.refuse(&key(), now);
+    assert_eq!(committable(&offsets), [(other.clone(), 7)]);
+    // A joint commit without its offset would make its events visible.
+    assert_eq!(offsets.committable_with([&claim].into_iter()), None);
+    offsets.forgive(now + REFUSED_FOR / 2);
+    assert_eq!(committable(&offsets), [(other.clone(), 7)]);
+    offsets.forgive(now + REFUSED_FOR);
     assert!(offsets.settle(&claim));
     assert_eq!(committable(&offsets), [(key(), 12), (other, 7)]);
 }

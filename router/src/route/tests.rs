@@ -376,6 +376,10 @@ fn options_that_do_nothing_for_what_others_say_are_worth_a_warning() {
         "--set: sink.kafka.transaction.max.ms has no effect: sink.kafka.transactions is false"
     );
     assert_eq!(
+        warnings(&["kafka.acks=1"]),
+        "--set: kafka.acks has no effect: all producers are idempotent and wait for all in-sync replicas"
+    );
+    assert_eq!(
         warnings(&["hygiene.on.violation=discard"]),
         "--set: hygiene.on.violation has no effect: no hygiene rule is set"
     );

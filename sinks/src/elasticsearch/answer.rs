@@ -320,8 +320,10 @@ fn judge(item: &Item<'_>, plan: &Plan) -> Verdict {
         500 if OF_PROCESSORS.contains(&kind) => Verdict::Rejected,
         500..=599 => Verdict::Retry("http_5xx"),
         408 => Verdict::Retry("timeout"),
-        // While `.security`, where roles stand, is away; where it lasts, whole requests are refused, too.
-        403 if reason.contains(NO_ROLES) => Verdict::Retry("http_403"),
+        // While `.security`, where roles stand, is away, the user has none at all; where that lasts, whole requests are refused, too.
+        403 if reason.contains("with effective roles [] ") && reason.contains(NO_ROLES) => {
+            Verdict::Retry("http_403")
+        }
         403 if plan.index.has_field() => Verdict::Forbidden,
         400..=499 => match misconfigured(item.status, error, plan) {
             Some(advice) if plan.index.fixed().is_none() => Verdict::Misdirected(advice),

@@ -24,7 +24,6 @@ use crate::lock;
 use crate::metric::{Metric, MetricKind};
 use crate::parquet::rows::SharedLayout;
 use crate::parquet::store::Store;
-use crate::telling::Telling;
 use client::{CallError, Client, Found, Place};
 pub use options::{OPTIONS, SECTION, place};
 pub use pending::MAX_PENDING;
@@ -32,8 +31,6 @@ use pending::{Next, Pending};
 pub use table::{ColumnsError, differences, table_columns};
 use trouble::Trouble;
 
-/// A partition that was registered counts as such for this long; then its next file has it registered again, which does no harm.
-const KNOWN_FOR: Duration = Duration::from_secs(3_600);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -87,8 +84,6 @@ struct State {
     problem: Option<String>,
     /// What the last round that came to its end was refused.
     refusal: Option<String>,
-    /// When registered partitions were last doubted: somebody else may have dropped them since.
-    asked_again: Telling,
     /// What the log was told of either.
     told_problem: Trouble,
     told_refusal: Trouble,
@@ -240,9 +235,6 @@ impl RoundError {
 impl State {
     /// Answers whether the task is to be woken.
     fn publish(&mut self, partition: &str) -> bool {
-        if self.asked_again.is_due(Instant::now(), KNOWN_FOR) {
-            self.pending.doubt();
-        }
         let news = self.pending.publish(partition);
         self.report();
         news

@@ -128,11 +128,6 @@ impl Pending {
         self.known.insert(partition);
     }
 
-    /// What was registered may have been dropped by others.
-    pub(super) fn doubt(&mut self) {
-        self.known.clear();
-    }
-
     /// Nothing that was registered is there any more.
     pub(super) fn forget(&mut self) {
         self.known.clear();

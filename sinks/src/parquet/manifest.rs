@@ -107,8 +107,7 @@ impl Manifests {
         for file in files {
             self.store.assert_hidden(&file.partition, &file.name)?;
         }
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let stem = format!("{}-{number:06}", self.prefix);
+        let stem = self.next_stem();
         let manifest = Manifest {
             files: files.to_vec(),
             source: source.clone(),
@@ -120,8 +119,24 @@ impl Manifests {
         Ok(self.name(&stem))
     }
 
+    /// `<prefix>-<number>`, with the hash of the endpoint behind a dot where one is set.
+    fn next_stem(&self) -> String {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let mut stem = format!("{}-{number:06}", self.prefix);
+        if let Some(endpoint) = self.endpoint() {
+            stem.push('.');
+            stem.push_str(&endpoint);
+        }
+        stem
+    }
+
+    /// A hash of the bucket's endpoint, if one is set.
+    fn endpoint(&self) -> Option<String> {
+        self.store.endpoint().map(location_hash)
+    }
+
     fn name(&self, stem: &str) -> String {
-        format!("{}:{stem}", location_hash(&self.store.identity()))
+        format!("{}:{stem}", location_hash(&self.store.shown()))
     }
 
     /// Manifests of this route whose writers are gone; the group's commits tell whether they are orphans.
@@ -214,10 +229,13 @@ impl Manifests {
     pub(super) fn stem<'n>(&self, name: &'n str) -> Result<&'n str, BadName> {
         let (location, stem) = name.split_once(':').ok_or(BadName::Unknown)?;
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if stem.is_empty() || stem.len() > 300 || !stem.chars().all(safe) {
+        if stem.is_empty() || stem.len() > 320 || !stem.chars().all(safe) {
             return Err(BadName::Unknown);
         }
-        match location == location_hash(&self.store.identity()) {
+        let is_here = location == location_hash(&self.store.shown())
+            && endpoint_of(stem)
+                .is_none_or(|endpoint| Some(endpoint) == self.endpoint().as_deref());
+        match is_here {
             true => Ok(stem),
             false => Err(BadName::Elsewhere),
         }
@@ -314,6 +332,13 @@ async fn all_soon<T>(
         }
     }
     Ok(done)
+}
+
+/// The hash of an endpoint at the end of a stem, if it has one.
+fn endpoint_of(stem: &str) -> Option<&str> {
+    let (_, hash) = stem.rsplit_once('.')?;
+    let is_hash = hash.len() == 16 && hash.bytes().all(|c| c.is_ascii_hexdigit());
+    is_hash.then_some(hash)
 }
 
 fn file_name(stem: &str) -> String {

@@ -154,7 +154,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         default: Default::Absent,
         secret: false,
-        doc: "The server of an S3-compatible store. Absent: Amazon's own for the region.",
+        doc: "The server of an S3-compatible store. Absent: Amazon's own for the region. Variables such as `AWS_ENDPOINT_URL` don't count; where one is set and this is not, the route is refused.",
         example: "https://minio.example.org:9000",
     },
     OptionSpec {
@@ -339,8 +339,22 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
         let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().ok()?;
         Some((key, value.into_string().ok()?))
     });
+    let environment: Vec<_> = environment.collect();
+    let elsewhere = |key| {
+        matches!(
+            key,
+            AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint
+        )
+    };
+    if endpoint.is_none() && environment.iter().any(|(key, _)| elsewhere(*key)) {
+        return Err(settings.problem(
+            "sink.parquet.location",
+            "an environment variable AWS_ENDPOINT… names another place of the bucket, and is not read: a route says itself where its data goes",
+            "set sink.parquet.s3.endpoint, or take that variable away",
+        ));
+    }
     let has_key = settings.text(KEY_ID).is_some();
-    let environment = environment.filter(|(key, _)| match key {
+    let environment = environment.into_iter().filter(|(key, _)| match key {
         AmazonS3ConfigKey::Token => !has_key,
         AmazonS3ConfigKey::Endpoint
         | AmazonS3ConfigKey::S3Endpoint

@@ -109,14 +109,11 @@ impl Store {
         }
     }
 
-    /// What tells this location from all others: the same bucket may be another one at another endpoint.
-    pub fn identity(&self) -> String {
+    /// Where the bucket is, if not at Amazon: a bucket of the same name at another endpoint is another one.
+    pub fn endpoint(&self) -> Option<&str> {
         match self {
-            Store::S3 {
-                endpoint: Some(endpoint),
-                ..
-            } => format!("{} at {endpoint}", self.shown()),
-            _ => self.shown(),
+            Store::S3 { endpoint, .. } => endpoint.as_deref(),
+            Store::Local { .. } => None,
         }
     }
 

@@ -154,9 +154,11 @@ fn listed(root: &Path) -> Option<BTreeSet<String>> {
     let mut listed = BTreeSet::new();
     for route in local::all_names(&root.join(DIRECTORY)).ok()? {
         let directory = root.join(DIRECTORY).join(route);
-        // A file stands there, too.
-        if !directory.is_dir() {
-            continue;
+        match std::fs::metadata(&directory) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return None,
         }
         for name in local::all_names(&directory).ok()? {
             let path = directory.join(&name);

@@ -135,6 +135,15 @@ fn each_item_status_has_its_verdict() {
             )),
             "http_403",
         ),
+        // One of the user's roles is not there, and the others don't let it write to this index.
+        (
+            403,
+            Some((
+                "security_exception",
+                "with effective roles [a] (assigned roles [w] were not found)",
+            )),
+            "fatal index",
+        ),
         (
             404,
             Some(("index_not_found_exception", "no such index [e]")),
