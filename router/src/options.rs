@@ -360,7 +360,7 @@ const DELIVERY: &[OptionSpec] = &[
             no_duplicates: "120000",
         }),
         secret: false,
-        doc: "How long the worker may take after SIGTERM to deliver and commit what it has read. The container platform's grace period must be longer, and `kafka.max.poll.interval.ms`, too: the group throws out who is silent for as long.",
+        doc: "How long the worker may take after SIGTERM to deliver and commit what it has read. The container platform's grace period must be longer, and so should `kafka.max.poll.interval.ms`: the group throws out who is silent for as long.",
         example: "",
     },
     OptionSpec {

@@ -120,6 +120,14 @@ impl Route {
                 self.settings.get("dead.letter.policy")
             ));
         }
+        let drain = "delivery.shutdown.drain.max.ms";
+        if let Some(silent) = silent_for(&self.settings, drain) {
+            warnings.push(format!(
+                "{}: {drain} = {} is as long as a member of the group may be silent ({MAX_POLL} = {silent}): a drain that takes so long costs the worker its place, and what it delivers then is delivered again",
+                self.settings.origin(drain),
+                self.settings.get(drain)
+            ));
+        }
         warnings.extend(self.idle_options());
         warnings.extend(fields::warnings(&self.settings, &self.steps.program));
         warnings
@@ -420,6 +428,19 @@ fn combinations(settings: &Settings) -> Vec<Problem> {
     problems
 }
 
+/// For how long a member of the group may be silent, where that is no longer than a drain.
+fn silent_for(settings: &Settings, drain: &str) -> Option<String> {
+    let own = settings.passthrough(client::SOURCE_PREFIX).into_iter();
+    let mut set =
+        own.filter(|(name, _)| MAX_POLL.strip_prefix(client::SOURCE_PREFIX) == Some(name));
+    let silent = set
+        .next()
+        .map_or(MAX_POLL_INTERVAL.to_owned(), |(_, value)| value);
+    let most = silent.trim().parse().map(Duration::from_millis).ok()?;
+    (settings.millis(drain) >= most).then_some(silent)
+}
+
+const MAX_POLL: &str = "kafka.max.poll.interval.ms";
 /// librdkafka's default.
 const MAX_POLL_INTERVAL: &str = "300000";
 
@@ -443,30 +464,16 @@ fn times(settings: &Settings) -> Vec<Problem> {
             "make the first the shorter one",
         ));
     }
-    let interval = "kafka.max.poll.interval.ms";
-    let own = settings.passthrough(client::SOURCE_PREFIX);
-    let set = own
-        .iter()
-        .find(|(name, _)| interval.strip_prefix(client::SOURCE_PREFIX) == Some(name));
-    let silent = set.map_or(MAX_POLL_INTERVAL, |(_, value)| value);
-    let most = silent.trim().parse().map(Duration::from_millis);
-    for drain in [
-        "delivery.rebalance.drain.max.ms",
-        "delivery.shutdown.drain.max.ms",
-    ] {
-        if most
-            .as_ref()
-            .is_ok_and(|most| settings.millis(drain) >= *most)
-        {
-            problems.push(settings.problem(
-                if settings.is_set(drain) { drain } else { interval },
-                format!(
-                    "a drain ({drain} = {}) that takes as long as a member of the group may be silent ({interval} = {silent}) costs the worker its partitions",
-                    settings.get(drain)
-                ),
-                "make the drain the shorter one",
-            ));
-        }
+    let drain = "delivery.rebalance.drain.max.ms";
+    if let Some(silent) = silent_for(settings, drain) {
+        problems.push(settings.problem(
+            if settings.is_set(drain) { drain } else { MAX_POLL },
+            format!(
+                "a drain ({drain} = {}) that takes as long as a member of the group may be silent ({MAX_POLL} = {silent}) costs the worker its partitions",
+                settings.get(drain)
+            ),
+            "make the drain the shorter one",
+        ));
     }
     problems
 }

@@ -299,10 +299,7 @@ fn options_that_contradict_each_other_are_refused() {
         &[interval, "delivery.rebalance.drain.max.ms=60000"],
         &["--set: delivery.rebalance.drain.max.ms: a drain"],
     );
-    assert_refused(
-        &["delivery.shutdown.drain.max.ms=300000"],
-        &["--set: delivery.shutdown.drain.max.ms: a drain"],
-    );
+    assert_taken(&["delivery.shutdown.drain.max.ms=300000"]);
     assert_refused(
         &[interval, "delivery.tradeoff=no-duplicates"],
         &["--set: kafka.max.poll.interval.ms: a drain"],
@@ -374,6 +371,11 @@ fn options_that_do_nothing_for_what_others_say_are_worth_a_warning() {
             ]
         ),
         "--set: sink.kafka.transaction.max.ms has no effect: sink.kafka.transactions is false"
+    );
+    let long = warnings(&["delivery.shutdown.drain.max.ms=300000"]);
+    assert!(
+        long.starts_with("--set: delivery.shutdown.drain.max.ms = 300000 is as long as"),
+        "{long}"
     );
     assert_eq!(
         warnings(&["kafka.acks=1"]),

@@ -107,7 +107,8 @@ impl Manifests {
         for file in files {
             self.store.assert_hidden(&file.partition, &file.name)?;
         }
-        let stem = self.next_stem();
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("{}-{number:06}", self.prefix);
         let manifest = Manifest {
             files: files.to_vec(),
             source: source.clone(),
@@ -117,22 +118,6 @@ impl Manifests {
             .write_whole(&self.directory, &file_name(&stem), content)
             .await?;
         Ok(self.name(&stem))
-    }
-
-    /// `<prefix>-<number>`, with the hash of the endpoint behind a dot where one is set.
-    fn next_stem(&self) -> String {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let mut stem = format!("{}-{number:06}", self.prefix);
-        if let Some(endpoint) = self.endpoint() {
-            stem.push('.');
-            stem.push_str(&endpoint);
-        }
-        stem
-    }
-
-    /// A hash of the bucket's endpoint, if one is set.
-    fn endpoint(&self) -> Option<String> {
-        self.store.endpoint().map(location_hash)
     }
 
     fn name(&self, stem: &str) -> String {
@@ -229,13 +214,10 @@ impl Manifests {
     pub(super) fn stem<'n>(&self, name: &'n str) -> Result<&'n str, BadName> {
         let (location, stem) = name.split_once(':').ok_or(BadName::Unknown)?;
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if stem.is_empty() || stem.len() > 320 || !stem.chars().all(safe) {
+        if stem.is_empty() || stem.len() > 300 || !stem.chars().all(safe) {
             return Err(BadName::Unknown);
         }
-        let is_here = location == location_hash(&self.store.shown())
-            && endpoint_of(stem)
-                .is_none_or(|endpoint| Some(endpoint) == self.endpoint().as_deref());
-        match is_here {
+        match location == location_hash(&self.store.shown()) {
             true => Ok(stem),
             false => Err(BadName::Elsewhere),
         }
@@ -332,13 +314,6 @@ async fn all_soon<T>(
         }
     }
     Ok(done)
-}
-
-/// The hash of an endpoint at the end of a stem, if it has one.
-fn endpoint_of(stem: &str) -> Option<&str> {
-    let (_, hash) = stem.rsplit_once('.')?;
-    let is_hash = hash.len() == 16 && hash.bytes().all(|c| c.is_ascii_hexdigit());
-    is_hash.then_some(hash)
 }
 
 fn file_name(stem: &str) -> String {

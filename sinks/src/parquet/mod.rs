@@ -322,7 +322,7 @@ impl ParquetSink {
         self.manifests.stem(name).map_err(|bad| {
             SinkError::Fatal(match bad {
                 BadName::Elsewhere => format!(
-                    "the group's last commit names files at another location that may not be published yet ({name}): start the route once with its former sink.parquet.location and sink.parquet.s3.endpoint, or set the group's offsets anew if those files are not wanted"
+                    "the group's last commit names files at another location that may not be published yet ({name}): start the route once with its former sink.parquet.location, or set the group's offsets anew if those files are not wanted"
                 ),
                 BadName::Unknown => format!(
                     "the group's last commit names files in a form that this version does not know ({name}): start the route once with the version that wrote it"

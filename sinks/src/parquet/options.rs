@@ -409,7 +409,6 @@ pub(super) fn store(settings: &Settings) -> Result<Store, Problem> {
         uploads: Uploads::new(store.clone(), client, region),
         store,
         impatient: patient(SHORT_PATIENCE)?,
-        endpoint: endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned()),
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
     })

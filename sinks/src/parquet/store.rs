@@ -43,8 +43,6 @@ pub enum Store {
         store: Arc<AmazonS3>,
         /// The same, where it may fail soon: nothing is lost by that.
         impatient: Arc<AmazonS3>,
-        /// Where the bucket is, if not at Amazon.
-        endpoint: Option<String>,
         bucket: String,
         /// Without slashes at its ends; empty for the whole bucket.
         prefix: String,
@@ -106,14 +104,6 @@ impl Store {
             Store::S3 { bucket, prefix, .. } => format!("s3://{bucket}/{prefix}")
                 .trim_end_matches('/')
                 .to_owned(),
-        }
-    }
-
-    /// Where the bucket is, if not at Amazon: a bucket of the same name at another endpoint is another one.
-    pub fn endpoint(&self) -> Option<&str> {
-        match self {
-            Store::S3 { endpoint, .. } => endpoint.as_deref(),
-            Store::Local { .. } => None,
         }
     }
 

@@ -155,33 +155,9 @@ async fn bucket(can_list: bool, missing: &'static str) -> Store {
         ),
         impatient: store.clone(),
         store,
-        endpoint: None,
         bucket: "b".to_owned(),
         prefix: "table".to_owned(),
     }
-}
-
-/// A bucket of the same name somewhere else has not what was committed, and does not know.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_at_another_endpoint_is_elsewhere() {
-    let at = async |place: Option<&str>| {
-        let mut store = bucket(true, "").await;
-        if let Store::S3 { endpoint, .. } = &mut store {
-            *endpoint = place.map(str::to_owned);
-        }
-        Manifests::new(store, "plays", "plays.v1-w0-1".to_owned())
-    };
-    let (amazon, one) = (at(None).await, at(Some("http://one:9000")).await);
-    let other = at(Some("http://other:9000")).await;
-    let plain = amazon.name(&amazon.next_stem());
-    let name = one.name(&one.next_stem());
-    assert!(one.stem(&name).is_ok());
-    for elsewhere in [&amazon, &other] {
-        let stem = elsewhere.stem(&name);
-        assert!(matches!(stem, Err(BadName::Elsewhere)), "{name}");
-    }
-    // One that names no endpoint may be of any.
-    assert!(amazon.stem(&plain).is_ok() && one.stem(&plain).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
